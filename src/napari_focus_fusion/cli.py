@@ -1,0 +1,528 @@
+"""The command line: ``napari-focus-fusion fuse | models | train | demo | evaluate``.
+
+Exit codes: 0 all went well, 1 something failed, 2 the command made no sense, 130
+interrupted. Results go to standard output, progress and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import glob
+import json
+import re
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .errors import Cancelled, FocusFusionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from .engine import Progress
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+TIFFS = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
+ZARRS = (".ome.zarr", ".zarr")
+SUFFIXES = (*TIFFS, *ZARRS, *PICTURES)
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class UsageError(Exception):
+    """The command line asks for something that cannot be meant."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One stack to fuse: its name in the outputs, and the file or files it is in."""
+
+    name: str
+    files: tuple[Path, ...]
+
+    @property
+    def source(self) -> Path | list[Path]:
+        """What ``fuse`` takes: a path, or the paths of the slices in order."""
+        return self.files[0] if len(self.files) == 1 else list(self.files)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except UsageError as error:
+        _say_error(str(error))
+        return USAGE
+    except (Cancelled, KeyboardInterrupt):
+        _say_error("interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        if args.debug:
+            raise
+        _say_error(_in_one_line(error))
+        return FAILED
+
+
+# fuse ---------------------------------------------------------------------------------
+
+
+def _fuse(args: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    jobs, failures = find_jobs(args.inputs, as_one_stack=args.as_one_stack)
+    targets = _targets(jobs, args.out)
+    options = _fuse_options(args)
+    reports: list[dict[str, Any]] = []
+    for inputs, text in failures:
+        _say_error(f"{inputs}: {text}")
+        reports.append({"ok": False, "inputs": [inputs], "error": text})
+
+    interrupted = False
+    with _stop_on_interrupt() as stop:
+        for job, target in zip(jobs, targets, strict=True):
+            try:
+                report = _fuse_one(job, target, options, stop, overwrite=args.overwrite)
+            except Cancelled:
+                interrupted = True
+                break
+            except Exception as error:
+                if args.debug:
+                    raise
+                text = _in_one_line(error)
+                _say_error(f"{job.name}: {text}")
+                report = {"ok": False, "inputs": _texts(job.files), "error": text}
+            reports.append(report)
+            if report["ok"] and not args.json:
+                print(_line_of(report), flush=True)
+
+    seconds = time.perf_counter() - started
+    good = sum(report["ok"] for report in reports)
+    failed = len(reports) - good
+    left = len(jobs) + len(failures) - len(reports)
+    if args.json:
+        summary = {
+            "results": reports,
+            "fused": good,
+            "failed": failed,
+            "not_started": left,
+            "seconds": round(seconds, 3),
+        }
+        print(json.dumps(summary, indent=2, default=str))
+    else:
+        print(_summary(good, failed, left, seconds))
+    if interrupted:
+        _say_error("interrupted")
+        return INTERRUPTED
+    return FAILED if failed else OK
+
+
+def _fuse_one(
+    job: Job,
+    target: Path,
+    options: dict[str, Any],
+    stop: threading.Event,
+    *,
+    overwrite: bool,
+) -> dict[str, Any]:
+    from . import as_stack, fuse
+
+    if target.exists() and not overwrite:
+        # Said before the work, not after it.
+        raise FocusFusionError(f"{target} exists already; --overwrite replaces it")
+    started = time.perf_counter()
+    stack = as_stack(job.source, axes=options.get("axes"))
+    rest = {name: value for name, value in options.items() if name != "axes"}
+    with _Bar(job.name) as bar:
+        result = fuse(stack, progress=bar, should_stop=stop.is_set, **rest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        outputs = result.save(target, overwrite=overwrite)
+    return {
+        "ok": True,
+        "name": job.name,
+        "inputs": _texts(job.files),
+        "outputs": _texts(outputs),
+        "slices": stack.n_slices,
+        "axes": stack.fused_axes,
+        "shape": list(result.fused.shape),
+        "dtype": str(result.fused.dtype),
+        "seconds": round(time.perf_counter() - started, 3),
+        "provenance": result.provenance,
+    }
+
+
+def find_jobs(
+    inputs: Iterable[str], *, as_one_stack: bool = False
+) -> tuple[list[Job], list[tuple[str, str]]]:
+    """Sort out which files make which stack.
+
+    A stack file (a TIFF or OME-Zarr with a Z axis) is a stack. Single pictures (PNG,
+    JPEG, TIFF of one plane) are slices: those of one folder make one stack, in the
+    order of their names with numbers read as numbers.
+
+    Parameters
+    ----------
+    inputs
+        Files, folders, or glob patterns.
+    as_one_stack
+        Everything given is one stack, in the order given.
+
+    Returns
+    -------
+    jobs, failures
+        The stacks, and (input, reason) for each input that is none.
+    """
+    files: list[Path] = []
+    failures: list[tuple[str, str]] = []
+    for text in inputs:
+        found = list(_files_of(text))
+        if not found:
+            failures.append((text, "no such file, or nothing in it that is an image"))
+        files += [path for path in found if path not in files]
+    if not files:
+        return [], failures
+    if as_one_stack:
+        return [Job(_common_name(files), tuple(files))], failures
+
+    jobs = [Job(stem_of(path), (path,)) for path in files if not _is_picture(path)]
+    stacked = {job.files[0] for job in jobs}
+    folders: dict[Path, list[Path]] = {}
+    for path in files:
+        if path not in stacked:
+            folders.setdefault(path.parent, []).append(path)
+    jobs += [Job(_common_name(slices), tuple(slices)) for slices in folders.values()]
+    return jobs, failures
+
+
+def _files_of(text: str) -> Iterator[Path]:
+    path = Path(text)
+    if path.is_dir() and not path.name.endswith(ZARRS):
+        inside = (p for p in path.iterdir() if p.name.lower().endswith(SUFFIXES))
+        yield from sorted(inside, key=_natural)
+    elif path.exists():
+        yield path
+    else:
+        for match in sorted(map(Path, glob.glob(text, recursive=True)), key=_natural):
+            yield from _files_of(str(match))
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file holds one plane; what cannot be read is left to ``fuse``."""
+    from . import as_stack
+
+    name = path.name.lower()
+    if not name.endswith(TIFFS):
+        return name.endswith(PICTURES)
+    try:
+        stack = as_stack(path)
+    except (FocusFusionError, OSError):
+        return False
+    return stack.n_slices == 1 and stack.n_times == 1
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort key by which slice2 comes before slice10."""
+    parts = re.split(r"(\d+)", str(path).lower())
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def stem_of(path: Path) -> str:
+    """Name of a file without its image suffix (``a.ome.tif`` gives ``a``)."""
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+def _common_name(slices: Sequence[Path]) -> str:
+    """The file's name for one slice, the folder's for several."""
+    if len(slices) == 1:
+        return stem_of(slices[0])
+    return slices[0].resolve().parent.name or "stack"
+
+
+def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
+    """Where each fused image goes; see the help of ``--out``."""
+    if "{stem}" in out:
+        targets = [Path(out.replace("{stem}", job.name)) for job in jobs]
+    elif not out.lower().endswith((*TIFFS, *ZARRS)):
+        if out.lower().endswith(PICTURES):
+            raise UsageError(f"cannot write {out}: use .ome.tif or .ome.zarr")
+        targets = [Path(out) / f"{job.name}_fused.ome.tif" for job in jobs]
+    elif len(jobs) > 1:
+        raise UsageError(
+            f"{len(jobs)} stacks cannot all go to {out}: give a folder, or a name "
+            "with {stem} in it"
+        )
+    else:
+        targets = [Path(out)] * len(jobs)
+    for number, target in enumerate(targets):
+        if not target.name.lower().endswith((*TIFFS, *ZARRS)):
+            raise UsageError(f"cannot write {target}: use .ome.tif or .ome.zarr")
+        if target in targets[:number]:
+            first = jobs[targets.index(target)]
+            raise UsageError(
+                f"{_texts(first.files)[0]} and {_texts(jobs[number].files)[0]} would "
+                f"both be written to {target}; fuse them in separate calls"
+            )
+    return targets
+
+
+def _fuse_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Keywords for ``fuse``: those that were given, so that its defaults hold."""
+    names = "axes model reference scale blend tile device memory".split()
+    given = {name: getattr(args, name) for name in names}
+    options = {name: value for name, value in given.items() if value is not None}
+    if "model" in options:
+        from . import load_model
+
+        try:
+            options["model"] = load_model(options["model"])
+        except FocusFusionError as error:
+            raise UsageError(str(error)) from None
+    return options
+
+
+def _line_of(report: dict[str, Any]) -> str:
+    shape = " x ".join(map(str, report["shape"]))
+    return (
+        f"{report['name']}: {report['slices']} slices -> {shape} {report['dtype']} "
+        f"in {_duration(report['seconds'])}\n"
+        + "\n".join(f"  {path}" for path in report["outputs"])
+    )
+
+
+def _summary(good: int, failed: int, left: int, seconds: float) -> str:
+    text = f"{good} stack{'s' if good != 1 else ''} fused in {_duration(seconds)}"
+    if failed:
+        text += f", {failed} failed"
+    if left:
+        text += f", {left} not done"
+    return text
+
+
+# The other commands -------------------------------------------------------------------
+
+
+def _models(args: argparse.Namespace) -> int:
+    from . import models
+
+    specs = {name: dataclasses.asdict(spec) for name, spec in models().items()}
+    if args.json:
+        print(json.dumps(specs, indent=2, default=str))
+        return OK
+    width = max(map(len, specs), default=0)
+    for name, spec in specs.items():
+        print(f"{name:<{width}}  {spec['title']}")
+        for line in filter(None, (spec["summary"], spec["paper"])):
+            print(f"{'':<{width}}  {line}")
+    return OK
+
+
+def _demo(args: argparse.Namespace) -> int:
+    raise NotImplementedError
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    raise NotImplementedError
+
+
+def _train(args: argparse.Namespace) -> int:
+    raise NotImplementedError
+
+
+# Talking to the person ----------------------------------------------------------------
+
+
+class _Bar:
+    """A progress callback that draws a bar, where there is a terminal to draw on."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def __enter__(self) -> _Bar:
+        from tqdm import tqdm
+
+        # tqdm's own estimate counts the first, slow tiles as much as the others.
+        layout = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
+        self._bar = tqdm(
+            desc=self._title,
+            bar_format=layout,
+            disable=not sys.stderr.isatty(),
+            leave=False,
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def __call__(self, progress: Progress) -> None:
+        left = progress.seconds_left
+        known = "" if left is None else f", {_duration(left)} left"
+        self._bar.total = progress.total
+        self._bar.n = progress.done
+        self._bar.set_postfix_str(f"{progress.stage}{known}", refresh=False)
+        self._bar.refresh()
+
+
+@contextlib.contextmanager
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """Turn Ctrl-C into a flag that the run polls; a second Ctrl-C ends it at once."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, previous)
+        print("stopping; press Ctrl-C again to stop at once", file=sys.stderr)
+        stop.set()
+
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _say_error(text: str) -> None:
+    print(f"napari-focus-fusion: error: {text}", file=sys.stderr)
+
+
+def _in_one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, FocusFusionError):
+        return text
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def _texts(paths: Iterable[Path]) -> list[str]:
+    return [str(path) for path in paths]
+
+
+# Arguments ----------------------------------------------------------------------------
+
+
+def _memory(text: str) -> int:
+    """Bytes from ``2GB``, ``512 MB`` or a plain number."""
+    match = re.fullmatch(r"([\d.]+)\s*([kmgt]?)i?b?", text.strip().lower())
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory, like 2GB")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))
+
+
+def _channel(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="napari-focus-fusion",
+        description="Fuse microscopy focus stacks into all-in-focus images.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--debug", action="store_true", help="show where an error came from"
+    )
+    machine = argparse.ArgumentParser(add_help=False)
+    machine.add_argument("--json", action="store_true", help="print JSON, for scripts")
+
+    def command(
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        text: str,
+        parents: Sequence[argparse.ArgumentParser] = (common, machine),
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            parents=list(parents),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("fuse", _fuse, "fuse one or many focus stacks")
+    sub.epilog = _FUSE_EPILOG
+    sub.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IN",
+        help="stack files (TIFF, OME-TIFF, OME-Zarr), folders, or glob patterns",
+    )
+    sub.add_argument(
+        "-o",
+        "--out",
+        required=True,
+        help="a folder (files are named NAME_fused.ome.tif), one file (.ome.tif or "
+        ".ome.zarr), or a name with {stem} in it",
+    )
+    sub.add_argument(
+        "--as-one-stack",
+        action="store_true",
+        help="all inputs are slices of one stack, in the order given",
+    )
+    sub.add_argument("--overwrite", action="store_true", help="replace what exists")
+    _add_fuse_options(sub)
+    sub.add_argument("--axes", help="what the dimensions are, like ZYX or TZCYX")
+    sub.add_argument(
+        "--reference",
+        type=_channel,
+        help="the channel that decides what is sharp: its number from 0, its name, "
+        "luminance (RGB), or mean",
+    )
+    sub.add_argument(
+        "--scale",
+        type=int,
+        choices=(1, 2, 3, 4),
+        help="enlarge by super-resolution",
+    )
+    sub.add_argument(
+        "--blend",
+        choices=("feather", "select"),
+        help="feather: soft at the borders between slices; select: every pixel as "
+        "it was observed",
+    )
+    return parser
+
+
+def _add_fuse_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--model", help="a name of the command models, or weights")
+    sub.add_argument("--device", help="auto, cpu, cuda, cuda:1 or mps")
+    sub.add_argument("--tile", type=int, metavar="PIXELS", help="size of a tile")
+    sub.add_argument("--memory", type=_memory, help="working memory, like 2GB")
+
+
+_FUSE_EPILOG = """\
+A file with a Z axis is a stack. Single pictures are slices; those of one folder make
+one stack, in the order of their names. Examples:
+
+  napari-focus-fusion fuse stack.tif -o fused.ome.tif
+  napari-focus-fusion fuse 'plate/*.ome.tif' -o results --model sml
+  napari-focus-fusion fuse pictures/ -o fused.ome.zarr
+  napari-focus-fusion fuse '*.tif' -o 'results/{stem}.ome.zarr' --json
+"""

@@ -1,0 +1,23 @@
+"""What all tests share: where real stacks lie, and napari's settings kept apart."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# napari reads this when its settings are first loaded: before any fixture runs. The
+# developer's own settings must neither matter nor change.
+_settings = tempfile.TemporaryDirectory(prefix="napari-settings-")
+os.environ["NAPARI_CONFIG"] = str(Path(_settings.name) / "settings.yaml")
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder of real focus stacks (lytro, wbc10, keyboard32, ...)."""
+    folder = os.environ.get("FOCUS_FUSION_DATA")
+    if not folder:
+        pytest.skip("FOCUS_FUSION_DATA does not name a folder of real focus stacks")
+    return Path(folder)
