@@ -1,0 +1,1 @@
+"""Making training data with exact truth, and training the models on it."""
