@@ -218,7 +218,7 @@ class FocusStack:
         return float(self.scale.get(axis, 1.0))
 
     def unit(self, axis: str) -> str:
-        """Unit along an axis letter, ``"pixel"`` where unknown."""
+        """Length unit (T: time unit) of an axis letter, ``"pixel"`` where unknown."""
         return self.units.get(axis, "pixel")
 
     def read(
