@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import Cancelled, FocusFusionError
+from .io import PICTURE_SUFFIXES, TIFF_SUFFIXES, natural_key, stem
+from .io import _common_name as name_of_slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,10 +30,8 @@ if TYPE_CHECKING:
 
     from .engine import Progress
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
-TIFFS = (".ome.tiff", ".ome.tif", ".tiff", ".tif")
-ZARRS = (".ome.zarr", ".zarr")
-SUFFIXES = (*TIFFS, *ZARRS, *PICTURES)
+ZARR_SUFFIX = ".zarr"
+WRITABLE = (".tif", ".tiff", ZARR_SUFFIX)
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -188,37 +188,46 @@ def find_jobs(
     if not files:
         return [], failures
     if as_one_stack:
-        return [Job(_common_name(files), tuple(files))], failures
+        return [_job_of_slices(files)], failures
 
-    jobs = [Job(stem_of(path), (path,)) for path in files if not _is_picture(path)]
-    stacked = {job.files[0] for job in jobs}
+    stacks = [path for path in files if not _is_picture(path)]
     folders: dict[Path, list[Path]] = {}
-    for path in files:
-        if path not in stacked:
+    # The shell hands over z1, z10, z2: names decide.
+    for path in sorted(files, key=lambda path: natural_key(str(path))):
+        if path not in stacks:
             folders.setdefault(path.parent, []).append(path)
-    jobs += [Job(_common_name(slices), tuple(slices)) for slices in folders.values()]
-    return jobs, failures
+    jobs = [Job(stem(path), (path,)) for path in stacks]
+    return jobs + [_job_of_slices(slices) for slices in folders.values()], failures
+
+
+def _job_of_slices(slices: Sequence[Path]) -> Job:
+    if len(slices) == 1:
+        return Job(stem(slices[0]), tuple(slices))
+    return Job(name_of_slices(_texts(slices)), tuple(slices))
 
 
 def _files_of(text: str) -> Iterator[Path]:
-    path = Path(text)
-    if path.is_dir() and not path.name.endswith(ZARRS):
-        inside = (p for p in path.iterdir() if p.name.lower().endswith(SUFFIXES))
-        yield from sorted(inside, key=_natural)
+    path = Path(text).expanduser()
+    if path.is_dir() and path.suffix.lower() != ZARR_SUFFIX:
+        endings = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES, ZARR_SUFFIX)
+        names = sorted((inside.name for inside in path.iterdir()), key=natural_key)
+        for name in names:
+            if name.lower().endswith(endings) and not name.startswith("."):
+                yield path / name
     elif path.exists():
         yield path
     else:
-        for match in sorted(map(Path, glob.glob(text, recursive=True)), key=_natural):
-            yield from _files_of(str(match))
+        for match in sorted(glob.glob(str(path), recursive=True), key=natural_key):
+            yield from _files_of(match)
 
 
 def _is_picture(path: Path) -> bool:
     """Whether a file holds one plane; what cannot be read is left to ``fuse``."""
+    suffix = path.suffix.lower()
+    if suffix not in TIFF_SUFFIXES:
+        return suffix in PICTURE_SUFFIXES
     from . import as_stack
 
-    name = path.name.lower()
-    if not name.endswith(TIFFS):
-        return name.endswith(PICTURES)
     try:
         stack = as_stack(path)
     except (FocusFusionError, OSError):
@@ -226,33 +235,12 @@ def _is_picture(path: Path) -> bool:
     return stack.n_slices == 1 and stack.n_times == 1
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort key by which slice2 comes before slice10."""
-    parts = re.split(r"(\d+)", str(path).lower())
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
-
-
-def stem_of(path: Path) -> str:
-    """Name of a file without its image suffix (``a.ome.tif`` gives ``a``)."""
-    for suffix in SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.name
-
-
-def _common_name(slices: Sequence[Path]) -> str:
-    """The file's name for one slice, the folder's for several."""
-    if len(slices) == 1:
-        return stem_of(slices[0])
-    return slices[0].resolve().parent.name or "stack"
-
-
 def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
     """Where each fused image goes; see the help of ``--out``."""
     if "{stem}" in out:
         targets = [Path(out.replace("{stem}", job.name)) for job in jobs]
-    elif not out.lower().endswith((*TIFFS, *ZARRS)):
-        if out.lower().endswith(PICTURES):
+    elif not out.lower().endswith(WRITABLE):
+        if out.lower().endswith(PICTURE_SUFFIXES):
             raise UsageError(f"cannot write {out}: use .ome.tif or .ome.zarr")
         targets = [Path(out) / f"{job.name}_fused.ome.tif" for job in jobs]
     elif len(jobs) > 1:
@@ -263,7 +251,7 @@ def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
     else:
         targets = [Path(out)] * len(jobs)
     for number, target in enumerate(targets):
-        if not target.name.lower().endswith((*TIFFS, *ZARRS)):
+        if not target.name.lower().endswith(WRITABLE):
             raise UsageError(f"cannot write {target}: use .ome.tif or .ome.zarr")
         if target in targets[:number]:
             first = jobs[targets.index(target)]
