@@ -423,9 +423,9 @@ def stack_from_array(
     ordered = "".join(a for a in letters if a not in "YXS") + "YX"
     ordered += "S" if "S" in letters else ""
     if ordered != letters:
-        display = dict(fields.pop("display", {}))
-        display.setdefault("axes", letters.replace("S", ""))
-        fields["display"] = display
+        shown = letters.replace("S", "")
+        if shown != ordered.replace("S", ""):
+            fields["display"] = {"axes": shown, **fields.get("display", {})}
         data = _reordered(data, tuple(letters.index(axis) for axis in ordered))
     return FocusStack(data, ordered, name=name, **fields)
 
@@ -702,7 +702,7 @@ class SliceList:
 
 
 class Reordered:
-    """An array with its axes in another order, read by region."""
+    """An array with its axes in another order, read and written by region."""
 
     def __init__(self, data: Any, order: tuple[int, ...]) -> None:
         self.data = data
@@ -715,8 +715,15 @@ class Reordered:
 
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
         """Read a region; `key` is one slice per dimension."""
-        inner = tuple(key[self.order.index(i)] for i in range(len(self.order)))
-        return _take(self.data, inner).transpose(self.order)
+        return _take(self.data, self._inner(key)).transpose(self.order)
+
+    def __setitem__(self, key: tuple[slice, ...], value: NDArray[Any]) -> None:
+        """Write a region; `key` is one slice per dimension, `value` has them all."""
+        back = tuple(self.order.index(i) for i in range(self.ndim))
+        self.data[self._inner(key)] = np.transpose(value, back)
+
+    def _inner(self, key: tuple[slice, ...]) -> tuple[slice, ...]:
+        return tuple(key[self.order.index(i)] for i in range(self.ndim))
 
 
 def _reordered(data: Any, order: tuple[int, ...]) -> Any:

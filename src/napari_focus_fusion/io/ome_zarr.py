@@ -6,6 +6,12 @@ from typing import Any
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.io import stem
+from napari_focus_fusion.io.ome_zarr_write import (
+    ATTRIBUTE,
+    create_output,
+    finish_output,
+    open_output,
+)
 from napari_focus_fusion.stack import (
     FocusStack,
     as_stack,
@@ -13,6 +19,8 @@ from napari_focus_fusion.stack import (
     stack_from_array,
     unit_name,
 )
+
+__all__ = ["create_output", "finish_output", "open_group", "open_output", "open_zarr"]
 
 
 def open_zarr(
@@ -62,6 +70,9 @@ def open_group(
     ]
     names = [axis["name"] for axis in described]
     hint = axes_from_names(names, data.ndim)
+    ours: Any = group.attrs.get(ATTRIBUTE, {})
+    if hint and "S" in ours.get("axes", ""):  # RGB, which OME-Zarr has as channels
+        hint = hint.replace("C", "S")
     if names and hint is None and axes is None:
         raise FocusFusionError(
             f"{source!r} has axes {', '.join(map(str, names))}, of which not all are "
@@ -90,6 +101,8 @@ def open_group(
         fields["units"] = {a: unit_name(u) for a, u in units if u is not None}
         display: dict[str, Any] = _omero_display(ome.get("omero", {}))
         names = display.pop("names", ())
+        if "S" in letters:
+            display = {}
         count = data.shape[letters.index("C")] if "C" in letters else 1
         if len(names) == count:
             fields["channel_names"] = names

@@ -1,0 +1,154 @@
+"""Files appear whole or not at all, and never over another file unasked."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from napari_focus_fusion.errors import FocusFusionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def check_targets(
+    targets: Sequence[Path], *, overwrite: bool, source: str = "", nbytes: int = 0
+) -> None:
+    """Raise before any work is done if these files could not be saved.
+
+    Parameters
+    ----------
+    targets
+        Files or Zarr folders that are to appear.
+    overwrite
+        Whether existing ones may be replaced.
+    source
+        Path(s) of the stack, which is never overwritten.
+    nbytes
+        Size of what is to be written, to compare with the free space; 0: do not.
+
+    Raises
+    ------
+    FocusFusionError
+        Naming the file and what to do.
+    """
+    folder = targets[0].absolute().parent
+    if not folder.is_dir():
+        raise FocusFusionError(
+            f"The folder {str(folder)!r} does not exist. Create it, or save elsewhere."
+        )
+    for target in targets:
+        if not os.path.lexists(target):
+            continue
+        if str(target.absolute()) in _paths(source):
+            raise FocusFusionError(
+                f"{str(target)!r} is the stack itself and is never overwritten. Choose "
+                "another name."
+            )
+        if not overwrite:
+            raise FocusFusionError(
+                f"{str(target)!r} exists already. Choose another name, or allow it to "
+                "be replaced (overwrite=True; --overwrite on the command line)."
+            )
+        is_zarr = target.suffix == ".zarr"
+        if target.is_dir() and not (is_zarr and _looks_like_zarr(target)):
+            raise FocusFusionError(
+                f"{str(target)!r} is a folder, and not a Zarr, so it is not replaced. "
+                "Choose another name."
+            )
+    with translated_errors(folder):
+        free = shutil.disk_usage(folder).free
+    if nbytes > free:
+        raise FocusFusionError(
+            f"The disk of {str(folder)!r} has {free / 2**30:.2f} GB free, but the "
+            f"result needs {nbytes / 2**30:.2f} GB. Free some space, or save elsewhere."
+        )
+
+
+@contextlib.contextmanager
+def written_whole(targets: Sequence[Path], *, overwrite: bool) -> Iterator[list[Path]]:
+    """Give temporary siblings to write to; put them in place if nothing fails.
+
+    After a failure neither the temporaries nor any of the targets are there, except
+    targets that were there before.
+    """
+    mark = uuid4().hex[:8]
+    parts = [target.with_name(f".{target.name}.{mark}.partial") for target in targets]
+    placed: list[Path] = []
+    try:
+        with translated_errors(targets[0].absolute().parent):
+            yield parts
+            for part, target in zip(parts, targets, strict=True):
+                existed = os.path.lexists(target)
+                put_in_place(part, target, overwrite=overwrite)
+                if not existed:
+                    placed.append(target)
+    except BaseException:
+        for leftover in (*parts, *placed):
+            remove(leftover)
+        raise
+
+
+def put_in_place(part: Path, target: Path, *, overwrite: bool) -> None:
+    """Rename a finished file or Zarr folder to its final name.
+
+    Raises
+    ------
+    FocusFusionError
+        If the name is taken and must not be.
+    """
+    if os.path.lexists(target):
+        check_targets([target], overwrite=overwrite)
+        if target.is_dir() or part.is_dir():
+            # A folder cannot be replaced in one step; the old one steps aside.
+            aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}.replaced")
+            os.rename(target, aside)
+            try:
+                os.rename(part, target)
+            except BaseException:
+                os.rename(aside, target)
+                raise
+            remove(aside)
+            return
+    os.replace(part, target)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def translated_errors(folder: Path) -> Iterator[None]:
+    """Turn what the operating system says about a folder into plain words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            why = "the disk is full. Free some space, or save elsewhere."
+        elif error.errno in _FORBIDDEN:
+            why = "you have no permission to write there. Save elsewhere."
+        elif error.errno == errno.EFBIG:
+            why = "a file got larger than this disk allows. Save as OME-Zarr instead."
+        else:
+            why = f"{error.strerror or error}. Check the disk, or save elsewhere."
+        raise FocusFusionError(f"Cannot save in {str(folder)!r}: {why}") from error
+
+
+def _paths(source: str) -> set[str]:
+    return {os.path.abspath(path) for path in (source, *source.split(", ")) if path}
+
+
+def _looks_like_zarr(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("zarr.json", ".zgroup", ".zarray"))

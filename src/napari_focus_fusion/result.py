@@ -1,0 +1,449 @@
+"""What a fusion gives back: pixels, maps, and where they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_focus_fusion.errors import FocusFusionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_focus_fusion.stack import FocusStack
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+_MAPS = ("decision", "confidence", "depth")
+# Where the source names no colours: napari's own choice for two and for more channels.
+_TWO_COLOURS = ("magenta", "green")
+_MORE_COLOURS = ("cyan", "magenta", "yellow", "red", "green", "blue")
+
+
+@dataclass(frozen=True, eq=False)
+class FusionResult:
+    """A fused stack.
+
+    Parameters
+    ----------
+    fused
+        All-in-focus image, numpy or Zarr, axes `stack.fused_axes`, the stack's dtype;
+        Y and X are `scale` times the stack's.
+    decision
+        uint16, axes `stack.map_axes`: index along Z of the slice each pixel came from,
+        counted from 0.
+    confidence
+        float32 in [0, 1], axes `stack.map_axes`.
+    depth
+        float32, axes `stack.map_axes`: height in the unit of Z (slice index times
+        pixel size), finer than one slice.
+    stack
+        The source, for its axes, pixel sizes, units, name and display.
+    provenance
+        Model, weights, parameters, version, device and source of the run.
+    scale
+        Super-resolution factor of `fused`.
+    """
+
+    fused: Any
+    decision: Any
+    confidence: Any
+    depth: Any
+    stack: FocusStack
+    provenance: dict[str, Any]
+    scale: int = 1
+
+    def layers(self) -> list[LayerData]:
+        """Give the result as napari layer-data tuples, without importing napari.
+
+        Every layer lies exactly on its source. A source without axes before Z gives
+        two-dimensional layers, which napari shows at every z; otherwise Z stays as one
+        plane as thick as the whole stack. Channels become a layer each.
+
+        Returns
+        -------
+        list of (data, attributes, "image")
+            The fused image (one a channel) first, then decision, confidence and depth,
+            which start hidden.
+        """
+        return [*self._fused_layers(), *(self._map_layer(name) for name in _MAPS)]
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write fused image, decision, confidence and depth to files.
+
+        Parameters
+        ----------
+        path
+            ``.ome.tif``, ``.ome.tiff``, ``.tif`` or ``.tiff``: the fused image as
+            OME-TIFF, and the maps beside it as ``NAME_decision.ome.tif`` and so on.
+            ``.ome.zarr`` or ``.zarr``: all in one OME-Zarr 0.5, the decision as label
+            image, confidence and depth as images inside.
+        overwrite
+            Whether existing files may be replaced.
+
+        Returns
+        -------
+        list of Path
+            What was written, the fused image first.
+
+        Raises
+        ------
+        FocusFusionError
+            If a file exists and `overwrite` is False, or writing fails; then nothing
+            new is left behind.
+        """
+        path = Path(path).expanduser()
+        suffix = path.suffix.lower()
+        if suffix in (".tif", ".tiff"):
+            return self._save_tiff(path, overwrite=overwrite)
+        if suffix == ".zarr":
+            return self._save_zarr(path, overwrite=overwrite)
+        raise FocusFusionError(
+            f"{str(path)!r}: results are saved as .ome.tif or .ome.zarr. Choose a name "
+            "with one of these endings."
+        )
+
+    def _save_tiff(self, path: Path, *, overwrite: bool) -> list[Path]:
+        from napari_focus_fusion.io import stem
+        from napari_focus_fusion.io.saving import check_targets, written_whole
+        from napari_focus_fusion.io.tiff_write import write_ome_tiff
+
+        maps = [path.with_name(f"{stem(path)}_{name}.ome.tif") for name in _MAPS]
+        targets = [path, *maps]
+        check_targets(
+            targets,
+            overwrite=overwrite,
+            source=self.stack.source,
+            nbytes=self._nbytes(),
+        )
+        with written_whole(targets, overwrite=overwrite) as parts:
+            for name, part in zip(("fused", *_MAPS), parts, strict=True):
+                fused = name == "fused"
+                write_ome_tiff(
+                    part,
+                    getattr(self, name),
+                    self.stack.fused_axes if fused else self.stack.map_axes,
+                    name=f"{self.stack.name} {name}",
+                    pixel_sizes=self._pixel_sizes(self.scale if fused else 1),
+                    channel_names=self._channel_names(name),
+                    description={"output": name, **self.provenance},
+                )
+        return targets
+
+    def _save_zarr(self, path: Path, *, overwrite: bool) -> list[Path]:
+        from napari_focus_fusion.io.ome_zarr_write import (
+            complete_output,
+            create_output,
+            regions,
+        )
+        from napari_focus_fusion.io.saving import check_targets, written_whole
+
+        check_targets(
+            [path],
+            overwrite=overwrite,
+            source=self.stack.source,
+            nbytes=self._nbytes(),
+        )
+        with written_whole([path], overwrite=overwrite) as (part,):
+            arrays = create_output(part, self.stack, scale=self.scale)
+            for name, target in arrays.items():
+                source = getattr(self, name)
+                axes = self.stack.fused_axes if name == "fused" else self.stack.map_axes
+                plane = (axes.index("Y"), axes.index("X"))
+                size = 2 * target.chunks[plane[0]]
+                for region in regions(target.shape, size, plane=plane):
+                    target[region] = np.asarray(source[region])
+            complete_output(part, self.provenance)
+        return [path]
+
+    def _nbytes(self) -> int:
+        arrays = (self.fused, self.decision, self.confidence, self.depth)
+        return sum(int(np.prod(a.shape)) * np.dtype(a.dtype).itemsize for a in arrays)
+
+    def _pixel_sizes(self, factor: int) -> dict[str, tuple[float, str]]:
+        stack = self.stack
+        sizes = {
+            axis: (stack.pixel_size(axis), stack.unit(axis)) for axis in stack.map_axes
+        }
+        for axis in "YX":
+            sizes[axis] = (sizes[axis][0] / factor, sizes[axis][1])
+        return sizes
+
+    def _channel_names(self, output: str) -> tuple[str, ...]:
+        if output == "fused":
+            return self.stack.channel_names if "S" not in self.stack.axes else ()
+        if output == "depth":
+            return (f"depth ({self.stack.unit('Z')})",)
+        return (output,)
+
+    def _fused_layers(self) -> list[LayerData]:
+        stack, display = self.stack, self.stack.display
+        rgb = "S" in stack.axes
+        common: dict[str, Any] = {
+            "rgb": rgb,
+            **{
+                key: display[key]
+                for key in ("gamma", "interpolation2d")
+                if display.get(key) is not None
+            },
+        }
+        if "C" not in stack.axes:
+            own = {"colormap": display.get("colormap")} if not rgb else {}
+            own = {key: value for key, value in own.items() if value is not None}
+            pixels, place = self._placed(self.fused, stack.fused_axes, self.scale)
+            if not rgb:
+                own["contrast_limits"] = self._contrast(pixels, 0)
+            return [self._layer("fused", pixels, {**common, **own, **place})]
+        layers = []
+        colours = self._colours()
+        for channel in range(stack.n_channels):
+            pixels, place = self._placed(
+                self.fused, stack.fused_axes, self.scale, channel=channel
+            )
+            own = {"blending": "additive"} if stack.n_channels > 1 else {}
+            if not rgb:
+                own["colormap"] = colours[channel]
+                own["contrast_limits"] = self._contrast(pixels, channel)
+            names = stack.channel_names or [
+                f"channel {i}" for i in range(stack.n_channels)
+            ]
+            name = f"{names[channel]} fused"
+            layers.append(self._layer(name, pixels, {**common, **own, **place}))
+        return layers
+
+    def _map_layer(self, name: str) -> LayerData:
+        last = max(self.stack.n_slices - 1, 1)
+        colormap, limits = {
+            "decision": ("turbo", (0.0, float(last))),
+            "confidence": ("magma", (0.0, 1.0)),
+            "depth": ("viridis", (0.0, last * self.stack.pixel_size("Z"))),
+        }[name]
+        pixels, place = self._placed(getattr(self, name), self.stack.map_axes, 1)
+        attributes = {
+            "rgb": False,
+            "colormap": colormap,
+            "contrast_limits": limits,
+            "visible": False,
+            **place,
+        }
+        return self._layer(name, pixels, attributes)
+
+    def _layer(
+        self, title: str, pixels: list[Any], attributes: dict[str, Any]
+    ) -> LayerData:
+        model = self.provenance.get("model", "")
+        model = model.get("name", "") if isinstance(model, dict) else model
+        output = title.rpartition(" ")[2]
+        pyramid = len(pixels) > 1
+        return (
+            pixels if pyramid else pixels[0],
+            {
+                "name": f"{self.stack.name} {title}" + (f" [{model}]" if model else ""),
+                "multiscale": pyramid,
+                "metadata": {
+                    "napari_focus_fusion": {"output": output, **self.provenance}
+                },
+                **attributes,
+            },
+            "image",
+        )
+
+    def _colours(self) -> Sequence[Any]:
+        count = self.stack.n_channels
+        given = self.stack.display.get("colormap")
+        if isinstance(given, list | tuple) and len(given) == count:
+            return given
+        if count == 1:
+            return [given if given is not None else "gray"]
+        palette = _TWO_COLOURS if count == 2 else _MORE_COLOURS
+        return [palette[i % len(palette)] for i in range(count)]
+
+    def _contrast(self, pixels: list[Any], channel: int) -> tuple[float, float]:
+        limits = self.stack.display.get("contrast_limits")
+        if limits is not None:
+            pair = np.asarray(limits, float)
+            if pair.shape == (self.stack.n_channels, 2):
+                pair = pair[channel]
+            if pair.shape == (2,):
+                return float(pair[0]), float(pair[1])
+        if self.stack.dtype == np.uint8:
+            return 0.0, 255.0
+        overview = np.asarray(pixels[-1])
+        low, high = float(overview.min()), float(overview.max())
+        return (low, high) if low < high else (low, low + 1)
+
+    def _placed(
+        self, array: Any, axes: str, factor: int, channel: int | None = None
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Resolution levels of one layer, and the transform that puts it on its source.
+
+        The transform follows napari: world = affine(rotate @ shear @ (scale * index)
+        + translate).
+        """
+        shown, removed = _shown_axes(self.stack)
+        transform = _Transform.of(self.stack, shown)
+        first = 0
+        while first < len(shown) and shown[first] in removed:
+            first += 1
+        if transform.couples(first):
+            first = 0
+
+        # In pixels of the source: the new pixel's size, and its first pixel's centre.
+        size, centre = np.ones(len(shown)), np.zeros(len(shown))
+        for i, axis in enumerate(shown):
+            if axis in removed:
+                size[i] = self.stack.size(axis)
+                centre[i] = (size[i] - 1) / 2
+            elif axis in "YX":
+                size[i] = 1 / factor
+                centre[i] = (1 / factor - 1) / 2
+        place = transform.resampled(size, centre).without_leading(first).attributes()
+
+        display = self.stack.display
+        labels = display.get("axis_labels") or [axis.lower() for axis in shown]
+        place["axis_labels"] = tuple(labels)[first:]
+        place["units"] = tuple(self.stack.unit(axis) for axis in shown[first:])
+        kept = "".join(a for a in shown[first:] if a in axes and a not in removed)
+        order = kept + ("S" if "S" in axes else "")
+        pixels = [
+            _with_axes(level, axes, order, shown[first:], removed, channel)
+            for level in _levels(array)
+        ]
+        return pixels, place
+
+
+@dataclass(frozen=True)
+class _Transform:
+    """napari's chain of transforms of one layer."""
+
+    scale: NDArray[Any]
+    translate: NDArray[Any]
+    rotate: NDArray[Any]
+    shear: NDArray[Any]
+    affine: NDArray[Any]
+
+    @classmethod
+    def of(cls, stack: FocusStack, shown: str) -> _Transform:
+        display, n = stack.display, len(shown)
+        scale = display.get("scale")
+        if scale is None:
+            scale = [stack.pixel_size(axis) for axis in shown]
+        return cls(
+            scale=_tail(scale, n, 1.0),
+            translate=_tail(display.get("translate"), n, 0.0),
+            rotate=_matrix(display.get("rotate"), n),
+            shear=_matrix(display.get("shear"), n),
+            affine=_matrix(display.get("affine"), n + 1),
+        )
+
+    def couples(self, first: int) -> bool:
+        """Whether the axes before `first` turn into those from there on."""
+        for matrix in (self.rotate, self.shear, self.affine[:-1, :-1]):
+            block = np.abs(matrix[:first, first:]).sum()
+            if block + np.abs(matrix[first:, :first]).sum() > 1e-9:
+                return True
+        return False
+
+    def resampled(self, size: NDArray[Any], centre: NDArray[Any]) -> _Transform:
+        """Transform of pixels `size` times as large, the first centred at `centre`."""
+        shift = self.rotate @ self.shear @ (self.scale * centre)
+        return _Transform(
+            self.scale * size,
+            self.translate + shift,
+            self.rotate,
+            self.shear,
+            self.affine,
+        )
+
+    def without_leading(self, first: int) -> _Transform:
+        return _Transform(
+            self.scale[first:],
+            self.translate[first:],
+            self.rotate[first:, first:],
+            self.shear[first:, first:],
+            self.affine[first:, first:],
+        )
+
+    def attributes(self) -> dict[str, Any]:
+        return {
+            "scale": tuple(self.scale.tolist()),
+            "translate": tuple(self.translate.tolist()),
+            "rotate": self.rotate,
+            "shear": self.shear,
+            "affine": self.affine,
+        }
+
+
+def _shown_axes(stack: FocusStack) -> tuple[str, str]:
+    """Axes of the source as displayed, and those that a result has no extent along."""
+    shown = str(stack.display.get("axes", stack.axes.replace("S", "")))
+    return shown, "".join(axis for axis in shown if axis in "ZC")
+
+
+def _tail(values: Any, n: int, default: float) -> NDArray[Any]:
+    """Last n values, with the default in front where there are fewer."""
+    given = [] if values is None else np.asarray(values, float).ravel().tolist()
+    return np.array(
+        [default] * max(0, n - len(given)) + given[max(0, len(given) - n) :]
+    )
+
+
+def _matrix(given: Any, n: int) -> NDArray[Any]:
+    """Square matrix of n rows: identity, embedded in it, or upper triangle given."""
+    full = np.eye(n)
+    if given is None:
+        return full
+    matrix = np.asarray(getattr(given, "affine_matrix", given), float)
+    if matrix.ndim == 1:  # napari's shear: entries above the diagonal, row by row
+        m = int((1 + np.sqrt(1 + 8 * matrix.size)) / 2)
+        upper = np.eye(m)
+        upper[np.triu_indices(m, 1)] = matrix
+        matrix = upper
+    if matrix.ndim == 0:  # napari's rotate: degrees in the plane
+        c, s = np.cos(np.deg2rad(matrix)), np.sin(np.deg2rad(matrix))
+        matrix = np.array([[c, -s], [s, c]])
+    m = min(n, len(matrix))
+    full[n - m :, n - m :] = matrix[len(matrix) - m :, len(matrix) - m :]
+    return full
+
+
+def _levels(array: Any) -> list[Any]:
+    if isinstance(array, np.ndarray):
+        return [array]
+    from napari_focus_fusion.io.ome_zarr_write import levels
+
+    return levels(array)
+
+
+def _with_axes(
+    array: Any, axes: str, order: str, shown: str, removed: str, channel: int | None
+) -> Any:
+    """Bring a result into the axes its layer has: one channel, Z and C of length 1."""
+    lengthened = [axis for axis in shown if axis in removed]
+    if channel is None and not lengthened and order == axes:
+        return array
+    if not isinstance(array, np.ndarray):
+        array = _lazy(array)
+    if channel is not None:
+        array = array[tuple(channel if a == "C" else slice(None) for a in axes)]
+        axes = axes.replace("C", "")
+    array = array.transpose([axes.index(axis) for axis in order])
+    key = [None if axis in removed else slice(None) for axis in shown]
+    return array[tuple(key)]
+
+
+def _lazy(array: Any) -> Any:
+    """Wrap Zarr in dask, which napari can transpose and lengthen without reading."""
+    import dask.array as da
+
+    from napari_focus_fusion.stack import Reordered
+
+    if isinstance(array, Reordered):
+        return _lazy(array.data).transpose(array.order)
+    # A name of its own: napari caches by name, and the file may have been replaced.
+    return da.from_array(array, chunks=array.chunks, name=False)
