@@ -12,7 +12,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile
 
 # Qt's xcb platform and vispy's OpenGL, drawn by Mesa on a virtual screen.
 WINDOW_PACKAGES := xvfb xauth libgl1 libgl1-mesa-dri libegl1 libopengl0 libdbus-1-3 \
@@ -68,12 +68,12 @@ $(BIN)/python:
 
 # torch comes first: the package's own requirement would take the largest build.
 $(VENV)/.base: pyproject.toml | $(BIN)/python
-	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install --retries 2 $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
-	$(PIP) install -e .
+	$(INSTALL) --upgrade 'pip>=25.1'
+	$(INSTALL) --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(INSTALL) -e .
 	@touch $@
 
 # .test, .lint and .docs: the dependency groups of pyproject.toml
 $(VENV)/.%: pyproject.toml $(VENV)/.base
-	$(PIP) install --group $*
+	$(INSTALL) --group $*
 	@touch $@
