@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
+    from numpy.typing import NDArray
+
     from .engine import Progress
+    from .stack import FocusStack
 
 ZARR_SUFFIX = ".zarr"
 WRITABLE = (".tif", ".tiff", ZARR_SUFFIX)
@@ -132,17 +135,17 @@ def _fuse_one(
     overwrite: bool,
 ) -> dict[str, Any]:
     from . import as_stack, fuse
+    from .io.saving import check_targets
 
-    if target.exists() and not overwrite:
-        # Said before the work, not after it.
-        raise FocusFusionError(f"{target} exists already; --overwrite replaces it")
     started = time.perf_counter()
     stack = as_stack(job.source, axes=options.get("axes"))
+    # Said before the work, not after it.
+    target.parent.mkdir(parents=True, exist_ok=True)
+    check_targets([target], overwrite=overwrite, source=stack.source)
     rest = {name: value for name, value in options.items() if name != "axes"}
     with _Bar(job.name) as bar:
         result = fuse(stack, progress=bar, should_stop=stop.is_set, **rest)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        outputs = result.save(target, overwrite=overwrite)
+    outputs = result.save(target, overwrite=overwrite)
     return {
         "ok": True,
         "name": job.name,
@@ -318,7 +321,47 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from . import as_stack, evaluate
+
+    def planes(*paths: str) -> list[NDArray[Any]]:
+        """Slices (Z, Y, X) or (Z, Y, X, 3), one array a time point and channel."""
+        stack = as_stack(paths[0] if len(paths) == 1 else list(paths))
+        return list(_by_channel(stack))
+
+    fused, sources = planes(args.fused), planes(*args.sources)
+    truths = planes(args.truth) if args.truth else [None] * len(fused)
+    if not len(fused) == len(sources) == len(truths):
+        raise FocusFusionError(
+            f"{args.fused} has {len(fused)} channels and time points, the slices have "
+            f"{len(sources)}" + (f", {args.truth} has {len(truths)}" * bool(args.truth))
+        )
+    results = [
+        evaluate(
+            image[0],
+            slices,
+            None if truth is None else truth[0],
+            data_range=args.data_range,
+            measures=args.measures,
+        )
+        for image, slices, truth in zip(fused, sources, truths, strict=True)
+    ]
+    if args.json:
+        print(json.dumps({"fused": args.fused, "results": results}, indent=2))
+        return OK
+    for name in results[0]:
+        print(f"{name:<10}", *(f"{measured[name]:>9.4f}" for measured in results))
+    return OK
+
+
+def _by_channel(stack: FocusStack) -> Iterator[NDArray[Any]]:
+    for t in range(stack.n_times):
+        block = stack.read(t, slice(None), slice(None), slice(None))
+        for channel in range(stack.n_channels):
+            first = channel * stack.n_samples
+            if stack.n_samples == 1:
+                yield block[first]
+            else:
+                yield block[first : first + 3].transpose(1, 2, 3, 0)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -494,6 +537,28 @@ def _parser() -> argparse.ArgumentParser:
         choices=("feather", "select"),
         help="feather: soft at the borders between slices; select: every pixel as "
         "it was observed",
+    )
+
+    sub = command("models", _models, "list the models that are installed")
+
+    sub = command("evaluate", _evaluate, "measure a fused image")
+    sub.add_argument("fused", metavar="FUSED", help="the fused image")
+    sub.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="the stack, or its slices as files"
+    )
+    sub.add_argument("--truth", help="the true all-in-focus image, where it is known")
+    sub.add_argument(
+        "--measures",
+        type=lambda text: text.split(","),
+        metavar="NAME,...",
+        help="which measures, like Q_G,PSNR; all by default",
+    )
+    sub.add_argument(
+        "--data-range",
+        type=float,
+        metavar="MAX",
+        help="the value that is white, like 255; by default that of 8-bit data, else "
+        "the brightest in the slices",
     )
     return parser
 
