@@ -272,7 +272,16 @@ class FocusStack:
             raise IndexError(f"slice {z.stop - 1} of {self.n_slices}")
 
         picks = {"T": slice(t, t + 1), "C": c, "Z": z, "Y": y, "X": x, "S": s}
-        region = _take(self.data, tuple(picks[axis] for axis in self.axes))
+        try:
+            region = _take(self.data, tuple(picks[axis] for axis in self.axes))
+        except (FocusFusionError, MemoryError):
+            raise
+        except Exception as error:  # readers raise whatever they like
+            raise FocusFusionError(
+                f"{self.name!r} cannot be read at time point {t}, slices {z.start} to "
+                f"{z.stop}: {error}. Check that {self.source} is still there and was "
+                "copied completely."
+            ) from error
         order = [self.axes.index(axis) for axis in "TCSZYX" if axis in self.axes]
         region = region.transpose(order)
         depth = region.shape[-3] if "Z" in self.axes else 1
@@ -518,7 +527,7 @@ def check_finite(
         return
     # NaN and infinity survive a sum: one pass without a mask of the block's size.
     with np.errstate(all="ignore"):
-        if np.isfinite(np.sum(block, dtype=np.float64)):
+        if np.isfinite(np.sum(block)):
             return
     finite = np.isfinite(block)
     if finite.all():
@@ -606,7 +615,15 @@ def _open_list(items: list[Any], *, axes: str | None, name: str) -> FocusStack:
 
         return open_files([os.fspath(item) for item in items], axes=axes)
     if not all(_is_array(item) for item in items):
-        return stack_from_array(np.asarray(items), axes=axes, name=name)
+        try:
+            return stack_from_array(np.array(items), axes=axes, name=name)
+        except ValueError as error:
+            if isinstance(error, FocusFusionError):
+                raise
+            raise FocusFusionError(
+                "Cannot read a focus stack from this list. Pass 2-D arrays of one "
+                "size, or paths of pictures."
+            ) from error
     slices = [
         stack_from_array(item, hint=_one_slice_axes(item), name=f"slice {i} of {name}")
         for i, item in enumerate(items)

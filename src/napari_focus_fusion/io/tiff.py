@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import struct
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -29,17 +30,16 @@ class LazyTiff:
     strip. Travels to other processes as its path.
     """
 
-    def __init__(self, path: str, series: int = 0, *, squeeze: bool = True) -> None:
+    def __init__(self, path: str, series: int = 0) -> None:
         import tifffile
 
         self.path = os.path.abspath(path)
         self.series = series
-        self.squeeze = squeeze
         with tifffile.TiffFile(path) as tiff:
             image = tiff.series[series]
             page = image.keyframe
-            self.axes = image.get_axes(squeeze)
-            self.shape = tuple(int(n) for n in image.get_shape(squeeze))
+            self.axes = str(image.axes)
+            self.shape = tuple(int(n) for n in image.shape)
             self.ndim = len(self.shape)
             self.dtype = np.dtype(image.dtype)
             plain = page.is_memmappable and image.transform is None
@@ -87,24 +87,20 @@ class LazyTiff:
     def _decoded(self) -> Any:
         status = os.stat(self.path)
         version = (status.st_mtime_ns, status.st_size)
-        opened = _open_decoded(
-            self.path, self.series, self.squeeze, self._chunkmode, version
-        )
-        return opened.array
+        with _open_lock:
+            return _open_decoded(self.path, self.series, self._chunkmode, version).array
 
 
 class _OpenTiff:
     """An open file and the Zarr view of its decoded pixels; closes when forgotten."""
 
-    def __init__(self, path: str, series: int, squeeze: bool, chunkmode: int) -> None:
+    def __init__(self, path: str, series: int, chunkmode: int) -> None:
         import tifffile
         import zarr
 
         file = tifffile.TiffFile(path)
         self._close = weakref.finalize(self, file.close)
-        store = file.series[series].aszarr(
-            level=0, squeeze=squeeze, chunkmode=chunkmode, maxworkers=1
-        )
+        store = file.series[series].aszarr(level=0, chunkmode=chunkmode, maxworkers=1)
         self.array: Any = zarr.open_array(store, mode="r")
 
 
@@ -113,17 +109,10 @@ _open_lock = threading.Lock()
 
 # Few files stay open however many a stack has.
 @functools.lru_cache(maxsize=8)
-def _cached_tiff(
-    path: str, series: int, squeeze: bool, chunkmode: int, version: tuple[int, int]
-) -> _OpenTiff:
-    return _OpenTiff(path, series, squeeze, chunkmode)
-
-
 def _open_decoded(
-    path: str, series: int, squeeze: bool, chunkmode: int, version: tuple[int, int]
+    path: str, series: int, chunkmode: int, version: tuple[int, int]
 ) -> _OpenTiff:
-    with _open_lock:
-        return _cached_tiff(path, series, squeeze, chunkmode, version)
+    return _OpenTiff(path, series, chunkmode)
 
 
 def open_tiff(
@@ -141,6 +130,8 @@ def open_tiff(
 
     try:
         with tifffile.TiffFile(path) as tiff:
+            if _chain_is_cut(tiff):
+                raise _damaged(path, "the file ends before its last plane")
             series = _choose_series(tiff, path, series)
             image = tiff.series[series]
             if tiff.is_ome and any(page is None for page in image.pages):
@@ -149,11 +140,15 @@ def open_tiff(
                     "in files that are missing. Put all files of the data set into "
                     "one folder."
                 )
-            full = image.get_axes(False)
-            squeeze = axes is None or len(axes) != len(full)
             fields = _metadata(tiff, series, path)
-        data = LazyTiff(path, series, squeeze=squeeze)
-    except (tifffile.TiffFileError, OSError, IndexError, KeyError) as error:
+        data = LazyTiff(path, series)
+    except (
+        tifffile.TiffFileError,
+        OSError,
+        IndexError,
+        KeyError,
+        struct.error,
+    ) as error:
         raise _damaged(path, error) from error
     return stack_from_array(
         data,
@@ -163,6 +158,21 @@ def open_tiff(
         source=path,
         **fields,
     )
+
+
+def _chain_is_cut(tiff: Any) -> bool:
+    """Whether the last page names a next one that lies beyond the end of the file.
+
+    tifffile only logs this, and a stack that lost slices looks like a shorter one.
+    """
+    if tiff.is_ndpi:  # keeps half of its 64-bit offsets elsewhere
+        return False
+    file, form = tiff.filehandle, tiff.tiff
+    file.seek(tiff.pages[-1].offset)
+    (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    file.seek(tags * form.tagsize, os.SEEK_CUR)
+    (following,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    return bool(following >= file.size)
 
 
 def _choose_series(tiff: Any, path: str, series: int | None) -> int:
