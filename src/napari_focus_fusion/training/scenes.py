@@ -421,21 +421,21 @@ def _opaque_layers(
         count = int(rng.integers(2, 6))
         depths = np.sort(rng.uniform(low, high, count))
         if slices <= 3 or rng.random() < 0.3:  # in focus where there is a slice
-            depths = np.sort(rng.integers(0, slices, count).astype(float))
-        if depths[0] == depths[-1]:
-            depths = np.linspace(low, high, count)
+            chosen = rng.choice(slices, min(count, slices), replace=False)
+            depths = np.sort(chosen.astype(float))
     if surface == "layers":
         kind = ("flat", "tilt", "relief")[int(rng.integers(3))]
         ground = _relief(rng, canvas, kind, (low, max(low, float(depths[0])) + 0.1))
         if rng.random() < 0.5:
             base, _ = paint(rng, base, objects(content, rng.uniform(0.3, 1)))
         layers = [Layer(base, None, ground)]
-        fill = rng.uniform(0.2, 0.6) / (count - 1)
+        fill = rng.uniform(0.2, 0.6) / max(len(depths) - 1, 1)
+        most = min(1.5, 0.3 * (slices - 1))
         empty = np.full((components, *canvas), 0.5, np.float32)
         for depth in depths[1:]:
             sprites = objects("leaves" if content == "texture" else content, fill)
             colour, coverage = paint(rng, empty, sprites)
-            tilt = rng.uniform(0, 1.5) if rng.random() < 0.5 else 0.0
+            tilt = rng.uniform(0, most) if rng.random() < 0.5 else 0.0
             place = np.float32(depth) + plane(rng, canvas, tilt)
             layers.append(Layer(colour, coverage, place))
     else:
@@ -602,79 +602,37 @@ def held_back_scenes() -> tuple[SceneSpec, ...]:
     brightfield and fluorescence; gentle and steep surfaces, steps and occlusion; from
     no noise to 250 electrons.
     """
-    big, small = {"shape": (384, 384)}, {"shape": (256, 256)}
-    deep = {**small, "slices": 32, "blur_per_slice": 0.6, "electrons": 4000.0}
-    bright = {**small, "modality": "brightfield"}
-    glow = {**small, "modality": "fluorescence"}
-    leaves = {"content": "leaves"}
+    size, deep = {"shape": (256, 256)}, {"slices": 32, "blur_per_slice": 0.6}
+    large, pair = {"shape": (384, 384)}, {"slices": 2, "blur_per_slice": 2.5}
+    bright, glow = {"modality": "brightfield"}, {"modality": "fluorescence"}
+    rgb = {"rgb": True, "dtype": "uint8"}
+    clean, good, fair = {"electrons": None}, {"electrons": 1e4}, {"electrons": 4e3}
+    poor, dark = {"electrons": 1e3}, {"electrons": 250.0}
+    relief, steep, tilt, steps, layers = (
+        {"surface": name} for name in ("relief", "steep", "tilt", "steps", "layers")
+    )
+    leaves, cells, fibres, beads, texture = ({"content": name} for name in CONTENTS)
     return _specs(
-        ("pair-leaves", {**big, **leaves, "slices": 2, "surface": "layers"}),
-        ("pair-noisy", {**big, "slices": 2, "surface": "steps", "electrons": 1000.0}),
-        ("relief-clean", {**big, "surface": "relief", "electrons": None}),
-        ("relief-noisy", {**big, "surface": "relief", "electrons": 1000.0}),
-        ("relief-dark", {**small, "surface": "relief", "electrons": 250.0}),
-        ("steep-4000", {**big, "surface": "steep", "electrons": 4000.0}),
-        ("tilt-texture", {**small, "surface": "tilt", "content": "texture"}),
-        ("steps-cells", {**big, "surface": "steps", "content": "cells"}),
-        ("layers-leaves", {**big, **leaves, "surface": "layers", "electrons": 4000.0}),
-        ("layers-fibres", {**big, "content": "fibres", "surface": "layers"}),
-        (
-            "layers-beads-8bit",
-            {**small, "content": "beads", "surface": "layers", "dtype": "uint8"},
-        ),
-        ("rgb-layers", {**small, "rgb": True, "surface": "layers", "dtype": "uint8"}),
-        (
-            "rgb-noisy",
-            {
-                **small,
-                "rgb": True,
-                "surface": "relief",
-                "electrons": 1000.0,
-                "dtype": "uint8",
-            },
-        ),
-        ("deep-relief", {**deep, "surface": "relief"}),
-        ("deep-layers", {**deep, "surface": "layers", "content": "leaves"}),
-        ("brightfield-cells", {**bright, "content": "cells", "surface": "layers"}),
-        (
-            "brightfield-rgb",
-            {
-                **bright,
-                "content": "cells",
-                "surface": "tilt",
-                "rgb": True,
-                "dtype": "uint8",
-                "electrons": 10000.0,
-            },
-        ),
-        ("brightfield-fibres", {**bright, "content": "fibres", "surface": "relief"}),
-        (
-            "fluorescence-cells",
-            {**glow, "content": "cells", "surface": "relief", "electrons": 1000.0},
-        ),
-        (
-            "fluorescence-beads",
-            {**glow, "content": "beads", "surface": "layers", "electrons": 4000.0},
-        ),
-        (
-            "fluorescence-two",
-            {
-                **glow,
-                "content": "fibres",
-                "surface": "tilt",
-                "channels": 2,
-                "electrons": 1000.0,
-            },
-        ),
-        (
-            "fluorescence-deep",
-            {
-                **glow,
-                "content": "fibres",
-                "surface": "relief",
-                "slices": 32,
-                "blur_per_slice": 0.6,
-                "electrons": 1000.0,
-            },
-        ),
+        ("pair-layers", large | pair | layers | leaves | good),
+        ("pair-steps-noisy", large | pair | steps | cells | poor),
+        ("relief-clean", large | relief | leaves | clean),
+        ("relief-noisy", large | relief | cells | poor),
+        ("relief-dark", size | relief | leaves | dark),
+        ("steep", large | steep | leaves | fair),
+        ("tilt-texture", size | tilt | texture | good),
+        ("steps-cells", large | steps | cells | good),
+        ("layers-leaves", large | layers | leaves | fair),
+        ("layers-fibres", large | layers | fibres | good),
+        ("layers-beads-8-bit", size | layers | beads | fair | {"dtype": "uint8"}),
+        ("rgb-layers", size | layers | leaves | good | rgb),
+        ("rgb-noisy", size | relief | cells | poor | rgb),
+        ("deep-relief", size | deep | relief | leaves | fair),
+        ("deep-layers", size | deep | layers | leaves | fair),
+        ("brightfield-cells", size | bright | layers | cells | fair),
+        ("brightfield-rgb", size | bright | tilt | cells | good | rgb),
+        ("brightfield-fibres", size | bright | relief | fibres | poor),
+        ("fluorescence-cells", size | glow | relief | cells | poor),
+        ("fluorescence-beads", size | glow | layers | beads | fair),
+        ("fluorescence-channels", size | glow | tilt | fibres | poor | {"channels": 2}),
+        ("fluorescence-deep", size | deep | glow | relief | fibres | poor),
     )
