@@ -169,14 +169,16 @@ def box_round(
 
 
 def draw_path(
-    path: Array, width: float, canvas: tuple[int, int]
+    path: Array, width: float | Array, canvas: tuple[int, int]
 ) -> tuple[int, int, Array, Array]:
     """Draw a line of ``width`` pixels through points (2, n) up to a pixel apart.
 
-    Returns the top left corner, the coverage (h, w) of the part on the canvas, at
-    least one pixel large, and for each pixel the index of a point close to it.
+    The width may be one number a point. Returns the top left corner, the coverage
+    (h, w) of the part on the canvas, at least one pixel large, and for each pixel the
+    index of a point close to it.
     """
-    margin = int(np.ceil(width / 2 + 1))
+    half = np.broadcast_to(np.asarray(width) / 2, path[0].shape)
+    margin = int(np.ceil(half.max() + 1))
     lows = [int(np.clip(path[i].min() - margin, 0, canvas[i] - 1)) for i in (0, 1)]
     highs = [
         int(np.clip(path[i].max() + margin + 1, lows[i] + 1, canvas[i])) for i in (0, 1)
@@ -188,7 +190,7 @@ def draw_path(
     rows = (corner[0][:, None] + offset)[:, :, None]
     columns = (corner[1][:, None] + offset)[:, None, :]
     distance = np.hypot(rows - path[0][:, None, None], columns - path[1][:, None, None])
-    ink = np.clip(width / 2 + 0.5 - distance, 0, 1).astype(np.float32)
+    ink = np.clip(half[:, None, None] + 0.5 - distance, 0, 1).astype(np.float32)
     rows, columns = np.broadcast_arrays(rows - lows[0], columns - lows[1])
     on = (rows >= 0) & (columns >= 0) & (ink > 0)
     on &= (rows < coverage.shape[0]) & (columns < coverage.shape[1])

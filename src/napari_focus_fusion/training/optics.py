@@ -80,17 +80,21 @@ class Optics:
 
     @property
     def levels_per_slice(self) -> int:
-        """Levels of depth that a slice is divided into: blur steps of 0.5 px or so."""
-        return min(max(math.ceil(self.blur_per_slice / 0.5), 2), 4)
+        """Levels of depth that a slice is divided into: blur steps of 0.75 px."""
+        return min(max(math.ceil(self.blur_per_slice / 0.75), 2), 4)
 
     def transfer(self, steps: int) -> Array:
-        """Real transfer function at ``steps`` levels of defocus, (h, w // 2 + 1)."""
+        """Transfer function at ``steps`` levels of defocus, (h, 2 * (w // 2 + 1)).
+
+        Each value stands twice, to multiply the real and the imaginary parts of a
+        spectrum as they lie in memory.
+        """
         steps = abs(steps)
         if steps not in self._transfers:
             blur = self.blur_per_slice * steps / self.levels_per_slice
             blur = min(blur + self.focus_blur, self.max_blur)
             make = disk_transfer if self.psf == "disk" else gaussian_transfer
-            self._transfers[steps] = make(self.canvas, blur)
+            self._transfers[steps] = np.repeat(make(self.canvas, blur), 2, axis=1)
         return self._transfers[steps]
 
 
@@ -161,27 +165,24 @@ def see(
         float32 (slices + 1, components, h, w); the last entry has everything in focus.
     """
     per_slice = optics.levels_per_slice
+    curvature = np.repeat(_laplacian_transfer(optics.canvas), 2, axis=1)
     seen: Array | None = None
-    curvature = _laplacian_transfer(optics.canvas) if phase else None
     for level, plane in planes:
-        spectrum = fft.rfft2(plane.astype(np.float32, copy=False))
+        spectrum = fft.rfft2(plane.astype(np.float32, copy=False)).view(np.float32)
         if seen is None:
-            seen = np.zeros((optics.slices + 1, *spectrum.shape), np.complex64)
+            seen = np.zeros((optics.slices + 1, *spectrum.shape), np.float32)
             product = np.empty_like(spectrum)
-        focused = spectrum
-        if curvature is not None:
-            spectrum[-1] *= curvature
-            focused = spectrum[:-1]
+        focused = len(plane) - 1 if phase else len(plane)
+        spectrum[focused:] *= curvature
         for z in range(optics.slices):
             steps = z * per_slice - level
             np.multiply(spectrum, optics.transfer(steps), out=product)
-            if phase:
-                product[-1] *= np.float32(steps / per_slice)
+            product[focused:] *= np.float32(steps / per_slice)
             seen[z] += product
-        seen[-1, : len(focused)] += focused * optics.transfer(0)
+        seen[-1, :focused] += spectrum[:focused] * optics.transfer(0)
     if seen is None:
         raise ValueError("There is nothing to see: no plane was given.")
-    return fft.irfft2(seen, s=optics.canvas, overwrite_x=True)
+    return fft.irfft2(seen.view(np.complex64), s=optics.canvas, overwrite_x=True)
 
 
 @dataclass(frozen=True)
@@ -267,16 +268,35 @@ def pile_up(
     pieces: Sequence[Piece], components: int, optics: Optics
 ) -> Iterator[tuple[int, Array]]:
     """Sort transparent matter by level: planes (components, h, w) for ``see``."""
-    levels: dict[int, list[tuple[int, tuple[slice, slice], Array]]] = {}
-    for piece in pieces:
-        for level, weight in split_depth(piece.depth, optics.levels_per_slice):
-            entry = (piece.component, piece.box, piece.amount * weight)
-            levels.setdefault(level, []).append(entry)
-    for level in sorted(levels):
-        plane = np.zeros((components, *optics.canvas), np.float32)
-        for component, box, amount in levels.pop(level):
-            plane[component][box] += amount
-        yield level, plane
+    shape = (components, *optics.canvas)
+    parts = [_scatter(piece, shape, optics.levels_per_slice) for piece in pieces]
+    level, place, amount = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
+    order = np.argsort(level, kind="stable")
+    found, first = np.unique(level[order], return_index=True)
+    for n, members in zip(found, np.split(order, first[1:]), strict=True):
+        plane = np.bincount(place[members], amount[members], minlength=math.prod(shape))
+        yield int(n), plane.astype(np.float32).reshape(shape)
+
+
+def _scatter(
+    piece: Piece, shape: tuple[int, int, int], levels_per_slice: int
+) -> tuple[Array, Array, Array]:
+    """Level, place in the flat plane and amount of each bit of a piece."""
+    y, x = np.nonzero(piece.amount)
+    position = np.broadcast_to(piece.depth, piece.amount.shape)[y, x] * levels_per_slice
+    below = np.floor(position)
+    share, amount = position - below, piece.amount[y, x]
+    component = piece.component % shape[0]
+    place = (component * shape[1] + y + piece.box[0].start) * shape[2]
+    place += x + piece.box[1].start
+    level = below.astype(np.int16)
+    return (
+        np.concatenate([level, level + np.int16(1)]),
+        np.concatenate([place, place]),
+        np.concatenate([amount * (1 - share), amount * share]),
+    )
 
 
 def strongest_depth(
@@ -334,8 +354,8 @@ def expose(
     if electrons is not None:
         mean = np.maximum(image, 0, dtype=np.float32) * np.float32(electrons)
         noise = rng.standard_normal(mean.shape, dtype=np.float32)
-        # Above 100 electrons a Poisson is as good as a Gaussian, and ten times slower.
-        few = mean < 100
+        # Above 50 electrons a Poisson is as good as a Gaussian, and ten times slower.
+        few = mean < 50
         spread = np.sqrt(np.where(few, 0, mean) + np.float32(read_noise) ** 2)
         mean[few] = rng.poisson(mean[few])
         image = (mean + spread * noise) / np.float32(electrons)

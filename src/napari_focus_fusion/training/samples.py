@@ -265,21 +265,16 @@ def _spine(
     towards: Sequence[float],
     strength: float,
 ) -> list[Piece]:
-    """A cone on a sphere, in three parts that grow thinner."""
-    pieces = []
-    for start, width in ((0.98, 4.2), (1.07, 2.8), (1.15, 1.5)):
-        along = np.linspace(start, start + 0.09, 4) * radius
-        path = np.stack(
-            [centre[0] + towards[0] * along, centre[1] + towards[1] * along]
-        )
-        if not all(0 <= path[i].mean() < canvas[i] for i in (0, 1)):
-            continue
-        y, x, coverage, _ = draw_path(path, width, canvas)
-        place = depth + towards[2] * along.mean() * 0.8 / _PIXELS_PER_SLICE
-        level = np.full(coverage.shape, place, np.float32)
-        box = _box(y, x, coverage.shape)
-        pieces.append(Piece(_AMBER, box, coverage * np.float32(0.55 * strength), level))
-    return pieces
+    """A cone that stands on a sphere."""
+    along = np.linspace(0.98, 1.24, 12) * radius
+    path = np.stack([centre[0] + towards[0] * along, centre[1] + towards[1] * along])
+    if not all(0 <= path[i].mean() < canvas[i] for i in (0, 1)):
+        return []
+    y, x, coverage, point = draw_path(path, np.linspace(4.6, 1.0, 12), canvas)
+    rise = (towards[2] * along * (0.8 / _PIXELS_PER_SLICE)).astype(np.float32)
+    amount = coverage * np.float32(0.55 * strength)
+    place = np.float32(depth) + rise[point]
+    return [Piece(_AMBER, _box(y, x, coverage.shape), amount, place)]
 
 
 def _netted_grain(
@@ -397,7 +392,7 @@ def _cultured_cell(
     reach = rng.uniform(75, 110)
     pieces = [_cytoplasm(rng, canvas, centre, reach, bed)]
     pieces += _nucleus(rng, canvas, centre, axis, floor, height)
-    for _ in range(90):
+    for _ in range(75):
         # From the cage round the nucleus outwards, mostly along the cell's axis.
         turn = rng.normal(0, 0.55) if rng.random() < 0.7 else rng.uniform(0, np.pi)
         angle = axis + turn + (np.pi if rng.random() < 0.5 else 0)
