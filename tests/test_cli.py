@@ -8,7 +8,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +54,20 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*PROGRAM, *map(str, arguments)], capture_output=True, text=True, check=False
     )
+
+
+def read_until(terminal: int, words: bytes | None) -> bytes:
+    """What a program prints on a terminal until it says these words, or ends."""
+    seen = b""
+    while words is None or words not in seen:
+        try:
+            chunk = os.read(terminal, 4096)
+        except OSError:  # Linux's way of saying that the other end has closed
+            break
+        if not chunk:
+            break
+        seen += chunk
+    return seen
 
 
 def report_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -248,21 +261,16 @@ def test_interrupting_stops_cleanly(tmp_path: Path) -> None:
     tifffile.imwrite(path, slices, metadata={"axes": "ZYX"}, imagej=True)
     out = tmp_path / "out"
     ours, theirs = pty.openpty()
-    command = [*PROGRAM, "fuse", path, "-o", out, "--device", "cpu", "--tile", "64"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=theirs, text=True
+        [*PROGRAM, "fuse", path, "-o", out, *FAST, "--tile", "64"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
     ) as process:
         os.close(theirs)
-        seen = b""
-        while b"%|" not in seen:
-            seen += os.read(ours, 1024)
-        time.sleep(0.5)
+        seen = read_until(ours, b"%|")
         process.send_signal(signal.SIGINT)
-        try:
-            while chunk := os.read(ours, 1024):
-                seen += chunk
-        except OSError:  # Linux's way of saying that the other end has closed
-            pass
+        seen += read_until(ours, None)
         stdout = process.communicate()[0]
     os.close(ours)
     assert process.returncode == 130
@@ -270,6 +278,31 @@ def test_interrupting_stops_cleanly(tmp_path: Path) -> None:
     assert b"Traceback" not in seen
     assert stdout.startswith("0 stacks fused")
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["long.tif"]
+
+
+def test_an_interrupted_zarr_is_finished_by_the_same_command(
+    tmp_path: Path, stack_file: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """Ctrl-C in the middle, as the operating system delivers it, then once more."""
+    out = tmp_path / "fused.ome.zarr"
+    command = ["fuse", str(stack_file), "-o", str(out), *FAST]
+    from napari_focus_fusion import cli
+
+    class InterruptingBar(cli._Bar):
+        def __call__(self, progress: ff.Progress) -> None:
+            super().__call__(progress)
+            if progress.stage.startswith("Fusing"):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "_Bar", InterruptingBar)
+        assert main(command) == 130
+    assert not out.exists()
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert main(command) == 0
+    expected = ff.fuse(stack_file, "sml", device="cpu").fused
+    fused = ff.as_stack(out).read(0, [0], slice(None), slice(None))[0, 0]
+    np.testing.assert_array_equal(fused, expected)
 
 
 # The other commands -------------------------------------------------------------------
@@ -284,6 +317,18 @@ def test_models_as_text_and_as_json(capsys: Any) -> None:
     for name, spec in specs.items():
         assert name in text
         assert spec["title"] in text
+
+
+def test_demo_shows_that_fusing_helps(tmp_path: Path, capsys: Any) -> None:
+    command = ["demo", "-o", str(tmp_path / "demo"), *FAST]
+    assert main([*command, "--json"]) == 0
+    report = report_of(capsys)
+    assert report["psnr_fused"] > report["psnr_best_slice"] + 1
+    for path in map(Path, report["outputs"]):
+        assert path.parent == tmp_path / "demo"
+        assert path.stat().st_size > 1000
+    assert main(command) == 1
+    assert "--overwrite" in capsys.readouterr().err
 
 
 def test_evaluate_prints_what_the_api_measures(tmp_path: Path, capsys: Any) -> None:

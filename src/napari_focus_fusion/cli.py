@@ -87,13 +87,15 @@ def _fuse(args: argparse.Namespace) -> int:
         _say_error(f"{inputs}: {text}")
         reports.append({"ok": False, "inputs": [inputs], "error": text})
 
-    interrupted = False
+    interrupted = ""
     with _stop_on_interrupt() as stop:
         for job, target in zip(jobs, targets, strict=True):
             try:
                 report = _fuse_one(job, target, options, stop, overwrite=args.overwrite)
             except Cancelled:
-                interrupted = True
+                interrupted = "interrupted"
+                if target.suffix.lower() == ZARR_SUFFIX:
+                    interrupted += "; the same command goes on from there"
                 break
             except Exception as error:
                 if args.debug:
@@ -121,7 +123,7 @@ def _fuse(args: argparse.Namespace) -> int:
     else:
         print(_summary(good, failed, left, seconds))
     if interrupted:
-        _say_error("interrupted")
+        _say_error(interrupted)
         return INTERRUPTED
     return FAILED if failed else OK
 
@@ -143,9 +145,15 @@ def _fuse_one(
     target.parent.mkdir(parents=True, exist_ok=True)
     check_targets([target], overwrite=overwrite, source=stack.source)
     rest = {name: value for name, value in options.items() if name != "axes"}
+    if target.suffix.lower() == ZARR_SUFFIX:
+        # Written tile by tile: neither the result nor an interruption costs much.
+        rest |= {"out": target, "overwrite": overwrite}
     with _Bar(job.name) as bar:
         result = fuse(stack, progress=bar, should_stop=stop.is_set, **rest)
-    outputs = result.save(target, overwrite=overwrite)
+    if "out" in rest:
+        outputs = [target]
+    else:
+        outputs = result.save(target, overwrite=overwrite)
     return {
         "ok": True,
         "name": job.name,
@@ -267,8 +275,8 @@ def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
 
 def _fuse_options(args: argparse.Namespace) -> dict[str, Any]:
     """Keywords for ``fuse``: those that were given, so that its defaults hold."""
-    names = "axes model reference scale blend tile device memory".split()
-    given = {name: getattr(args, name) for name in names}
+    names = "axes model reference scale blend verify tile device memory".split()
+    given = {name: getattr(args, name, None) for name in names}
     options = {name: value for name, value in given.items() if value is not None}
     if "model" in options:
         from . import load_model
@@ -302,7 +310,7 @@ def _summary(good: int, failed: int, left: int, seconds: float) -> str:
 
 
 def _models(args: argparse.Namespace) -> int:
-    from . import models
+    from .models import models
 
     specs = {name: dataclasses.asdict(spec) for name, spec in models().items()}
     if args.json:
@@ -317,7 +325,65 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from . import as_stack, fuse
+    from .figure import side_by_side
+    from .io.saving import check_targets
+    from .metrics import psnr
+    from .training.samples import brightfield_scene
+
+    folder = Path(args.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    target, picture = folder / "pollen_fused.ome.tif", folder / "pollen.png"
+    check_targets([target, picture], overwrite=args.overwrite)
+    scene = brightfield_scene()
+    stack = as_stack(
+        scene.stack,
+        axes=scene.axes,
+        scale=scene.scale,
+        units=scene.units,
+        name="Pollen",
+    )
+    started = time.perf_counter()
+    with _stop_on_interrupt() as stop, _Bar("Pollen") as bar:
+        result = fuse(
+            stack, progress=bar, should_stop=stop.is_set, **_fuse_options(args)
+        )
+    seconds = time.perf_counter() - started
+    outputs = result.save(target, overwrite=args.overwrite)
+    _write_png(picture, side_by_side(result))
+    fused, *slices = (
+        psnr(image, scene.truth, data_range=255)
+        for image in (result.fused, *scene.stack)
+    )
+    report = {
+        "outputs": _texts([*outputs, picture]),
+        "seconds": round(seconds, 3),
+        "psnr_fused": fused,
+        "psnr_best_slice": max(slices),
+        "provenance": result.provenance,
+    }
+    if args.json:
+        print(json.dumps(report, indent=2, default=str))
+        return OK
+    shape = f"{stack.n_slices} slices of {stack.height} x {stack.width} pixels, RGB"
+    print(
+        f"Fused a made-up brightfield stack ({shape}) with "
+        f"{result.provenance['model']} in {_duration(seconds)} on "
+        f"{result.provenance['device']}.\n"
+        f"Likeness to the truth, which is known here: {fused:.1f} dB PSNR; the best "
+        f"single slice has {max(slices):.1f} dB.\n"
+        f"Slices, result and decision map side by side: {picture}\n"
+        "The fused image and its maps:"
+    )
+    for path in outputs:
+        print(f"  {path}")
+    return OK
+
+
+def _write_png(path: Path, pixels: NDArray[Any]) -> None:
+    from PIL import Image
+
+    Image.fromarray(pixels).save(path)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -538,6 +604,21 @@ def _parser() -> argparse.ArgumentParser:
         help="feather: soft at the borders between slices; select: every pixel as "
         "it was observed",
     )
+
+    sub.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_const",
+        const=False,
+        help="leave islands and unsure pixels of the decision map as they are",
+    )
+
+    sub = command("demo", _demo, "fuse a built-in stack and show the result")
+    sub.add_argument(
+        "-o", "--out", default="demo", metavar="FOLDER", help="by default: demo"
+    )
+    sub.add_argument("--overwrite", action="store_true", help="replace what exists")
+    _add_fuse_options(sub)
 
     sub = command("models", _models, "list the models that are installed")
 
