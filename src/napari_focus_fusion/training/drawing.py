@@ -310,7 +310,7 @@ _DRAW = {
     "beads": draw_bead,
 }
 # Objects per 256 x 256 pixels that fill a picture.
-_CROWD = {"leaves": 220, "cells": 40, "fibres": 22, "beads": 140}
+_CROWD = {"leaves": 220, "cells": 40, "fibres": 34, "beads": 180}
 
 
 def draw_many(
@@ -348,4 +348,4 @@ def tint(rng: np.random.Generator, components: int) -> Array:
     """Random colour (components, 1, 1); one component has none."""
     if components == 1:
         return np.ones((1, 1, 1), np.float32)
-    return rng.uniform(0.35, 1, (components, 1, 1)).astype(np.float32)
+    return rng.uniform(0.45, 1, (components, 1, 1)).astype(np.float32)

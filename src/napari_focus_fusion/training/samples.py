@@ -272,7 +272,8 @@ def _spine(
         return []
     y, x, coverage, point = draw_path(path, np.linspace(4.6, 1.0, 12), canvas)
     rise = (towards[2] * along * (0.8 / _PIXELS_PER_SLICE)).astype(np.float32)
-    amount = coverage * np.float32(0.55 * strength)
+    # Looked at end on there is more spine in the light's way.
+    amount = coverage * np.float32(strength * (0.8 + 0.9 * abs(towards[2])))
     place = np.float32(depth) + rise[point]
     return [Piece(_AMBER, _box(y, x, coverage.shape), amount, place)]
 

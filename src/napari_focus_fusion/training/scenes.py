@@ -419,10 +419,10 @@ def _opaque_layers(
     base = _background(rng, atlas, components)
     if surface in ("steps", "layers"):
         count = int(rng.integers(2, 6))
-        depths = np.sort(rng.uniform(low, high, count))
+        off = rng.uniform(-0.45, 0.45, count) * (high - low) / count
+        depths = np.linspace(low, high, count) + off
         if slices <= 3 or rng.random() < 0.3:  # in focus where there is a slice
-            chosen = rng.choice(slices, min(count, slices), replace=False)
-            depths = np.sort(chosen.astype(float))
+            depths = np.unique(np.clip(np.rint(depths), 0, slices - 1))
     if surface == "layers":
         kind = ("flat", "tilt", "relief")[int(rng.integers(3))]
         ground = _relief(rng, canvas, kind, (low, max(low, float(depths[0])) + 0.1))
