@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine import Progress
+    from .progress import Progress
     from .errors import Cancelled, FocusFusionError
     from .fusion import fuse
     from .metrics import evaluate
@@ -38,7 +38,7 @@ _HOME = {
     "FocusFusionError": "errors",
     "FocusStack": "stack",
     "FusionResult": "result",
-    "Progress": "engine",
+    "Progress": "progress",
     "as_stack": "stack",
     "evaluate": "metrics",
     "fuse": "fusion",

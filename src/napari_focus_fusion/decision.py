@@ -1,0 +1,207 @@
+"""From scores to a decision map: arg-max while slices stream by, then verification.
+
+Slices are categories here, not positions: nothing that decides looks at the order of
+the slices, so that permuting them permutes the map and leaves the fused image alone.
+Only the depth map, which measures along Z, knows its neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from skimage.measure import label
+from torch import Tensor
+
+from napari_focus_fusion.models.layers import box_sum, line_sum
+
+#: Guards divisions of scores; far below any score of a picture with detail.
+TINY = 1e-30
+
+#: Scores are added up over a window with a long tail: the mean over the model's own
+#: window, plus this times the mean over a window three times as wide. Where the small
+#: window holds detail it decides; where it holds none the tail does.
+TAIL_WEIGHT = 0.5
+
+#: Below this confidence a pixel takes the label that its neighbours vote for.
+UNSURE = 0.2
+VOTE_RADIUS = 12
+#: Connected regions with fewer pixels are taken for mistakes.
+SMALLEST_REGION = 32
+#: Pixels around a region that its verification looks at: a region that reaches
+#: further than its own number of pixels does not exist.
+VERIFY_HALO = VOTE_RADIUS + SMALLEST_REGION
+
+
+class Maps(NamedTuple):
+    """What is known of each pixel of a region, (h, w) each.
+
+    Attributes
+    ----------
+    index
+        uint16, the best slice.
+    confidence
+        float32 in [0, 1].
+    depth
+        float32, in slices.
+    """
+
+    index: np.ndarray
+    confidence: np.ndarray
+    depth: np.ndarray
+
+
+def aggregate_halo(radius: int) -> int:
+    """Pixels that :func:`aggregate` looks beyond a pixel."""
+    return 3 * radius + 1
+
+
+def aggregate(score: Tensor, radius: int) -> Tensor:
+    """Scores added up over a window with a long tail.
+
+    Parameters
+    ----------
+    score
+        (h, w), with :func:`aggregate_halo` pixels around what is wanted.
+    radius
+        Of the model's window, which has ``2 * radius + 1`` pixels a side.
+
+    Returns
+    -------
+    Tensor
+        (h, w) less the halo.
+    """
+    length = 2 * radius + 1
+    window = box_sum(score, radius)
+    # Nine windows side by side are the window three times as wide.
+    tail = line_sum(line_sum(window, 3, -1, length), 3, -2, length)
+    inner = slice(length, -length)
+    return window[inner, inner].add(tail, alpha=TAIL_WEIGHT / 9)
+
+
+class RunningDecision:
+    """The best slice at each pixel so far, fed one slice after the other.
+
+    Its size does not depend on the number of slices.
+
+    Parameters
+    ----------
+    shape
+        Height and width of the region.
+    device
+        Where scores come from.
+    """
+
+    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
+        self.count = 0
+        self.best = torch.full(shape, -1.0, device=device)
+        self.index = torch.zeros(shape, dtype=torch.int16, device=device)
+        self.total = torch.zeros(shape, device=device)
+        # Scores of the slices before and after the best one, for the parabola.
+        self.before = torch.zeros(shape, device=device)
+        self.after = torch.zeros(shape, device=device)
+        self.previous = torch.zeros(shape, device=device)
+
+    #: Bytes a pixel takes.
+    BYTES = 6 * 4 + 2
+
+    def update(self, z: int, score: Tensor, y: slice, x: slice) -> None:
+        """Take in the scores (h, w) of slice ``z`` for one tile.
+
+        Slices come in order for each tile. The first of equal scores stays.
+        """
+        self.count = max(self.count, z + 1)
+        best, index = self.best[y, x], self.index[y, x]
+        before, after = self.before[y, x], self.after[y, x]
+        previous = self.previous[y, x]
+        torch.where(index == z - 1, score, after, out=after)
+        better = score > best
+        torch.where(better, previous, before, out=before)
+        index.masked_fill_(better, z)
+        torch.maximum(best, score, out=best)
+        self.total[y, x] += score
+        previous.copy_(score)
+
+    def maps(self) -> Maps:
+        """What the slices so far say."""
+        return Maps(
+            self.index.cpu().numpy().astype(np.uint16),
+            self.confidence().cpu().numpy(),
+            self.depth().cpu().numpy(),
+        )
+
+    def confidence(self) -> Tensor:
+        """How far the best slice stands above the mean of the others, in [0, 1].
+
+        ``1 - mean of the others / best``: 0 where all slices are alike, towards 1
+        where one alone is sharp. The runner-up would not do: in a finely sampled stack
+        it is the next slice, and nearly as sharp wherever the focus is right.
+        """
+        if self.count < 2:
+            return torch.ones_like(self.best)
+        others = (self.total - self.best) / (self.count - 1)
+        return (1 - others / self.best.clamp_min(TINY)).clamp(0, 1)
+
+    def depth(self) -> Tensor:
+        """Depth in slices, refined below one slice.
+
+        The vertex of the parabola through the logarithms of three scores; exact for
+        scores that fall off as a Gaussian. At the first and last slice the index itself.
+        """
+        low, middle, high = (
+            values.clamp_min(TINY).log()
+            for values in (self.before, self.best, self.after)
+        )
+        curvature = low + high - 2 * middle
+        offset = 0.5 * (low - high) / curvature.clamp_max(-1e-6)
+        inner = (self.index > 0) & (self.index < self.count - 1)
+        return self.index + torch.where(inner, offset, 0).clamp(-0.5, 0.5)
+
+
+def verify(maps: Maps) -> Maps:
+    """Consistency verification: no islands, and no guesses where nothing is sharp.
+
+    Pixels of regions smaller than :data:`SMALLEST_REGION`, and pixels less confident
+    than :data:`UNSURE`, take the label with most votes around them; a pixel's vote
+    counts with the fourth power of its confidence. Their depth becomes that of the
+    voters. Pixels without a confident neighbour stay as they are.
+
+    Parameters
+    ----------
+    maps
+        Raw maps of a region and :data:`VERIFY_HALO` pixels around it (fewer only where
+        the image ends).
+
+    Returns
+    -------
+    Maps
+        Of the same shape; right where the halo was there.
+    """
+    components = label(maps.index.astype(np.int32) + 1, connectivity=1, background=0)
+    islands = np.bincount(components.ravel())[components] < SMALLEST_REGION
+    doubtful = islands | (maps.confidence < UNSURE)
+    if not doubtful.any():
+        return maps
+    votes = torch.from_numpy(np.where(islands, 0, maps.confidence) ** 4)
+    index = torch.from_numpy(maps.index.astype(np.int32))
+    most = torch.zeros_like(votes)
+    winner = index.clone()
+    depth = torch.from_numpy(maps.depth)
+    winning_depth = depth.clone()
+    around = [VOTE_RADIUS] * 4
+    for z in np.unique(maps.index[~islands]):
+        own = torch.where(index == int(z), votes, 0)
+        total = box_sum(F.pad(own, around), VOTE_RADIUS)
+        more = total > most
+        winner.masked_fill_(more, int(z))
+        heights = box_sum(F.pad(own * depth, around), VOTE_RADIUS)
+        mean = heights / total.clamp_min(TINY)
+        torch.where(more, mean, winning_depth, out=winning_depth)
+        torch.maximum(most, total, out=most)
+    return Maps(
+        np.where(doubtful, winner.numpy(), maps.index).astype(np.uint16),
+        maps.confidence,
+        np.where(doubtful, winning_depth.numpy(), maps.depth).astype(np.float32),
+    )

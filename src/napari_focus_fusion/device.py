@@ -1,0 +1,103 @@
+"""Where the arithmetic runs, and how much memory it may take."""
+
+from __future__ import annotations
+
+import functools
+
+import psutil
+import torch
+
+from napari_focus_fusion.errors import FocusFusionError
+
+#: Share of the free memory that a run takes when it is not told otherwise, and the most
+#: it takes: more room does not make it faster.
+SHARE_OF_FREE = 0.25
+MOST_BYTES = 1 << 30
+
+
+def choose_device(name: str | torch.device = "auto") -> torch.device:
+    """The torch device of a name.
+
+    Parameters
+    ----------
+    name
+        ``"auto"`` (CUDA, else Apple's MPS, else the CPU), ``"cpu"``, ``"cuda"``,
+        ``"cuda:1"`` or ``"mps"``.
+
+    Raises
+    ------
+    FocusFusionError
+        If that device is not there; it never falls back silently.
+    """
+    cuda = torch.cuda.is_available()
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise FocusFusionError(
+            f"There is no device called {name!r}. Use 'auto', 'cpu', 'cuda', 'cuda:0' "
+            "or 'mps'."
+        ) from None
+    if device.type == "cuda":
+        if not cuda:
+            raise FocusFusionError(
+                "No CUDA graphics card can be used here: either there is none, or this "
+                "PyTorch was built without CUDA. Use device='cpu' or 'auto'."
+            )
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise FocusFusionError(
+                f"There is no graphics card number {device.index}; this machine has "
+                f"{torch.cuda.device_count()}, counted from 0."
+            )
+    if device.type == "mps" and not mps:
+        raise FocusFusionError("Apple's MPS is not available here; use device='cpu'.")
+    if device.type not in {"cpu", "cuda", "mps"}:
+        raise FocusFusionError(
+            f"The device {name!r} is not supported; use 'auto', 'cpu', 'cuda' or 'mps'."
+        )
+    return device
+
+
+def available_devices() -> list[str]:
+    """Names of the devices of this machine, the best first."""
+    names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return [*names, "cpu"]
+
+
+def memory_budget(device: torch.device, memory: int | None) -> int:
+    """Working memory in bytes: what was asked for, or a share of what is free."""
+    if memory is not None:
+        if memory < 16 << 20:
+            raise FocusFusionError(
+                f"{memory} bytes of working memory are too few; give at least "
+                f"{16 << 20} (16 MB), or leave it out."
+            )
+        return int(memory)
+    free = psutil.virtual_memory().available
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        return int(free * SHARE_OF_FREE)
+    return min(int(free * SHARE_OF_FREE), MOST_BYTES)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that device or host memory ran out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in str(error) or "out of memory" in str(error)
+    )
+
+
+@functools.cache
+def describe(device: torch.device) -> str:
+    """The device in words, as it stands in a result's provenance."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads)"
+    return str(device)

@@ -1,0 +1,1 @@
+"""Who runs the regions of a stack, and how they read it."""

@@ -1,0 +1,139 @@
+"""From a stack to planes of numbers: the reference channel, windows of it, a sample."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from napari_focus_fusion.stack import check_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from napari_focus_fusion.stack import FocusStack
+
+Item = TypeVar("Item")
+
+#: Side of the sample's windows in pixels, and how many there are along each axis.
+SAMPLE_SIDE = 64
+SAMPLE_GRID = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The one grey plane a slice that decides; normalised once for the whole stack.
+
+    Attributes
+    ----------
+    stack
+        Where pixels come from.
+    t
+        Time point.
+    weights
+        How much each component counts, (components,), adding up to 1.
+    black, white
+        Intensities that become 0 and 1.
+    """
+
+    stack: FocusStack
+    t: int
+    weights: tuple[float, ...]
+    black: float = 0.0
+    white: float = 1.0
+
+    def planes(self, z: slice, y: slice, x: slice) -> np.ndarray:
+        """Normalised planes (n, h, w) float32; windows may reach outside the image.
+
+        Outside, the image is mirrored at its border, so that the border of an image
+        is no edge.
+        """
+        used = [i for i, weight in enumerate(self.weights) if weight]
+        return self._mix(used, read_components(self.stack, self.t, used, z, y, x))
+
+    def mixed(self, values: np.ndarray) -> np.ndarray:
+        """The normalised plane (..., h, w) float32 of all components (components, ...)."""
+        used = [i for i, weight in enumerate(self.weights) if weight]
+        return self._mix(used, values[used] if len(used) < len(values) else values)
+
+    def _mix(self, used: list[int], values: np.ndarray) -> np.ndarray:
+        gain = 1 / (self.white - self.black)
+        mixed = np.empty(values.shape[1:], np.float32)
+        np.multiply(values[0], np.float32(gain * self.weights[used[0]]), out=mixed)
+        for component, plane in zip(used[1:], values[1:], strict=True):
+            mixed += plane * np.float32(gain * self.weights[component])
+        if self.black:
+            mixed -= np.float32(gain * self.black)
+        return mixed
+
+
+def read_components(
+    stack: FocusStack, t: int, components: list[int], z: slice, y: slice, x: slice
+) -> np.ndarray:
+    """(components, n, h, w) in the stack's dtype, mirrored outside the image.
+
+    Colour samples lie together in files, and are read together.
+    """
+    rows, above, below = _clip(y, stack.height)
+    columns, left, right = _clip(x, stack.width)
+    if len(components) == 1:
+        block = stack.component_read(t, components[0], z, rows, columns)[None]
+    else:
+        block = stack.read(t, z, rows, columns)
+        if len(components) < len(block):
+            block = block[components]
+    check_finite(
+        block, t=t, z0=z.start, y0=rows.start, x0=columns.start, name=stack.name
+    )
+    if above or below or left or right:
+        padding = ((0, 0), (0, 0), (above, below), (left, right))
+        block = np.pad(block, padding, mode="symmetric")
+    return block
+
+
+def _clip(window: slice, length: int) -> tuple[slice, int, int]:
+    """The part of a window inside ``range(length)``, and what is missing each side."""
+    start, stop = max(window.start, 0), min(window.stop, length)
+    return slice(start, stop), start - window.start, window.stop - stop
+
+
+def sample(reference: Reference) -> list[np.ndarray]:
+    """For each slice the same few windows, (windows, h, w) float32.
+
+    A grid of small windows, the whole plane where that is no larger. They depend on
+    the size of the plane alone.
+    """
+    stack = reference.stack
+    rows = _windows(stack.height)
+    columns = _windows(stack.width)
+    return [
+        np.stack(
+            [reference.planes(slice(z, z + 1), y, x)[0] for y in rows for x in columns]
+        )
+        for z in range(stack.n_slices)
+    ]
+
+
+def _windows(length: int) -> list[slice]:
+    side = min(SAMPLE_SIDE, length)
+    if length <= SAMPLE_GRID * side:
+        return [slice(0, length)]
+    gap = length - SAMPLE_GRID * side
+    starts = [
+        i * side + gap * (2 * i + 1) // (2 * SAMPLE_GRID) for i in range(SAMPLE_GRID)
+    ]
+    return [slice(start, start + side) for start in starts]
+
+
+def ahead(tasks: Iterable[Callable[[], Item]], depth: int = 1) -> Iterator[Item]:
+    """Results of tasks in order, with a thread that works ``depth`` tasks ahead."""
+    with ThreadPoolExecutor(1, thread_name_prefix="focus-fusion-reader") as pool:
+        waiting = []
+        for task in tasks:
+            waiting.append(pool.submit(task))
+            if len(waiting) > depth:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()

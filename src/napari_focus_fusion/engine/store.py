@@ -1,0 +1,203 @@
+"""Where a run keeps its maps and pixels: in memory, or in an OME-Zarr that can be resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_focus_fusion.decision import Maps
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.io.ome_zarr import create_output, finish_output, open_output
+
+if TYPE_CHECKING:
+    from napari_focus_fusion.stack import FocusStack
+    from napari_focus_fusion.tiling import Tile
+
+#: Side of the chunks of an OME-Zarr that is written by region.
+CHUNK = 512
+
+
+class MemoryStore:
+    """Results in memory; nothing outlives the run."""
+
+    def __init__(self, stack: FocusStack) -> None:
+        plane = (stack.n_times, stack.height, stack.width)
+        self.raw = Maps(
+            np.zeros(plane, np.uint16),
+            np.zeros(plane, np.float32),
+            np.zeros(plane, np.float32),
+        )
+        self.outputs: dict[str, Any] = {
+            "fused": np.zeros(stack.fused_shape, stack.dtype),
+            "decision": np.zeros(stack.map_shape, np.uint16),
+            "confidence": np.zeros(stack.map_shape, np.float32),
+            "depth": np.zeros(stack.map_shape, np.float32),
+        }
+
+    def is_done(self, step: str) -> bool:
+        """Whether a step was finished by an earlier run: never."""
+        return False
+
+    def mark_done(self, step: str) -> None:
+        """Note a finished step: there is nothing to come back to."""
+
+
+class ZarrStore:
+    """Results on disk under a temporary name, with a note of each finished step.
+
+    Parameters
+    ----------
+    path
+        The final name; work goes on in ``<path>.partial`` beside it.
+    stack
+        The source.
+    run
+        What identifies the run: only the same run may go on with a partial result.
+    overwrite
+        Whether a finished result of that name may be replaced.
+
+    Raises
+    ------
+    FocusFusionError
+        If the name is taken, or a partial result of another run lies there.
+    """
+
+    def __init__(
+        self, path: Path, stack: FocusStack, run: dict[str, Any], overwrite: bool
+    ) -> None:
+        self.path, self.overwrite = path, overwrite
+        self.stack = stack
+        if not {".zarr"} & set(path.suffixes):
+            raise FocusFusionError(
+                f"Results are written by region into an OME-Zarr, and {str(path)!r} "
+                "does not end in .ome.zarr. For a TIFF, leave out= away and save the "
+                "result."
+            )
+        if path.exists() and not overwrite:
+            raise FocusFusionError(
+                f"{str(path)!r} exists already. Choose another name, or allow "
+                "overwriting."
+            )
+        self.partial = path.with_name(path.name + ".partial")
+        self.notes = self.partial / "finished_steps"
+        self.resumed = self._same_run(run)
+        if self.resumed:
+            self.outputs = open_output(self.partial, stack)
+        else:
+            self.outputs = create_output(self.partial, stack, chunk=CHUNK)
+            self._create_raw()
+            self.notes.mkdir()
+            self._run_file.write_text(json.dumps(run, indent=1), encoding="utf-8")
+        self.raw = self._open_raw()
+
+    @property
+    def _run_file(self) -> Path:
+        return self.partial / "run.json"
+
+    def _same_run(self, run: dict[str, Any]) -> bool:
+        if not self.partial.exists():
+            return False
+        try:
+            earlier = json.loads(self._run_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            earlier = None
+        if earlier == json.loads(json.dumps(run)):
+            return True
+        raise FocusFusionError(
+            f"{str(self.partial)!r} is an unfinished result of another run (other "
+            "stack, model or settings). Delete it, or choose another name."
+        )
+
+    def _create_raw(self) -> None:
+        import zarr
+
+        stack = self.stack
+        for name, dtype in zip(Maps._fields, ("u2", "f4", "f4"), strict=True):
+            zarr.create_array(
+                self.partial / "raw" / name,
+                shape=(stack.n_times, stack.height, stack.width),
+                chunks=(1, CHUNK, CHUNK),
+                dtype=dtype,
+            )
+
+    def _open_raw(self) -> Maps:
+        import zarr
+
+        return Maps(
+            *(
+                zarr.open_array(self.partial / "raw" / name, mode="r+")
+                for name in Maps._fields
+            )
+        )
+
+    def is_done(self, step: str) -> bool:
+        """Whether a step was finished, now or by an earlier run."""
+        return (self.notes / step).exists()
+
+    def mark_done(self, step: str) -> None:
+        """Note that everything a step writes is written."""
+        (self.notes / step).touch()
+
+    def finish(self, provenance: dict[str, Any]) -> dict[str, Any]:
+        """Give the result its final name; its arrays, opened for reading there."""
+        import shutil
+
+        shutil.rmtree(self.partial / "raw")
+        shutil.rmtree(self.notes)
+        self._run_file.unlink()
+        finish_output(self.partial, self.path, provenance, overwrite=self.overwrite)
+        return open_output(self.path, self.stack)
+
+
+def put_raw(raw: Maps, t: int, region: Tile, maps: Maps) -> None:
+    """Write the raw maps of a region."""
+    for whole, part in zip(raw, maps, strict=True):
+        whole[t, region.y, region.x] = part
+
+
+def get_raw(raw: Maps, t: int, rim: Tile) -> Maps:
+    """Read the raw maps of a region and what lies around it."""
+    return Maps(*(np.asarray(whole[t, rim.y, rim.x]) for whole in raw))
+
+
+def put_finished(
+    outputs: dict[str, Any],
+    stack: FocusStack,
+    t: int,
+    region: Tile,
+    fused: np.ndarray,
+    maps: Maps,
+) -> None:
+    """Write the final pixels and maps of a region.
+
+    Parameters
+    ----------
+    outputs
+        Arrays by name.
+    stack
+        The source.
+    t
+        Time point.
+    region
+        Where.
+    fused
+        (components, h, w).
+    maps
+        (h, w) each; the depth in slices becomes a height in the unit of Z.
+    """
+    places = {"T": t, "Y": region.y, "X": region.x}
+    key = tuple(places[axis] for axis in stack.map_axes)
+    outputs["decision"][key] = maps.index
+    outputs["confidence"][key] = maps.confidence
+    outputs["depth"][key] = maps.depth * np.float32(stack.pixel_size("Z"))
+    shape = (stack.n_channels, stack.n_samples, region.height, region.width)
+    block = fused.reshape(shape)
+    order = [("C", "S", "Y", "X").index(a) for a in stack.fused_axes if a != "T"]
+    absent = [i for i, axis in enumerate("CSYX") if axis not in stack.fused_axes]
+    block = block.transpose([*order, *absent]).reshape([shape[i] for i in order])
+    everything = slice(None)
+    key = tuple(places.get(axis, everything) for axis in stack.fused_axes)
+    outputs["fused"][key] = block

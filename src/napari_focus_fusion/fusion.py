@@ -1,0 +1,318 @@
+"""The one road from a stack to a fused image.
+
+stack -> normalise once -> score every slice -> decide -> verify -> composite -> result
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import torch
+
+from napari_focus_fusion import __version__
+from napari_focus_fusion.composite import COMPOSITE_HALO, Blend
+from napari_focus_fusion.device import choose_device, describe, memory_budget
+from napari_focus_fusion.engine.normalise import black_and_white
+from napari_focus_fusion.engine.reading import Reference, sample
+from napari_focus_fusion.engine.regions import (
+    FINISH_HALO,
+    Work,
+    finish_region,
+    score_region,
+)
+from napari_focus_fusion.engine.store import (
+    CHUNK,
+    MemoryStore,
+    ZarrStore,
+    get_raw,
+    put_finished,
+    put_raw,
+)
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.models import load_model
+from napari_focus_fusion.progress import Meter, Progress
+from napari_focus_fusion.result import FusionResult
+from napari_focus_fusion.stack import as_stack
+from napari_focus_fusion.tiling import Tile, TilePlan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_focus_fusion.models.base import FusionModel
+    from napari_focus_fusion.stack import FocusStack
+
+DEFAULT_MODEL = "sesf"
+
+#: Side of a model's tile in pixels: larger ones only miss the CPU's caches.
+TILE = {"cpu": 256, "cuda": 1024, "mps": 512}
+#: Slices that are scored together.
+SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
+#: Working memory of a region's pixel in bytes: state and temporaries, and what each
+#: component adds to them.
+BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, 24
+#: Multiply-adds of a network that take as long as the rest of scoring a pixel.
+COST_OF_THE_REST = 2000
+
+
+def fuse(
+    stack: Any,
+    model: str | Path | FusionModel = DEFAULT_MODEL,
+    *,
+    axes: str | None = None,
+    reference: int | str | None = None,
+    scale: int = 1,
+    blend: Blend = "feather",
+    verify: bool = True,
+    tile: int | None = None,
+    device: str = "auto",
+    memory: int | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> FusionResult:
+    """Fuse a focus stack into one all-in-focus image.
+
+    Parameters
+    ----------
+    stack
+        numpy, dask or Zarr array, path of a TIFF or OME-Zarr, list of 2-D files or
+        arrays, or a FocusStack; (..., Z, Y, X) with channels, time and RGB as `axes`
+        says. One slice passes through.
+    model
+        Name in :func:`models`, path of a ``.safetensors`` file, or a loaded model.
+    axes
+        One letter a dimension out of ``TCZYXS``; None: metadata, then the shape.
+    reference
+        What decides for all channels: a channel's index or name, ``"luminance"`` or
+        ``"mean"``; None: luminance on RGB, the mean of the channels otherwise.
+    scale
+        Factor of super-resolution, one that the model offers.
+    blend
+        ``"feather"``: softened seams, and less noise where slices agree;
+        ``"select"``: every pixel exactly as observed in its slice.
+    verify
+        Whether islands and unsure pixels of the decision map take the label that their
+        surroundings vote for.
+    tile
+        Largest side of a model's tile in pixels; None: what suits the device. The
+        result does not depend on it.
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+    memory
+        Working memory in bytes, beyond the result; None: a quarter of what is free, at
+        most 1 GB on the CPU.
+    out
+        OME-Zarr to write by region instead of holding the result in memory. An
+        interrupted run leaves ``<out>.partial``; the same call goes on from there.
+    overwrite
+        Whether `out` may replace an existing result.
+    progress
+        Called with a :class:`Progress`, at most ten times a second, in this thread.
+    should_stop
+        Asked between tiles; when it returns True the run ends with `Cancelled`.
+
+    Returns
+    -------
+    FusionResult
+
+    Raises
+    ------
+    FocusFusionError
+        If the input or a parameter is wrong; the text says what to do.
+    Cancelled
+        If `should_stop` said so.
+    """
+    source = as_stack(stack, axes=axes)
+    network = load_model(model)
+    spec = network.spec
+    assert spec is not None
+    _check(source, network, scale, blend, tile)
+    where = choose_device(device)
+    weights = tuple(float(w) for w in source.reference_weights(reference))
+    budget = memory_budget(where, memory)
+    provenance = {
+        "software": "napari-focus-fusion",
+        "version": __version__,
+        "model": spec.name,
+        "weights_sha256": network.weights_hash,
+        "device": describe(where),
+        "source": source.source,
+        "source_shape": list(source.data.shape),
+        "source_axes": source.axes,
+        "parameters": {
+            "reference": reference,
+            "scale": scale,
+            "blend": blend,
+            "verify": verify,
+        },
+    }
+    plan = _plan_regions(source, budget, out is not None)
+    store: MemoryStore | ZarrStore
+    if out is None:
+        store = MemoryStore(source)
+    else:
+        run = provenance | {"fingerprint": _fingerprint(source), "plan": repr(plan)}
+        store = ZarrStore(Path(out), source, run, overwrite)
+
+    passes = {"feather": 2, "select": 1}[blend]
+    effort = 1 + spec.cost / COST_OF_THE_REST
+    plane = source.height * source.width * source.n_slices
+    meter = Meter(source.n_times * plane * (effort + passes), progress)
+    network.to(where)
+    work = Work(
+        reference=Reference(source, 0, weights),
+        model=network,
+        halo=spec.halo,
+        context=None,
+        device=where,
+        tile=tile or TILE[where.type],
+        slab=SLAB[where.type],
+        blend=blend,
+        verified=verify,
+        should_stop=should_stop or (lambda: False),
+    )
+    # Only networks run convolutions; oneDNN's choice of algorithm is deterministic.
+    with torch.inference_mode(), _deterministic(where):
+        for t in range(source.n_times):
+            begun = t * plane * (effort + passes)
+            _fuse_time_point(work, t, plan, store, meter, begun, effort, passes)
+    provenance["notes"] = work.notes
+    outputs = store.outputs
+    if isinstance(store, ZarrStore):
+        meter.enter("Writing overviews", meter.total)
+        outputs = store.finish(provenance)
+    meter.enter("Done", meter.total)
+    return FusionResult(**outputs, stack=source, provenance=provenance, scale=scale)
+
+
+def _fuse_time_point(
+    work: Work,
+    t: int,
+    plan: TilePlan,
+    store: MemoryStore | ZarrStore,
+    meter: Meter,
+    begun: float,
+    effort: float,
+    passes: int,
+) -> None:
+    """Score, decide and fuse one time point, region by region."""
+    stack = work.reference.stack
+    when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
+    regions = list(plan)
+    meter.enter(f"Looking at the stack{when}", begun)
+    _prepare(work, t)
+    done = begun
+    for number, region in enumerate(regions):
+        meter.enter(f"Finding what is sharp{when}", done)
+        step = f"scored-{t}-{number}"
+        if not store.is_done(step):
+            work.tick = lambda count: meter.add(count * effort)
+            put_raw(store.raw, t, region, score_region(work, region))
+            store.mark_done(step)
+        done += region.height * region.width * stack.n_slices * effort
+    for number, region in enumerate(regions):
+        meter.enter(f"Fusing{when}", done)
+        step = f"fused-{t}-{number}"
+        if not store.is_done(step):
+            work.tick = meter.add
+            rim = _rim(region, FINISH_HALO, stack)
+            fused, maps = finish_region(work, region, get_raw(store.raw, t, rim), rim)
+            put_finished(store.outputs, stack, t, region, fused, maps)
+            store.mark_done(step)
+        done += region.height * region.width * stack.n_slices * passes
+
+
+def _prepare(work: Work, t: int) -> None:
+    """Normalisation and the model's statistics, from a sample of one time point."""
+    stack, model = work.reference.stack, work.model
+    # Integers are first brought to 0..1, and floats left alone: the sample is read once.
+    white = float(np.iinfo(stack.dtype).max) if stack.dtype.kind in "iu" else 1.0
+    work.reference = replace(work.reference, t=t, black=0.0, white=white)
+    if not model.needs_sample:
+        return
+    windows = sample(work.reference)
+    low, high = black_and_white(windows)
+    work.reference = replace(work.reference, black=low * white, white=high * white)
+    work.context = model.context(
+        [
+            torch.from_numpy((planes - low) / (high - low))[:, None].to(work.device)
+            for planes in windows
+        ]
+    )
+
+
+def _check(
+    stack: FocusStack, model: FusionModel, scale: int, blend: str, tile: int | None
+) -> None:
+    spec = model.spec
+    assert spec is not None
+    if blend not in get_args(Blend):
+        raise FocusFusionError(
+            f"blend={blend!r} is unknown; use 'feather' or 'select'."
+        )
+    if scale not in spec.upscale:
+        offered = ", ".join(str(factor) for factor in spec.upscale)
+        raise FocusFusionError(
+            f"{spec.title} cannot super-resolve by {scale}; it offers scale {offered}."
+        )
+    if tile is not None and tile < 16:
+        raise FocusFusionError(f"tile={tile} is too small; use at least 16 pixels.")
+    if stack.n_slices > np.iinfo(np.int16).max:
+        raise FocusFusionError(
+            f"{stack.name!r} has {stack.n_slices} slices; more than "
+            f"{np.iinfo(np.int16).max} cannot be told apart. Is the axis Z right?"
+        )
+
+
+def _plan_regions(stack: FocusStack, budget: int, stored: bool) -> TilePlan:
+    """Regions whose state fits the budget: bands of whole rows where those fit."""
+    align = (CHUNK, CHUNK) if stored else (1, 1)
+    if not stored and stack.chunk_yx is not None:
+        align = stack.chunk_yx
+    align = (min(align[0], stack.height), min(align[1], stack.width))
+    pixels = budget // (BYTES_A_PIXEL + BYTES_A_COMPONENT * stack.n_components)
+    rows = pixels // stack.width
+    if rows >= min(align[0], stack.height):
+        core = (int(rows), stack.width)
+    else:
+        # Chunks as wide as the plane do not fit: then they are read more than once.
+        side = max(int(pixels**0.5), 64)
+        core = (max(min(align[0], side), 64), side)
+        align = (min(align[0], core[0]), min(align[1], core[1]))
+        if stored:
+            core, align = (CHUNK, max(pixels // CHUNK, CHUNK)), (CHUNK, CHUNK)
+    return TilePlan(stack.height, stack.width, core, align=align)
+
+
+def _rim(region: Tile, halo: int, stack: FocusStack) -> Tile:
+    """A region and its surroundings, inside the plane."""
+    return Tile(
+        max(region.y0 - halo, 0),
+        min(region.y1 + halo, stack.height),
+        max(region.x0 - halo, 0),
+        min(region.x1 + halo, stack.width),
+    )
+
+
+def _fingerprint(stack: FocusStack) -> str:
+    """Hash of a few pixels of every time point: tells another stack from the same."""
+    digest = hashlib.sha256()
+    for t in range(stack.n_times):
+        for z in sorted({0, stack.n_slices // 2, stack.n_slices - 1}):
+            y = slice(0, min(COMPOSITE_HALO, stack.height))
+            x = slice(0, min(256, stack.width))
+            digest.update(stack.read(t, slice(z, z + 1), y, x).tobytes())
+    return digest.hexdigest()
+
+
+def _deterministic(device: torch.device) -> Any:
+    """On CUDA, algorithms whose sums always run in the same order."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)

@@ -1,0 +1,222 @@
+"""The registry of models: what there is, and how to load it.
+
+A model is one file in this folder and one row of :data:`OURS`. Other packages add
+theirs through the entry-point group ``napari_focus_fusion.models``: each entry names a
+:class:`ModelSpec`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import warnings
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from napari_focus_fusion.models.base import FusionModel
+
+__all__ = ["ModelSpec", "load_model", "models", "save_weights", "weights_folder"]
+
+ENTRY_POINTS = "napari_focus_fusion.models"
+
+OURS = (
+    ModelSpec(
+        name="sml",
+        title="Sum-modified-Laplacian",
+        summary="Plain focus measure: fast, no weights; the best on clean, detailed "
+        "stacks.",
+        kind="slice-scorer",
+        target="napari_focus_fusion.models.sml:SumModifiedLaplacian",
+        halo=1,
+        paper="Nayar and Nakagawa, Shape from Focus, IEEE TPAMI 16(8), 1994",
+        doi="10.1109/34.308479",
+        cost=60,
+    ),
+    ModelSpec(
+        name="sesf",
+        title="SESF-Fuse",
+        summary="Deep spatial frequency of an unsupervised encoder: sees through noise.",
+        kind="slice-scorer",
+        target="napari_focus_fusion.models.sesf:SESF",
+        halo=5,
+        paper="Ma et al., SESF-Fuse: an unsupervised deep model for multi-focus image "
+        "fusion, Neural Computing and Applications, 2020",
+        doi="10.1007/s00521-020-05358-9",
+        weights="sesf.safetensors",
+        self_supervised=True,
+        cost=14_000,
+    ),
+)
+
+
+def models() -> dict[str, ModelSpec]:
+    """All models by name: ours, then those that other packages registered.
+
+    An entry of another package that cannot be read is left out with a warning.
+    """
+    found = {spec.name: spec for spec in OURS}
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            spec = entry.load()
+        except Exception as error:  # whatever another package's import may raise
+            warnings.warn(
+                f"The model {entry.name!r} ({entry.value}) cannot be used: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            continue
+        if not isinstance(spec, ModelSpec):
+            warnings.warn(
+                f"The model {entry.name!r} ({entry.value}) is no ModelSpec.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        elif spec.name in found:
+            warnings.warn(
+                f"There are two models called {spec.name!r}; {entry.value} is left "
+                "out.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        else:
+            found[spec.name] = spec
+    return found
+
+
+def weights_folder() -> Path:
+    """Where the shipped weights and their cards are."""
+    return Path(__file__).parent / "weights"
+
+
+def load_model(model: str | Path | FusionModel) -> FusionModel:
+    """A model ready to score, from its name, from a file of weights, or as it is.
+
+    Parameters
+    ----------
+    model
+        A name in :func:`models`, the path of a ``.safetensors`` file that
+        :func:`save_weights` wrote, or a loaded model.
+
+    Returns
+    -------
+    FusionModel
+        In evaluation mode on the CPU, with ``spec`` and ``weights_hash`` set.
+
+    Raises
+    ------
+    FocusFusionError
+        If there is no such model or file, or the weights do not belong to the model.
+    """
+    from napari_focus_fusion.models.base import FusionModel
+
+    if isinstance(model, FusionModel):
+        if model.spec is None:
+            raise FocusFusionError(
+                f"{type(model).__name__} has no spec. Set model.spec to a ModelSpec "
+                "that states its name and halo."
+            )
+        return model
+    known = models()
+    if str(model) in known:
+        spec = known[str(model)]
+        path = weights_folder() / spec.weights if spec.weights else None
+        return _build(spec, path)
+    path = Path(model)
+    if path.suffix != ".safetensors" and not path.exists():
+        raise FocusFusionError(
+            f"There is no model {str(model)!r}. There are: {', '.join(known)}; or give "
+            "the path of a .safetensors file."
+        )
+    if not path.is_file():
+        raise FocusFusionError(f"There is no file of weights {str(path)!r}.")
+    name = _metadata(path).get("model", "")
+    if name not in known:
+        raise FocusFusionError(
+            f"{str(path)!r} holds weights of the model {name!r}, which is not "
+            f"installed. There are: {', '.join(known)}."
+        )
+    return _build(known[name], path)
+
+
+def save_weights(model: FusionModel, path: Path, card: dict[str, Any]) -> str:
+    """Write a model's weights (safetensors) with a card (JSON) beside them.
+
+    Parameters
+    ----------
+    model
+        With ``spec`` set.
+    path
+        Ends in ``.safetensors``; the card goes to the same name with ``.json``.
+    card
+        What is known of the weights; model and hash are added.
+
+    Returns
+    -------
+    str
+        Hash of the file, as it stands in the provenance of results.
+    """
+    from safetensors.torch import save_file
+
+    assert model.spec is not None
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    save_file(tensors, path, metadata={"model": model.spec.name})
+    digest = hash_of(path)
+    text = json.dumps({"model": model.spec.name, "sha256": digest, **card}, indent=1)
+    path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    return digest
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise FocusFusionError(
+            f"{str(path)!r} is no readable safetensors file ({error}). It may have been "
+            "copied incompletely."
+        ) from error
+
+
+def _build(spec: ModelSpec, path: Path | None) -> FusionModel:
+    from napari_focus_fusion.models.base import frozen
+
+    module, _, name = spec.target.partition(":")
+    model: FusionModel = getattr(importlib.import_module(module), name)()
+    model.spec = spec
+    if path is not None:
+        _load_weights(model, path)
+        model.weights_hash = hash_of(path)
+    frozen(model)
+    return model
+
+
+def _load_weights(model: FusionModel, path: Path) -> None:
+    from safetensors.torch import load_file
+
+    assert model.spec is not None
+    if not path.is_file():
+        raise FocusFusionError(
+            f"The weights of {model.spec.name!r} are missing: {path}. Install the "
+            "package again."
+        )
+    _metadata(path)
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise FocusFusionError(
+            f"{str(path)!r} does not fit {model.spec.title}: it was made by another "
+            f"version or for another model ({error})."
+        ) from error

@@ -1,0 +1,72 @@
+"""How far a run has come, in words and seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: Seconds between two reports.
+INTERVAL = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes
+    ----------
+    done, total
+        Work done and to do, in units of its own; ``done <= total``.
+    stage
+        What is being done, in words.
+    seconds_left
+        Estimate from the speed so far; None at the very beginning.
+    """
+
+    done: int
+    total: int
+    stage: str
+    seconds_left: float | None
+
+
+class Meter:
+    """Counts work and reports it, at most ten times a second.
+
+    Parameters
+    ----------
+    total
+        Work to do.
+    report
+        Called with a :class:`Progress`; None for nobody.
+    """
+
+    def __init__(self, total: float, report: Callable[[Progress], None] | None) -> None:
+        self.total = max(total, 1.0)
+        self.stage = ""
+        self._done = 0.0
+        self._began = time.monotonic()
+        self._reported = 0.0
+        self._report = report
+
+    def enter(self, stage: str, done: float) -> None:
+        """Begin a stage; work so far is set to ``done``."""
+        self.stage = stage
+        self._done = done
+        self._tell(force=True)
+
+    def add(self, work: float) -> None:
+        """Count work."""
+        self._done += work
+        self._tell()
+
+    def _tell(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if self._report is None or (not force and now - self._reported < INTERVAL):
+            return
+        self._reported = now
+        share = min(self._done / self.total, 1.0)
+        spent = now - self._began
+        left = spent * (1 - share) / share if share > 0 and spent > 0.5 else None
+        steps = 1000
+        self._report(Progress(int(share * steps), steps, self.stage, left))

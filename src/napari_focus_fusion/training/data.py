@@ -1,0 +1,178 @@
+"""Batches for training: a pool of scenes, cropped, turned and made noisy anew each step.
+
+Drawing a scene costs more than a step of a small network, so a pool is drawn once,
+free of noise; each step then takes crops of it and adds noise of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_focus_fusion.engine.normalise import BLACK, WHITE
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.training.scenes import make_scene
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+#: Modalities of the pool in turn, so that half of the scenes are reflected light.
+MODALITIES = ("grey", "brightfield", "grey", "fluorescence")
+#: Electrons at white, drawn log-uniformly; each step draws its own.
+ELECTRONS = (150.0, 100_000.0)
+READ_NOISE = (0.5, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step sees; intensities normalised as the engine does.
+
+    Attributes
+    ----------
+    noisy, clean
+        (stacks, N, h, w) float32, the same slices with and without noise.
+    truth
+        (stacks, h, w) float32, the all-in-focus image.
+    depth
+        (stacks, h, w) float32, in slices.
+    """
+
+    noisy: Tensor
+    clean: Tensor
+    truth: Tensor
+    depth: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device."""
+        return Batch(
+            *(t.to(device) for t in (self.noisy, self.clean, self.truth, self.depth))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Noise-free scenes of one shape.
+
+    Attributes
+    ----------
+    slices
+        (scenes, N, h, w) float32, full scale 1.
+    truth, depth
+        (scenes, h, w) float32.
+    """
+
+    slices: Tensor
+    truth: Tensor
+    depth: Tensor
+
+    def draw(self, step: int, *, stacks: int, crop: int, seed: int) -> Batch:
+        """The batch of a step: the same step of the same seed is the same batch."""
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+        def integer(high: int) -> int:
+            return int(torch.randint(high, (), generator=generator))
+
+        high, wide = self.slices.shape[-2:]
+        parts = []
+        for _ in range(stacks):
+            scene = integer(len(self.slices))
+            y, x = integer(high - crop + 1), integer(wide - crop + 1)
+            window = (..., slice(y, y + crop), slice(x, x + crop))
+            planes = [a[scene][window] for a in (self.slices, self.truth, self.depth)]
+            turns, flip, order = integer(4), integer(2), integer(2)
+            planes = [torch.rot90(a, turns, (-2, -1)) for a in planes]
+            if flip:
+                planes = [a.flip(-1) for a in planes]
+            clean, truth, depth = planes
+            if order:
+                clean, depth = clean.flip(0), len(clean) - 1 - depth
+            parts.append(_expose(clean, truth, depth, generator))
+        return Batch(*(torch.stack(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _expose(
+    clean: Tensor, truth: Tensor, depth: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Noise for one stack, and the normalisation that its noisy slices call for."""
+    uniform = torch.rand(3, generator=generator)
+    low, high = np.log(ELECTRONS)
+    electrons = float(torch.exp(low + (high - low) * uniform[0]))
+    read = READ_NOISE[0] + (READ_NOISE[1] - READ_NOISE[0]) * float(uniform[1])
+    # A Gaussian of the Poisson's variance: the mean counts are never a handful.
+    spread = torch.sqrt(clean.clamp_min(0) * electrons + read**2) / electrons
+    noisy = clean + spread * torch.randn(clean.shape, generator=generator)
+    black, white = np.quantile(noisy.numpy()[:, ::2, ::2], (BLACK, WHITE))
+    gain = 1 / max(float(white - black), 1e-6)
+    shown = tuple((a - float(black)) * gain for a in (noisy, clean, truth))
+    return (*shown, depth)
+
+
+def make_pool(
+    seeds: Sequence[int],
+    *,
+    slices: int,
+    side: int,
+    pictures: Sequence[np.ndarray] | None = None,
+    on_scene: Callable[[int, int], None] | None = None,
+) -> Pool:
+    """Draw the scenes of some seeds, without noise.
+
+    Parameters
+    ----------
+    seeds
+        One scene each; the modality goes round :data:`MODALITIES`.
+    slices, side
+        Slices of each stack; height and width in pixels.
+    pictures
+        Sharp grey pictures that every other scene takes its textures from.
+    on_scene
+        Called with the scenes drawn so far and their number in all.
+    """
+    stacks, truths, depths = [], [], []
+    for count, seed in enumerate(seeds):
+        scene = make_scene(
+            seed,
+            shape=(side, side),
+            slices=slices,
+            modality=MODALITIES[count % len(MODALITIES)],
+            electrons=None,
+            dtype=np.float32,
+            pictures=pictures if count // len(MODALITIES) % 2 else None,
+        )
+        stacks.append(torch.from_numpy(np.asarray(scene.stack, np.float32)))
+        truths.append(torch.from_numpy(np.asarray(scene.truth, np.float32)))
+        depths.append(torch.from_numpy(np.asarray(scene.depth, np.float32)))
+        if on_scene is not None:
+            on_scene(count + 1, len(seeds))
+    return Pool(torch.stack(stacks), torch.stack(truths), torch.stack(depths))
+
+
+def read_pictures(folder: Path) -> list[np.ndarray]:
+    """Grey pictures (h, w) float32 in 0..1 from a folder, in the order of their names.
+
+    Raises
+    ------
+    FocusFusionError
+        If the folder is not there or holds no picture.
+    """
+    from skimage.color import rgb2gray
+    from skimage.io import imread
+    from skimage.util import img_as_float32
+
+    if not folder.is_dir():
+        raise FocusFusionError(f"There is no folder {folder} with training pictures.")
+    endings = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in endings)
+    if not paths:
+        raise FocusFusionError(f"{folder} holds no PNG, JPEG, TIFF or BMP pictures.")
+    pictures = []
+    for path in paths:
+        picture = img_as_float32(imread(path))
+        grey = rgb2gray(picture[..., :3]) if picture.ndim == 3 else picture
+        pictures.append(np.asarray(grey, np.float32))
+    return pictures

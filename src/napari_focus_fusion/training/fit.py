@@ -1,0 +1,232 @@
+"""The one training loop: it resumes exactly, keeps the best, and stops when asked."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_focus_fusion.errors import FocusFusionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    #: (network, batch) -> named losses; the one called "loss" is minimised.
+    Objective = Callable[[nn.Module, Any], dict[str, Tensor]]
+    #: step -> batch; the same step gives the same batch, which makes resuming exact.
+    Draw = Callable[[int], Any]
+    #: network in evaluation mode -> score, lower is better.
+    Validate = Callable[[nn.Module], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes
+    ----------
+    steps
+        Updates in all.
+    learning_rate
+        Of Adam, after ``warm_up`` steps; falls to a hundredth along a half cosine.
+    warm_up
+        Steps over which the learning rate rises from zero.
+    clip
+        Largest norm of the gradient.
+    validate_every
+        Steps between two looks at the held-back part.
+    patience
+        Looks without an improvement after which training ends; 0 never ends it.
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    warm_up: int = 20
+    clip: float = 1.0
+    validate_every: int = 100
+    patience: int = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, as a factor of ``learning_rate``."""
+        if step < self.warm_up:
+            return (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(self.steps - self.warm_up, 1)
+        cosine = torch.cos(torch.tensor(done * torch.pi)).item()
+        return 0.01 + 0.99 * 0.5 * (1 + cosine)
+
+
+@dataclass(slots=True)
+class Fitted:
+    """What came of a training.
+
+    Attributes
+    ----------
+    history
+        One row a step: step, losses, learning rate, seconds; ``held_back`` on the
+        steps that looked at the held-back part.
+    best_step, best_score
+        When the held-back score was lowest; the network holds that state.
+    stopped
+        Why it ended: ``"finished"``, ``"asked"`` or ``"no improvement"``.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_step: int = 0
+    best_score: float = float("inf")
+    stopped: str = "finished"
+
+
+def fit(
+    network: nn.Module,
+    objective: Objective,
+    draw: Draw,
+    validate: Validate,
+    schedule: Schedule,
+    *,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    on_step: Callable[[dict[str, float]], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Fitted:
+    """Train a network in place and leave it in its best state, in evaluation mode.
+
+    Parameters
+    ----------
+    network
+        Trained in place.
+    objective, draw, validate
+        The losses of a batch, the batch of a step, the score on the held-back part.
+        The untrained network is scored first, as step 0.
+    schedule
+        Length and learning rate.
+    device
+        Where to train; on CUDA in mixed precision (bfloat16).
+    checkpoint
+        File that holds the whole state after each look at the held-back part. If it is
+        there, training goes on from it, and ends where it would have ended without the
+        interruption.
+    on_step
+        Called with each row of the history.
+    should_stop
+        Asked before each step.
+
+    Returns
+    -------
+    Fitted
+
+    Raises
+    ------
+    FocusFusionError
+        If the loss is no longer a number, or the checkpoint belongs to another run.
+    """
+    device = torch.device(device)
+    network.to(device)
+    optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
+    fitted = Fitted()
+    first = 0
+    best = copy.deepcopy(network.state_dict())
+    if checkpoint is not None and checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if state["schedule"] != _as_row(schedule):
+            raise FocusFusionError(
+                f"{checkpoint} is from a training with other settings; delete it or "
+                "choose another file."
+            )
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        best, first = state["best"], state["step"]
+        fitted = Fitted(state["history"], state["best_step"], state["best_score"])
+    for step in range(first, schedule.steps + 1):
+        if should_stop is not None and should_stop():
+            fitted.stopped = "asked"
+            break
+        row: dict[str, float] = {"step": step}
+        looks = step % schedule.validate_every == 0 or step == schedule.steps
+        if looks:
+            network.eval()
+            with torch.inference_mode():
+                row["held_back"] = validate(network)
+            if row["held_back"] < fitted.best_score:
+                fitted.best_step, fitted.best_score = step, row["held_back"]
+                best = copy.deepcopy(network.state_dict())
+        if step < schedule.steps:
+            row |= _update(network, objective, draw(step), optimiser, schedule, step)
+        fitted.history.append(row)
+        if on_step is not None:
+            on_step(row)
+        if looks and checkpoint is not None:
+            _save_checkpoint(
+                checkpoint, network, optimiser, best, fitted, schedule, step + 1
+            )
+        waited = (step - fitted.best_step) // schedule.validate_every
+        if schedule.patience and looks and waited >= schedule.patience:
+            fitted.stopped = "no improvement"
+            break
+    network.load_state_dict(best)
+    network.eval()
+    return fitted
+
+
+def _update(
+    network: nn.Module,
+    objective: Objective,
+    batch: Any,
+    optimiser: torch.optim.Optimizer,
+    schedule: Schedule,
+    step: int,
+) -> dict[str, float]:
+    """One step of Adam; the row of the history it makes."""
+    began = time.perf_counter()
+    for group in optimiser.param_groups:
+        group["lr"] = schedule.learning_rate * schedule.rate(step)
+    network.train()
+    device = next(network.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        losses = objective(network, batch)
+    optimiser.zero_grad(set_to_none=True)
+    losses["loss"].backward()
+    nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
+    row = {name: float(value) for name, value in losses.items()}
+    if not torch.isfinite(losses["loss"]):
+        raise FocusFusionError(
+            f"Training broke down at step {step}: the loss is {row['loss']}. Try a "
+            "smaller learning rate."
+        )
+    optimiser.step()
+    row["learning_rate"] = optimiser.param_groups[0]["lr"]
+    row["seconds"] = time.perf_counter() - began
+    return row
+
+
+def _as_row(schedule: Schedule) -> dict[str, float]:
+    return {name: getattr(schedule, name) for name in Schedule.__dataclass_fields__}
+
+
+def _save_checkpoint(
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    best: dict[str, Tensor],
+    fitted: Fitted,
+    schedule: Schedule,
+    step: int,
+) -> None:
+    state = {
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "best": best,
+        "step": step,
+        "history": fitted.history,
+        "best_step": fitted.best_step,
+        "best_score": fitted.best_score,
+        "schedule": _as_row(schedule),
+    }
+    partial = path.with_name(path.name + ".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
