@@ -3,7 +3,9 @@
 How matter is seen (blur, occlusion, camera) is the model in ``optics``; what there is
 to see comes from ``drawing``. The truth is the same scene with every point in focus:
 the all-in-focus image under the in-focus blur ``s0``, lit as the slices are (vignetting
-and shading are the same in all of them), before any noise.
+and shading are the same in all of them), before any noise. Of transparent matter it
+shows all depths at once; where things overlap no slice does, as the haze of the others
+is always there, so no choice of slices can reach it.
 """
 
 from __future__ import annotations
