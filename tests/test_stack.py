@@ -53,7 +53,7 @@ def regions(draw: st.DrawFn) -> tuple[str, int, list[int], slice, slice]:
 
 
 @given(regions(), st.sampled_from(["numpy", "dask", "zarr"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_region_of_any_axis_order_reads_the_same_pixels(
     region: tuple[str, int, list[int], slice, slice], kind: str
 ) -> None:
@@ -228,6 +228,10 @@ def test_axes_that_do_not_fit_are_named(axes: str, what: str) -> None:
         as_stack(ramp("ZYX"), axes=axes, name="cells")
 
 
+NUMBERS = da.arange(9, chunks=3)
+UNSIZED = NUMBERS[NUMBERS > 2][:, None, None] * np.ones((20, 20))
+
+
 @pytest.mark.parametrize(
     ("source", "axes", "what"),
     [
@@ -245,6 +249,7 @@ def test_axes_that_do_not_fit_are_named(axes: str, what: str) -> None:
         ({"a": 1}, None, "Cannot read"),
         (7, None, "Cannot read"),
         ([[1, 2], [3]], None, "Cannot read"),
+        (UNSIZED, None, "compute_chunk_sizes"),
         (["a.tif", np.zeros((4, 4))], None, "mixes files and arrays"),
         ([np.zeros((9, 8)), np.zeros((8, 9))], None, "slice 1.*8 x 9.*slice 0.*9 x 8"),
         ([np.zeros((9, 8), "u1"), np.zeros((9, 8), "u2")], None, "type uint16.*uint8"),
@@ -263,6 +268,13 @@ def test_what_cannot_be_fused_is_explained(source, axes, what: str) -> None:
 )
 def test_supported_types(dtype: str) -> None:
     assert as_stack(np.zeros((3, 20, 20), dtype)).n_slices == 3
+
+
+def test_a_tensor_of_another_library() -> None:
+    torch = pytest.importorskip("torch")
+    array = ramp("ZYX", "int32")
+    stack = as_stack(torch.from_numpy(array))
+    np.testing.assert_array_equal(stack.read(0, ALL, ALL, ALL)[0], array)
 
 
 def test_one_slice_is_a_stack() -> None:

@@ -424,8 +424,11 @@ def _with_axes(
     array: Any, axes: str, order: str, shown: str, removed: str, channel: int | None
 ) -> Any:
     """Bring a result into the axes its layer has: one channel, Z and C of length 1."""
+    from napari_focus_fusion.lazy import Reordered
+
     lengthened = [axis for axis in shown if axis in removed]
-    if channel is None and not lengthened and order == axes:
+    as_it_is = channel is None and not lengthened and order == axes
+    if as_it_is and not isinstance(array, Reordered):
         return array
     if not isinstance(array, np.ndarray):
         array = _lazy(array)
@@ -441,7 +444,7 @@ def _lazy(array: Any) -> Any:
     """Wrap Zarr in dask, which napari can transpose and lengthen without reading."""
     import dask.array as da
 
-    from napari_focus_fusion.stack import Reordered
+    from napari_focus_fusion.lazy import Reordered
 
     if isinstance(array, Reordered):
         return _lazy(array.data).transpose(array.order)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.lazy import SliceList, reordered, take
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -273,7 +274,7 @@ class FocusStack:
 
         picks = {"T": slice(t, t + 1), "C": c, "Z": z, "Y": y, "X": x, "S": s}
         try:
-            region = _take(self.data, tuple(picks[axis] for axis in self.axes))
+            region = take(self.data, tuple(picks[axis] for axis in self.axes))
         except (FocusFusionError, MemoryError):
             raise
         except Exception as error:  # readers raise whatever they like
@@ -414,6 +415,15 @@ def stack_from_array(
     """Make a FocusStack of one array; `hint` are axes from metadata, `axes` wins."""
     if not _is_array(data):
         data = np.asarray(data)
+    try:
+        np.dtype(data.dtype)
+    except TypeError:  # a tensor of another library
+        data = np.asarray(data)
+    if any(n != n for n in data.shape):
+        raise FocusFusionError(
+            f"{name!r} is a dask array that does not know its own size. Call its "
+            "compute_chunk_sizes() first."
+        )
     if isinstance(data, np.ma.MaskedArray):
         if np.ma.is_masked(data):
             raise FocusFusionError(
@@ -435,7 +445,7 @@ def stack_from_array(
         shown = letters.replace("S", "")
         if shown != ordered.replace("S", ""):
             fields["display"] = {"axes": shown, **fields.get("display", {})}
-        data = _reordered(data, tuple(letters.index(axis) for axis in ordered))
+        data = reordered(data, tuple(letters.index(axis) for axis in ordered))
     return FocusStack(data, ordered, name=name, **fields)
 
 
@@ -683,79 +693,6 @@ def stack_of_slices(
         source=source,
         display=first.display,
     )
-
-
-class SliceList:
-    """Arrays of one slice each, seen as one array with Z in front, read one by one."""
-
-    def __init__(self, items: Sequence[Any], axes: Sequence[str]) -> None:
-        self.items = list(items)
-        self.axes = list(axes)
-        first_axes = axes[0].replace("Z", "")
-        sizes = dict(zip(axes[0], items[0].shape, strict=True))
-        self.shape = (len(self.items), *(int(sizes[a]) for a in first_axes))
-        self.dtype = np.dtype(items[0].dtype)
-        self.ndim = len(self.shape)
-        chunks = getattr(items[0], "chunksize", getattr(items[0], "chunks", None))
-        self.chunks: tuple[int, ...] | None = None
-        if chunks is not None:
-            stored = dict(zip(axes[0], chunks, strict=True))
-            self.chunks = (1, *(int(stored[a]) for a in first_axes))
-
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
-        """Read a region; `key` is one slice per dimension."""
-        parts = []
-        for index in range(*key[0].indices(len(self.items))):
-            axes, rest = self.axes[index], list(key[1:])
-            if "Z" in axes:
-                rest.insert(axes.index("Z"), slice(0, 1))
-            part = _take(self.items[index], tuple(rest))
-            parts.append(part.squeeze(axes.index("Z")) if "Z" in axes else part)
-        if parts:
-            return np.stack(parts)
-        sizes = zip(key, self.shape, strict=True)
-        empty = tuple(len(range(*part.indices(size))) for part, size in sizes)
-        return np.empty(empty, self.dtype)
-
-
-class Reordered:
-    """An array with its axes in another order, read and written by region."""
-
-    def __init__(self, data: Any, order: tuple[int, ...]) -> None:
-        self.data = data
-        self.order = order
-        self.shape = tuple(int(data.shape[i]) for i in order)
-        self.dtype = np.dtype(data.dtype)
-        self.ndim = len(order)
-        chunks = getattr(data, "chunks", None)
-        self.chunks = None if chunks is None else tuple(chunks[i] for i in order)
-
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
-        """Read a region; `key` is one slice per dimension."""
-        return _take(self.data, self._inner(key)).transpose(self.order)
-
-    def __setitem__(self, key: tuple[slice, ...], value: NDArray[Any]) -> None:
-        """Write a region; `key` is one slice per dimension, `value` has them all."""
-        back = tuple(self.order.index(i) for i in range(self.ndim))
-        self.data[self._inner(key)] = np.transpose(value, back)
-
-    def _inner(self, key: tuple[slice, ...]) -> tuple[slice, ...]:
-        return tuple(key[self.order.index(i)] for i in range(self.ndim))
-
-
-def _reordered(data: Any, order: tuple[int, ...]) -> Any:
-    if isinstance(data, np.ndarray) or hasattr(data, "dask"):
-        return data.transpose(order)
-    return Reordered(data, order)
-
-
-def _take(data: Any, key: tuple[slice, ...]) -> NDArray[Any]:
-    """Read a region of any kind of array into memory."""
-    region = data[key]
-    if hasattr(region, "dask"):
-        # Threads of this process, also where a cluster is dask's default scheduler.
-        region = region.compute(scheduler="threads")
-    return np.asarray(region)
 
 
 def _is_array(source: Any) -> bool:

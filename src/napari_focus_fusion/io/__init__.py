@@ -81,7 +81,7 @@ def open_files(paths: Sequence[str], *, axes: str | None = None) -> FocusStack:
         return open_path(paths[0], axes=axes)
     slices = [replace(open_path(path), name=Path(path).name) for path in paths]
     return stack_of_slices(
-        slices, axes=axes, name=_common_name(paths), source=", ".join(paths)
+        slices, axes=axes, name=name_of_slices(paths), source=", ".join(paths)
     )
 
 
@@ -114,8 +114,12 @@ def _pictures_in(folder: str) -> list[str]:
     return found
 
 
-def _common_name(paths: Sequence[str]) -> str:
+def name_of_slices(paths: Sequence[str]) -> str:
+    """Name a stack after what the names of its files share, else their folder."""
     names = [Path(path).name for path in paths]
     common = os.path.commonprefix(names)  # noqa: RUF071 (characters are what we want)
     name = re.sub(r"\d+$", "", common).rstrip(" -_.")
     return name if len(name) > 2 else (Path(paths[0]).absolute().parent.name or "stack")
+
+
+_common_name = name_of_slices  # until callers know its new name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.io import stem
@@ -60,15 +60,15 @@ def open_group(
     ome = dict(group.attrs).get("ome", group.attrs)
     if "multiscales" not in ome:
         return open_group(_member(group, ome, series, source), axes=axes, path=source)
-    multiscale = ome["multiscales"][0]
-    dataset = multiscale["datasets"][0]
-    data = group[dataset["path"]]
-
-    described = [
-        {"name": axis} if isinstance(axis, str) else axis  # 0.3 has bare names
-        for axis in multiscale.get("axes", ())
-    ]
-    names = [axis["name"] for axis in described]
+    try:
+        image = _Image.of(group, ome)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise FocusFusionError(
+            f"{source!r}: the OME-Zarr metadata are damaged or point to what is not "
+            f"there ({error!r}). Check that the folder was copied completely."
+        ) from error
+    data = image.data
+    names = [axis["name"] for axis in image.axes]
     hint = axes_from_names(names, data.ndim)
     ours: Any = group.attrs.get(ATTRIBUTE, {})
     if hint and "S" in ours.get("axes", ""):  # RGB, which OME-Zarr has as channels
@@ -78,26 +78,14 @@ def open_group(
             f"{source!r} has axes {', '.join(map(str, names))}, of which not all are "
             'known here (t, c, z, y, x). Name them, for example axes="ZYX".'
         )
-    scale, translate = [1.0] * data.ndim, [0.0] * data.ndim
-    for transform in (
-        *dataset.get("coordinateTransformations", ()),
-        *multiscale.get("coordinateTransformations", ()),
-    ):
-        if "scale" in transform:
-            factors = [float(f) for f in transform["scale"]]
-            scale = [s * f for s, f in zip(scale, factors, strict=True)]
-            translate = [t * f for t, f in zip(translate, factors, strict=True)]
-        if "translation" in transform:
-            shifts = [float(f) for f in transform["translation"]]
-            translate = [t + f for t, f in zip(translate, shifts, strict=True)]
 
     letters = (axes or hint or "").upper()
     fields: dict[str, Any] = {}
     # An axis that the caller renamed keeps its place, hence its pixel size.
     if len(letters) == data.ndim:
-        fields["scale"] = dict(zip(letters, scale, strict=True))
+        fields["scale"] = dict(zip(letters, image.scale, strict=True))
         fields["scale"].pop("S", None)
-        units = zip(letters, [axis.get("unit") for axis in described], strict=False)
+        units = zip(letters, [axis.get("unit") for axis in image.axes], strict=False)
         fields["units"] = {a: unit_name(u) for a, u in units if u is not None}
         display: dict[str, Any] = _omero_display(ome.get("omero", {}))
         names = display.pop("names", ())
@@ -106,19 +94,52 @@ def open_group(
         count = data.shape[letters.index("C")] if "C" in letters else 1
         if len(names) == count:
             fields["channel_names"] = names
-        if any(translate):
+        if any(image.translate):
             display["translate"] = tuple(
-                t for a, t in zip(letters, translate, strict=True) if a != "S"
+                t for a, t in zip(letters, image.translate, strict=True) if a != "S"
             )
         fields["display"] = display
     return stack_from_array(
         data,
         axes=axes,
         hint=hint,
-        name=multiscale.get("name") or stem(source),
+        name=image.name or stem(source),
         source=source,
         **fields,
     )
+
+
+class _Image(NamedTuple):
+    """Full resolution of the first image that a group's metadata describe."""
+
+    data: Any
+    axes: list[dict[str, Any]]
+    scale: list[float]
+    translate: list[float]
+    name: str
+
+    @classmethod
+    def of(cls, group: Any, ome: Any) -> _Image:
+        multiscale = ome["multiscales"][0]
+        dataset = multiscale["datasets"][0]
+        data = group[dataset["path"]]
+        axes = [
+            {"name": axis} if isinstance(axis, str) else axis  # 0.3 has bare names
+            for axis in multiscale.get("axes", ())
+        ]
+        scale, translate = [1.0] * data.ndim, [0.0] * data.ndim
+        for transform in (
+            *dataset.get("coordinateTransformations", ()),
+            *multiscale.get("coordinateTransformations", ()),
+        ):
+            if "scale" in transform:
+                factors = [float(f) for f in transform["scale"]]
+                scale = [s * f for s, f in zip(scale, factors, strict=True)]
+                translate = [t * f for t, f in zip(translate, factors, strict=True)]
+            if "translation" in transform:
+                shifts = [float(f) for f in transform["translation"]]
+                translate = [t + f for t, f in zip(translate, shifts, strict=True)]
+        return cls(data, axes, scale, translate, str(multiscale.get("name") or ""))
 
 
 def _member(group: Any, ome: Any, series: int | None, source: str) -> Any:

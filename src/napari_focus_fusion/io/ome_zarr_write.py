@@ -20,10 +20,12 @@ import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.io.saving import put_in_place, translated_errors
-from napari_focus_fusion.stack import FocusStack, Reordered
+from napari_focus_fusion.lazy import Reordered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from napari_focus_fusion.stack import FocusStack
 
 OUTPUTS = {
     "fused": ".",
@@ -87,11 +89,14 @@ def create_output(
         "confidence": (stack.map_axes, np.dtype("float32"), 1),
         "depth": (stack.map_axes, np.dtype("float32"), 1),
     }
+    # As many levels for all: OME-Zarr wants that of an image and its labels.
+    count = 1
+    while max(stack.height, stack.width) * scale > _OVERVIEW << (count - 1):
+        count += 1
     with translated_errors(path.absolute().parent):
         for output, (axes, dtype, factor) in kinds.items():
-            _create_image(
-                path / OUTPUTS[output], stack, output, axes, dtype, factor, chunk
-            )
+            place = path / OUTPUTS[output]
+            _create_image(place, stack, output, axes, dtype, factor, chunk, count)
             if output == "fused":
                 labels = zarr.create_group(path / "labels", zarr_format=3)
                 labels.attrs["ome"] = {"version": "0.5", "labels": ["decision"]}
@@ -102,9 +107,11 @@ def open_output(path: str | Path, stack: FocusStack) -> dict[str, Any]:
     """Open what `create_output` made, to go on filling it; same return value."""
     import zarr
 
+    # Members of one group, so that an array finds the other levels of its pyramid.
+    group = zarr.open_group(Path(path), mode="r+")
     arrays = {}
     for output, place in OUTPUTS.items():
-        array = zarr.open_array(Path(path) / place / "0", mode="r+")
+        array = group[f"{place}/0".removeprefix("./")]
         axes = stack.fused_axes if output == "fused" else stack.map_axes
         arrays[output] = _as_axes(array, _stored_axes(axes), axes)
     return arrays
@@ -190,6 +197,7 @@ def _create_image(
     dtype: np.dtype,
     factor: int,
     chunk: int,
+    count: int,
 ) -> None:
     from yaozarrs import v05
     from yaozarrs.write.v05 import prepare_image
@@ -199,9 +207,6 @@ def _create_image(
     sizes["Y"] *= factor
     sizes["X"] *= factor
     shape = tuple(sizes["S" if axis == "s" else axis] for axis in stored)
-    count = 1
-    while max(shape[-2:]) > _OVERVIEW << (count - 1):
-        count += 1
     shapes = [
         (*shape[:-2], *(-(-n // 2**level) for n in shape[-2:]))
         for level in range(count)
@@ -365,7 +370,12 @@ def _fill_pyramid(path: Path, *, nearest: bool) -> None:
 
 def _mean_of_four(pixels: np.ndarray) -> np.ndarray:
     odd = [(0, 0)] * (pixels.ndim - 2) + [(0, n % 2) for n in pixels.shape[-2:]]
-    wide = np.pad(pixels, odd, mode="edge").astype(np.float64)
-    mean = wide.reshape(*wide.shape[:-2], wide.shape[-2] // 2, 2, -1, 2).mean((-3, -1))
-    exact = np.rint(mean) if pixels.dtype.kind in "iu" else mean
+    wide = np.pad(pixels, odd, mode="edge")
+    # float32 holds sums of four 16-bit numbers exactly.
+    precise = np.float32 if pixels.dtype.itemsize <= 2 else np.float64
+    total = np.add(wide[..., ::2, ::2], wide[..., 1::2, ::2], dtype=precise)
+    total += wide[..., ::2, 1::2]
+    total += wide[..., 1::2, 1::2]
+    total /= 4
+    exact = np.rint(total) if pixels.dtype.kind in "iu" else total
     return exact.astype(pixels.dtype)

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.io import stem
+from napari_focus_fusion.lazy import LazyArray
 from napari_focus_fusion.stack import FocusStack, stack_from_array
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _COLOUR = {
 }
 
 
-class Picture:
+class Picture(LazyArray):
     """One picture file as an array of ``(y, x)`` or ``(y, x, 3 or 4)``."""
 
     def __init__(self, path: str) -> None:
@@ -45,22 +46,19 @@ class Picture:
                 "Save it as grey, RGB or RGBA."
             )
         samples = () if self._mode is None else (len(self._mode),)
-        self.shape: tuple[int, ...] = (height, width, *samples)
-        self.dtype = np.dtype(_GREY[mode] if self._mode is None else "uint8")
-        if self._deep:
-            self.dtype = np.dtype("uint16")
-        self.ndim = len(self.shape)
-        self.chunks = self.shape  # the file is decoded as a whole
+        shape = (height, width, *samples)
+        dtype = _GREY[mode] if self._mode is None else "uint8"
+        # The file is decoded as a whole.
+        super().__init__(shape, "uint16" if self._deep else dtype, chunks=shape)
 
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
-        """Read a region; `key` is one slice per dimension."""
+    def _region(self, spans: tuple[slice, ...]) -> NDArray[Any]:
         pixels = self._decode()
         if pixels.shape != self.shape:
             raise FocusFusionError(
                 f"{self.path!r} changed while it was in use: {pixels.shape}, before "
                 f"{self.shape}."
             )
-        return pixels[key]
+        return pixels[spans]
 
     def _decode(self) -> NDArray[Any]:
         if self._deep and self._mode is not None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.io import stem
+from napari_focus_fusion.lazy import LazyArray
 from napari_focus_fusion.stack import AXES, FocusStack, stack_from_array, unit_name
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _WHOLE_PAGE_BYTES = 256 * 2**20
 
 
-class LazyTiff:
+class LazyTiff(LazyArray):
     """One image (series) of a TIFF file as an array that is read by region.
 
     Uncompressed files are mapped a plane at a time, others decoded by tile, page or
@@ -39,39 +40,34 @@ class LazyTiff:
             image = tiff.series[series]
             page = image.keyframe
             self.axes = str(image.axes)
-            self.shape = tuple(int(n) for n in image.shape)
-            self.ndim = len(self.shape)
-            self.dtype = np.dtype(image.dtype)
             plain = page.is_memmappable and image.transform is None
             # Several files make one series: an offset into the first says nothing.
             plain = plain and not image.is_multifile
             self._offset = image.dataoffset if plain else None
-            self._stored_dtype = np.dtype(tiff.byteorder + self.dtype.char)
+            self._stored_dtype = np.dtype(tiff.byteorder + image.dtype.char)
             whole = not page.is_tiled and page.nbytes <= _WHOLE_PAGE_BYTES
             self._chunkmode = 2 if whole else 0
-            if self._offset is not None:
-                end = self._offset + int(np.prod(self.shape)) * self.dtype.itemsize
-                if end > os.path.getsize(path):
-                    raise _damaged(path, "the file ends before its last plane")
-        self.chunks: tuple[int, ...] | None = None
-        if self._offset is None:
-            self.chunks = tuple(self._decoded().chunks)
+            end = (self._offset or 0) + image.nbytes
+            if self._offset is not None and end > os.path.getsize(path):
+                raise _damaged(path, "the file ends before its last plane")
+            shape, dtype = image.shape, image.dtype
+        chunks = None if self._offset is not None else self._decoded().chunks
+        super().__init__(shape, dtype, chunks)
 
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
-        """Read a region; `key` is one slice per dimension."""
+    def _region(self, spans: tuple[slice, ...]) -> NDArray[Any]:
         try:
             if self._offset is None:
-                return np.asarray(self._decoded()[key])
-            return self._mapped(key)
-        except FocusFusionError:
+                return np.asarray(self._decoded()[spans])
+            return self._mapped(spans)
+        except (FocusFusionError, MemoryError):
             raise
         except Exception as error:  # codecs raise whatever they like
             raise _damaged(self.path, error) from error
 
-    def _mapped(self, key: tuple[slice, ...]) -> NDArray[Any]:
+    def _mapped(self, spans: tuple[slice, ...]) -> NDArray[Any]:
         """Map one plane after the other, so that resident memory stays one plane."""
         planes = max(0, self.ndim - 2 - ("S" in self.axes[-1:]))
-        ranges = [range(*k.indices(n)) for k, n in zip(key, self.shape, strict=True)]
+        ranges = [range(*s.indices(n)) for s, n in zip(spans, self.shape, strict=True)]
         region = np.empty([len(r) for r in ranges], self.dtype)
         plane_shape = self.shape[planes:]
         plane_bytes = int(np.prod(plane_shape)) * self.dtype.itemsize
@@ -81,7 +77,7 @@ class LazyTiff:
                 index = index * n + r[i]
             offset = (self._offset or 0) + index * plane_bytes
             plane = np.memmap(self.path, self._stored_dtype, "r", offset, plane_shape)
-            region[place] = plane[key[planes:]]
+            region[place] = plane[spans[planes:]]
         return region
 
     def _decoded(self) -> Any:
