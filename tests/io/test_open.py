@@ -195,8 +195,8 @@ def test_real_stacks(source: str, slices: int, data_folder) -> None:
     stack = as_stack(data_folder / source)
     assert (stack.axes, stack.n_slices, stack.dtype) == ("ZYXS", slices, np.uint8)
     files = sorted((data_folder / source).glob("*"))
-    last = Image.open(files[-1] if files else data_folder / source)
-    last.seek(0 if files else slices - 1)
+    with Image.open(files[-1] if files else data_folder / source) as last:
+        last.seek(0 if files else slices - 1)
+        want = np.asarray(last)[REGION[1:]]
     got = stack.read(0, [slices - 1], *REGION[1:])[:, 0]
-    want = np.asarray(last)[REGION[1:]]
     np.testing.assert_array_equal(got, np.moveaxis(want, -1, 0))
