@@ -417,6 +417,13 @@ def test_the_stack_itself_is_never_overwritten(tmp_path, monkeypatch) -> None:
         with pytest.raises(FocusFusionError, match="the stack itself"):
             result.save(target, overwrite=True)
     assert tifffile.imread(path).all()
+    zarr.create_group("z.zarr").create_array("raw", data=np.ones((5, 30, 35), "u2"))
+    os.symlink("z.zarr", "link.zarr")
+    result = replace(result, stack=as_stack("z.zarr/raw"))
+    for target in ("z.zarr", "link.zarr"):
+        with pytest.raises(FocusFusionError, match="the stack itself"):
+            result.save(target, overwrite=True)
+    assert as_stack("z.zarr/raw").read(0, ALL, ALL, ALL).all()
 
 
 def test_a_folder_is_never_replaced(tmp_path) -> None:

@@ -48,7 +48,7 @@ def check_targets(
     for target in targets:
         if not os.path.lexists(target):
             continue
-        if str(target.absolute()) in _paths(source):
+        if _holds(target, source):
             raise FocusFusionError(
                 f"{str(target)!r} is the stack itself and is never overwritten. Choose "
                 "another name."
@@ -146,8 +146,11 @@ def translated_errors(folder: Path) -> Iterator[None]:
         raise FocusFusionError(f"Cannot save in {str(folder)!r}: {why}") from error
 
 
-def _paths(source: str) -> set[str]:
-    return {os.path.abspath(path) for path in (source, *source.split(", ")) if path}
+def _holds(target: Path, source: str) -> bool:
+    """Whether a path is one of the source's, or a folder that it lies in."""
+    paths = [os.path.realpath(p) for p in (source, *source.split(", ")) if p]
+    place = os.path.realpath(target)
+    return any(path == place or path.startswith(place + os.sep) for path in paths)
 
 
 def _looks_like_zarr(folder: Path) -> bool:
