@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .progress import Progress
     from .errors import Cancelled, FocusFusionError
     from .fusion import fuse
     from .metrics import evaluate
     from .models import load_model, models
+    from .progress import Progress
     from .result import FusionResult
     from .stack import FocusStack, as_stack
 
@@ -50,7 +50,10 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    module = import_module(f".{_HOME[name]}", __name__)
+    if name == _HOME[name]:
+        return module  # models: a module that can be called like its function
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .engine import Progress
+    from .progress import Progress
     from .stack import FocusStack
 
 ZARR_SUFFIX = ".zarr"
@@ -447,10 +447,9 @@ class _Bar:
         from tqdm import tqdm
 
         # tqdm's own estimate counts the first, slow tiles as much as the others.
-        layout = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
         self._bar = tqdm(
             desc=self._title,
-            bar_format=layout,
+            bar_format="{percentage:3.0f}%|{bar:30}| {desc}",
             disable=not sys.stderr.isatty(),
             leave=False,
         )
@@ -469,8 +468,7 @@ class _Bar:
         known = "" if left is None else f", {_duration(left)} left"
         self._bar.total = progress.total
         self._bar.n = progress.done
-        self._bar.set_postfix_str(f"{progress.stage}{known}", refresh=False)
-        self._bar.refresh()
+        self._bar.set_description_str(f"{self._title}: {progress.stage}{known}")
 
 
 @contextlib.contextmanager
@@ -480,7 +478,7 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
 
     def ask(number: int, frame: Any) -> None:
         signal.signal(signal.SIGINT, previous)
-        print("stopping; press Ctrl-C again to stop at once", file=sys.stderr)
+        print("\nstopping; press Ctrl-C again to stop at once", file=sys.stderr)
         stop.set()
 
     previous = signal.signal(signal.SIGINT, ask)
