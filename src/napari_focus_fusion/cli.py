@@ -21,8 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import Cancelled, FocusFusionError
-from .io import PICTURE_SUFFIXES, TIFF_SUFFIXES, natural_key, stem
-from .io import _common_name as name_of_slices
+from .io import (
+    PICTURE_SUFFIXES,
+    TIFF_SUFFIXES,
+    name_of_slices,
+    natural_key,
+    stem,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
