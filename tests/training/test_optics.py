@@ -125,6 +125,27 @@ def test_pieces_add_up_in_any_order():
         np.testing.assert_allclose(image.sum(axis=(1, 2)), total, rtol=1e-4)
 
 
+def test_a_piece_between_two_levels_is_shared_out_to_both():
+    optics = make_optics()
+    amount = np.random.default_rng(0).random((6, 7), dtype=np.float32)
+    depth = np.linspace(0, 4, 42, dtype=np.float32).reshape(6, 7)
+    piece = Piece(0, (slice(3, 9), slice(5, 12)), amount, depth)
+    planes = list(pile_up([piece], 1, optics))
+    total = sum(plane for _, plane in planes)[0]
+    moment = sum(level * plane for level, plane in planes)[0]
+    np.testing.assert_allclose(total[3:9, 5:12], amount, rtol=1e-5)
+    mean = moment[3:9, 5:12] / amount / optics.levels_per_slice
+    np.testing.assert_allclose(mean, depth, atol=1e-4)
+    assert total.sum() == pytest.approx(amount.sum(), rel=1e-5)
+
+
+def test_the_truth_has_the_blur_of_focus():
+    optics, picture = make_optics(focus_blur=1.5), noise_picture()
+    seen = see([(2 * optics.levels_per_slice, picture)], optics)
+    np.testing.assert_allclose(seen[-1], seen[2], atol=1e-5)
+    assert seen[-1].std() < 0.6 * picture.std()
+
+
 def test_the_strongest_piece_gives_the_depth_and_the_nearest_where_there_is_none():
     box = (slice(0, 10), slice(0, 10))
     weak, strong = np.full((10, 10), 0.2), np.full((10, 10), 0.7)
