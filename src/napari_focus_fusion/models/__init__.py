@@ -21,7 +21,14 @@ from napari_focus_fusion.models.spec import ModelSpec
 if TYPE_CHECKING:
     from napari_focus_fusion.models.base import FusionModel
 
-__all__ = ["ModelSpec", "load_model", "models", "save_weights", "weights_folder"]
+__all__ = [
+    "ModelSpec",
+    "load_model",
+    "models",
+    "new_model",
+    "save_weights",
+    "weights_folder",
+]
 
 ENTRY_POINTS = "napari_focus_fusion.models"
 
@@ -190,16 +197,19 @@ def _metadata(path: Path) -> dict[str, str]:
         ) from error
 
 
-def _build(spec: ModelSpec, path: Path | None) -> FusionModel:
-    from napari_focus_fusion.models.base import frozen
-
+def new_model(spec: ModelSpec) -> FusionModel:
+    """A model as it is before any training, in evaluation mode."""
     module, _, name = spec.target.partition(":")
     model: FusionModel = getattr(importlib.import_module(module), name)()
     model.spec = spec
+    return model.eval().requires_grad_(False)
+
+
+def _build(spec: ModelSpec, path: Path | None) -> FusionModel:
+    model = new_model(spec)
     if path is not None:
         _load_weights(model, path)
         model.weights_hash = hash_of(path)
-    frozen(model)
     return model
 
 

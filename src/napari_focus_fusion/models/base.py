@@ -125,14 +125,6 @@ class SetMasker(FusionModel):
         """
 
 
-def frozen(model: nn.Module) -> nn.Module:
-    """The model in evaluation mode, asking for no gradients."""
-    model.eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    return model
-
-
 def as_batch(planes: Tensor) -> Tensor:
     """(N, h, w) planes as the (N, 1, h, w) that networks take, channels last."""
     batch = planes.unsqueeze(1)

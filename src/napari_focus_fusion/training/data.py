@@ -39,7 +39,8 @@ class Batch:
     truth
         (stacks, h, w) float32, the all-in-focus image.
     depth
-        (stacks, h, w) float32, in slices.
+        (stacks, h, w) float32, in slices; NaN where nothing tells it: no detail, or
+        no matter.
     """
 
     noisy: Tensor
@@ -146,7 +147,8 @@ def make_pool(
         )
         stacks.append(torch.from_numpy(np.asarray(scene.stack, np.float32)))
         truths.append(torch.from_numpy(np.asarray(scene.truth, np.float32)))
-        depths.append(torch.from_numpy(np.asarray(scene.depth, np.float32)))
+        known = np.where(scene.textured, scene.depth, np.nan)
+        depths.append(torch.from_numpy(known.astype(np.float32)))
         if on_scene is not None:
             on_scene(count + 1, len(seeds))
     return Pool(torch.stack(stacks), torch.stack(truths), torch.stack(depths))

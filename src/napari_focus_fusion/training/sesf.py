@@ -58,7 +58,8 @@ def depth_error(network: SESF, batches: list[Batch]) -> float:
     """Mean distance in slices between the best slice and the true depth; capped at 2.
 
     Scored as the engine does: gates from the stack, scores added up over the window,
-    arg-max. The cap keeps pixels that nothing could tell from outweighing the rest.
+    arg-max, where the depth is known. The cap keeps a few wild pixels from outweighing
+    the rest.
     """
     errors = []
     for batch in batches:
@@ -68,5 +69,5 @@ def depth_error(network: SESF, batches: list[Batch]) -> float:
             score = box_mean(network.score(planes, context), network.window)
             rim = slice(network.window, -network.window)
             error = (score.argmax(0) - depth[rim, rim]).abs()
-            errors.append(error.clamp(max=2).mean())
+            errors.append(error.clamp(max=2).nanmean())
     return float(torch.stack(errors).mean())

@@ -1,0 +1,74 @@
+"""What models score on scenes whose truth is known and that no training has seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_focus_fusion.fusion import fuse
+from napari_focus_fusion.training.scenes import held_back_scenes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from napari_focus_fusion.models.base import FusionModel
+    from napari_focus_fusion.training.scenes import Scene, SceneSpec
+
+
+def score_on_scenes(
+    candidates: Mapping[str, FusionModel],
+    specs: Iterable[SceneSpec] | None = None,
+    device: str = "cpu",
+) -> dict[str, dict[str, float]]:
+    """Mean scores of models over the held-back scenes.
+
+    Parameters
+    ----------
+    candidates
+        Models by the name they shall have in the answer.
+    specs
+        Scenes; None for all that are held back.
+    device
+        Where to run.
+
+    Returns
+    -------
+    dict
+        For each model the means of :func:`score_scene`, rounded to four digits.
+    """
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in candidates}
+    for spec in held_back_scenes() if specs is None else specs:
+        scene = spec.make()
+        for name, model in candidates.items():
+            rows[name].append(score_scene(scene, model, device))
+    return {
+        name: {
+            measure: round(float(np.mean([row[measure] for row in found])), 4)
+            for measure in found[0]
+        }
+        for name, found in rows.items()
+    }
+
+
+def score_scene(
+    scene: Scene, model: FusionModel, device: str = "cpu"
+) -> dict[str, float]:
+    """Scores of one model on one scene.
+
+    Returns
+    -------
+    dict
+        ``psnr`` in dB of the fused image, its peak the range of the truth;
+        ``depth_error``, mean distance in slices where there is detail, each pixel's
+        capped at 3; ``off_by_more_than_one``, share of those pixels.
+    """
+    result = fuse(scene.stack, model, axes=scene.axes, device=device)
+    truth = scene.truth.astype(np.float64)
+    squared = np.mean((np.asarray(result.fused, np.float64) - truth) ** 2)
+    distance = np.abs(result.depth - scene.depth)[scene.textured]
+    return {
+        "psnr": float(10 * np.log10(np.ptp(truth) ** 2 / squared)),
+        "depth_error": float(np.minimum(distance, 3).mean()),
+        "off_by_more_than_one": float((distance > 1).mean()),
+    }
