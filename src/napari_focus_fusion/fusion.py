@@ -129,6 +129,12 @@ def fuse(
         If `should_stop` said so.
     """
     source = as_stack(stack, axes=axes)
+    if axes is None and source.n_slices == 1 and source.n_times > 1:
+        raise FocusFusionError(
+            f"{source.name!r} is tagged as {source.n_times} time points of one slice "
+            "each. If they are the slices of a focus stack, say so with the axes, for "
+            f"example axes={source.axes.replace('Z', '').replace('T', 'Z')!r}."
+        )
     network = load_model(model)
     spec = network.spec
     assert spec is not None

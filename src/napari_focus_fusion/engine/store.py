@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,12 @@ import numpy as np
 
 from napari_focus_fusion.decision import Maps
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.io.ome_zarr import create_output, finish_output, open_output
+from napari_focus_fusion.io.ome_zarr_write import (
+    complete_output,
+    create_output,
+    open_output,
+)
+from napari_focus_fusion.io.saving import check_targets, put_in_place
 
 if TYPE_CHECKING:
     from napari_focus_fusion.stack import FocusStack
@@ -76,11 +82,7 @@ class ZarrStore:
                 "does not end in .ome.zarr. For a TIFF, leave out= away and save the "
                 "result."
             )
-        if path.exists() and not overwrite:
-            raise FocusFusionError(
-                f"{str(path)!r} exists already. Choose another name, or allow "
-                "overwriting."
-            )
+        check_targets([path], overwrite=overwrite, source=stack.source)
         self.partial = path.with_name(path.name + ".partial")
         self.notes = self.partial / "finished_steps"
         self.resumed = self._same_run(run)
@@ -143,12 +145,13 @@ class ZarrStore:
 
     def finish(self, provenance: dict[str, Any]) -> dict[str, Any]:
         """Give the result its final name; its arrays, opened for reading there."""
-        import shutil
-
+        complete_output(self.partial, provenance)
+        # From here on there is nothing to resume: a failure leaves a whole result
+        # under its temporary name.
         shutil.rmtree(self.partial / "raw")
         shutil.rmtree(self.notes)
         self._run_file.unlink()
-        finish_output(self.partial, self.path, provenance, overwrite=self.overwrite)
+        put_in_place(self.partial, self.path, overwrite=self.overwrite)
         return open_output(self.path, self.stack)
 
 
