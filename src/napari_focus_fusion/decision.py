@@ -98,14 +98,14 @@ class RunningDecision:
         self.count = 0
         self.best = torch.full(shape, -1.0, device=device)
         self.index = torch.zeros(shape, dtype=torch.int16, device=device)
-        self.total = torch.zeros(shape, device=device)
+        # Twice as precise as the scores, so that it does not tell in which order they
+        # were added.
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        self.total = torch.zeros(shape, dtype=precise, device=device)
         # Scores of the slices before and after the best one, for the parabola.
         self.before = torch.zeros(shape, device=device)
         self.after = torch.zeros(shape, device=device)
         self.previous = torch.zeros(shape, device=device)
-
-    #: Bytes a pixel takes.
-    BYTES = 6 * 4 + 2
 
     def update(self, z: int, score: Tensor, y: slice, x: slice) -> None:
         """Take in the scores (h, w) of slice ``z`` for one tile.
@@ -141,8 +141,8 @@ class RunningDecision:
         """
         if self.count < 2:
             return torch.ones_like(self.best)
-        others = (self.total - self.best) / (self.count - 1)
-        return (1 - others / self.best.clamp_min(TINY)).clamp(0, 1)
+        others = ((self.total - self.best) / (self.count - 1)).float()
+        return (1 - (others + TINY) / (self.best + TINY)).clamp(0, 1)
 
     def depth(self) -> Tensor:
         """Depth in slices, refined below one slice.

@@ -436,8 +436,10 @@ def _feather(work: Work, region: Tile, index: np.ndarray) -> np.ndarray:
     selected = chosen[inner].astype(np.float64 if precise else np.float32)
     near = [torch.unique(labels[_around(b, rim, 2 * GUIDE_RADIUS)]) for b in blocks]
     present = [set(found.tolist()) for found in near]
-    total = np.zeros(core, np.float32)
-    added = np.zeros_like(selected)
+    # Twice as precise as what is added up, so that the sums do not tell in which order
+    # the slices came.
+    total = np.zeros(core)
+    added = np.zeros(selected.shape)
     for z, values in _component_slices(work, region, rim, everything):
         plane = torch.from_numpy(reference.mixed(values)).to(device)
         for block, labels_near in zip(blocks, present, strict=True):
@@ -454,14 +456,17 @@ def _feather(work: Work, region: Tile, index: np.ndarray) -> np.ndarray:
                 observed = component[_around(block, rim, 0)]
                 added[c][place] += share * (observed - selected[c][place])
         work.done(region.height * region.width)
-    return _as_dtype(selected + added / np.maximum(total, 1e-6), stack.dtype)
+    added /= np.maximum(total, 1e-6)
+    added += selected
+    return _as_dtype(added, stack.dtype)
 
 
 def _as_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Rounded and clipped to an integer type, or cast to a float one."""
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        return np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
+        np.rint(values, out=values)
+        return values.clip(limits.min, limits.max, out=values).astype(dtype)
     return values.astype(dtype)
 
 
