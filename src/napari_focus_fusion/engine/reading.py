@@ -20,6 +20,10 @@ Item = TypeVar("Item")
 #: Side of the sample's windows in pixels, and how many there are along each axis.
 SAMPLE_SIDE = 64
 SAMPLE_GRID = 3
+#: The more slices the smaller the windows, so that the sample does not grow with them:
+#: this many pixels in all, as long as the windows are no smaller than this.
+SAMPLE_PIXELS = 1 << 18
+SMALLEST_SIDE = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +107,13 @@ def sample(reference: Reference) -> list[np.ndarray]:
     """For each slice the same few windows, (windows, h, w) float32.
 
     A grid of small windows, the whole plane where that is no larger. They depend on
-    the size of the plane alone.
+    the size of the plane and the number of slices alone.
     """
     stack = reference.stack
-    rows = _windows(stack.height)
-    columns = _windows(stack.width)
+    side = int((SAMPLE_PIXELS / stack.n_slices) ** 0.5) // SAMPLE_GRID
+    side = min(max(side, SMALLEST_SIDE), SAMPLE_SIDE)
+    rows = _windows(stack.height, side)
+    columns = _windows(stack.width, side)
     return [
         np.stack(
             [reference.planes(slice(z, z + 1), y, x)[0] for y in rows for x in columns]
@@ -116,10 +122,12 @@ def sample(reference: Reference) -> list[np.ndarray]:
     ]
 
 
-def _windows(length: int) -> list[slice]:
-    side = min(SAMPLE_SIDE, length)
+def _windows(length: int, side: int) -> list[slice]:
     if length <= SAMPLE_GRID * side:
-        return [slice(0, length)]
+        # A tiny plane is seen with what is mirrored around it: networks that do not
+        # pad must have something left.
+        missing = max(SMALLEST_SIDE - length, 0)
+        return [slice(-(missing // 2), length + missing - missing // 2)]
     gap = length - SAMPLE_GRID * side
     starts = [
         i * side + gap * (2 * i + 1) // (2 * SAMPLE_GRID) for i in range(SAMPLE_GRID)
