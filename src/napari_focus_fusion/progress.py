@@ -22,6 +22,8 @@ class Progress:
         What is being done, in words.
     seconds_left
         Estimate from the speed so far; None at the very beginning.
+
+    Reports of one run never go backwards, and the last one is complete.
     """
 
     done: int
@@ -45,6 +47,8 @@ class Meter:
         self.total = max(total, 1.0)
         self.stage = ""
         self._done = 0.0
+        self._worked = 0.0
+        self._share = 0.0
         self._began = time.monotonic()
         self._reported = 0.0
         self._report = report
@@ -58,6 +62,7 @@ class Meter:
     def add(self, work: float) -> None:
         """Count work."""
         self._done += work
+        self._worked += work
         self._tell()
 
     def _tell(self, force: bool = False) -> None:
@@ -65,8 +70,10 @@ class Meter:
         if self._report is None or (not force and now - self._reported < INTERVAL):
             return
         self._reported = now
-        share = min(self._done / self.total, 1.0)
+        self._share = max(self._share, min(self._done / self.total, 1.0))
         spent = now - self._began
-        left = spent * (1 - share) / share if share > 0 and spent > 0.5 else None
+        # What an earlier, interrupted run did is done, but says nothing of the speed.
+        known = self._worked > 0 and spent > 0.5
+        left = spent * (1 - self._share) * self.total / self._worked if known else None
         steps = 1000
-        self._report(Progress(int(share * steps), steps, self.stage, left))
+        self._report(Progress(int(self._share * steps), steps, self.stage, left))

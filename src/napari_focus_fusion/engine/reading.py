@@ -103,7 +103,7 @@ def _clip(window: slice, length: int) -> tuple[slice, int, int]:
     return slice(start, stop), start - window.start, window.stop - stop
 
 
-def sample(reference: Reference) -> list[np.ndarray]:
+def sample(reference: Reference) -> Iterator[np.ndarray]:
     """For each slice the same few windows, (windows, h, w) float32.
 
     A grid of small windows, the whole plane where that is no larger. They depend on
@@ -114,12 +114,10 @@ def sample(reference: Reference) -> list[np.ndarray]:
     side = min(max(side, SMALLEST_SIDE), SAMPLE_SIDE)
     rows = _windows(stack.height, side)
     columns = _windows(stack.width, side)
-    return [
-        np.stack(
+    for z in range(stack.n_slices):
+        yield np.stack(
             [reference.planes(slice(z, z + 1), y, x)[0] for y in rows for x in columns]
         )
-        for z in range(stack.n_slices)
-    ]
 
 
 def _windows(length: int, side: int) -> list[slice]:

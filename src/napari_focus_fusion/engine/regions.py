@@ -92,12 +92,12 @@ class Work:
     slab: int = 1
     blend: Blend = "feather"
     verified: bool = True
-    tick: Callable[[int], None] = lambda done: None
+    tick: Callable[[float], None] = lambda done: None
     should_stop: Callable[[], bool] = lambda: False
     notes: list[str] = field(default_factory=list)
     most_pixels: int = 1 << 62
 
-    def done(self, count: int) -> None:
+    def done(self, count: float) -> None:
         """Count pixels x slices; the place where a run stops when it is asked to."""
         self.tick(count)
         if self.should_stop():
@@ -145,6 +145,8 @@ def _score_planes(work: Work, region: Tile, rim: int) -> Iterator[tuple[int, Ten
         rivals = _rivals(work, region, rim + work.halo)
     plan = TilePlan(high, wide, (work.tile, work.tile), work.halo)
     scores = torch.empty(work.slab, high, wide, device=work.device)
+    # The rim is work too, but none that the run has planned.
+    share = region.height * region.width / (high * wide)
     for z, planes in _slabs(work, region, rim + work.halo):
         for tile in plan:
             y, x = _shifted(plan.window_of(tile), work.halo)
@@ -153,7 +155,7 @@ def _score_planes(work: Work, region: Tile, rim: int) -> Iterator[tuple[int, Ten
                 batch = torch.stack([batch, rivals.against(z, len(batch), y, x)], 1)
             found = _within_memory(work, score, batch)
             scores[: len(batch), tile.y, tile.x] = found[:, *tile.inside]
-            work.done(len(batch) * tile.height * tile.width)
+            work.done(len(batch) * tile.height * tile.width * share)
         yield z, scores[: len(planes)]
 
 
@@ -222,6 +224,7 @@ def _rivals(work: Work, region: Tile, rim: int) -> _Rivals:
     rest = aggregate_halo(plain.window)
     top = index = best = runner_up = second = None
     for z, planes in _slabs(work, region, reach):
+        work.done(0)
         for i, plane in enumerate(planes):
             score = plain.score(plane[None, None])[0, 1:-1, 1:-1]
             score = aggregate(score, plain.window)
