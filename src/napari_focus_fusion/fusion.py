@@ -240,9 +240,13 @@ def _prepare(work: Work, t: int) -> None:
     # Integers are first brought to 0..1, and floats left alone: the sample is read once.
     white = float(np.iinfo(stack.dtype).max) if stack.dtype.kind in "iu" else 1.0
     work.reference = replace(work.reference, t=t, black=0.0, white=white)
-    if not model.needs_sample:
+    # Integers of 8 and 16 bits know their range; of others only the pixels tell it.
+    if not model.needs_sample and stack.dtype.kind in "iu" and white < 1 << 16:
         return
-    windows = sample(work.reference)
+    windows = []
+    for planes in sample(work.reference):
+        windows.append(planes)
+        work.done(0)
     low, high = black_and_white(windows)
     work.reference = replace(work.reference, black=low * white, white=high * white)
     work.context = model.context(
