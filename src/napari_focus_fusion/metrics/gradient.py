@@ -1,0 +1,173 @@
+"""Measures of how well the fused image keeps the slices' edges."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import sobel
+
+from napari_focus_fusion.metrics.images import over_channels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
+    from napari_focus_fusion.metrics.images import DataRange, Plane, Sources
+
+_TINY = 1e-5  # stands for a gradient of zero where one divides by it
+
+
+def _edges(plane: Plane) -> tuple[Plane, Plane]:
+    """Return strength and direction (-pi/2..pi/2) of the Sobel gradient."""
+    along_x = sobel(plane, axis=1, mode="constant")
+    along_y = sobel(plane, axis=0, mode="constant")
+    strength = np.sqrt(along_x * along_x + along_y * along_y)
+    along_x[along_x == 0] = _TINY
+    return strength, np.arctan(along_y / along_x)
+
+
+def _strength_kept(source: Plane, fused: Plane, number: int) -> Plane:
+    """Return the ratio of the weaker to the stronger gradient, 1 if both are zero.
+
+    The public toolbox, whose figures the literature quotes, lets a vanished gradient of
+    the first source count 0 and of the others 1e-5 / source; it is kept as it is.
+    """
+    source_safe = np.where(source == 0, _TINY, source)
+    fused_safe = np.where(fused == 0, _TINY, fused)
+    weaker = fused if number == 0 else fused_safe
+    return np.where(source > fused, weaker / source_safe, source_safe / fused_safe)
+
+
+def _sigmoid(x: Plane, slope: float, middle: float) -> Plane:
+    return 1 / (1 + np.exp(-slope * (x - middle)))
+
+
+def q_g_plane(fused: Plane, sources: Sequence[Plane]) -> float:
+    """Return Q_G of one plane; see `q_g`."""
+    fused_strength, fused_angle = _edges(fused)
+    kept = np.zeros_like(fused)
+    total = np.zeros_like(fused)
+    for number, source in enumerate(sources):
+        strength, angle = _edges(source)
+        turned = np.abs(np.abs(angle - fused_angle) - np.pi / 2) * (2 / np.pi)
+        ratio = _strength_kept(strength, fused_strength, number)
+        weight = np.where(strength == 0, _TINY, strength)
+        kept += _sigmoid(ratio, 10, 0.5) * _sigmoid(turned, 20, 0.75) * weight
+        total += weight
+    return float((kept / total).mean())
+
+
+def q_abf_plane(fused: Plane, sources: Sequence[Plane]) -> float:
+    """Return Q_AB/F of one plane; see `q_abf`."""
+    fused_strength, fused_angle = _edges(fused)
+    kept = total = 0.0
+    for number, source in enumerate(sources):
+        strength, angle = _edges(source)
+        turned = 1 - np.abs(angle - fused_angle) * (2 / np.pi)
+        ratio = _strength_kept(strength, fused_strength, number)
+        quality = 0.9994 * _sigmoid(ratio, 15, 0.5) * 0.9879 * _sigmoid(turned, 22, 0.8)
+        weight = np.where(strength == 0, _TINY, strength)
+        kept += float((quality * weight).sum())
+        total += float(weight.sum())
+    return kept / total
+
+
+def q_g(
+    fused: ArrayLike,
+    sources: Sources | ArrayLike | Sequence[ArrayLike],
+    *,
+    data_range: DataRange = None,
+) -> float:
+    r"""Return the gradient measure Q_G: the mean over pixels of the edges kept.
+
+    .. math:: Q_G = \operatorname{mean}_{x} \frac{\sum_n g_n q_n}{\sum_n g_n}, \quad
+              q_n = \frac{1}{1 + e^{-10 (G_n - 0.5)}}
+                    \frac{1}{1 + e^{-20 (D_n - 0.75)}}
+
+    g_n is the Sobel gradient of slice n, G_n the ratio of the weaker to the stronger of
+    g_n and the fused gradient, D_n = 1 for equal (or opposite) directions and 0 at
+    right angles. RGB: mean over the channels.
+
+    Range 0..0.98666; the upper end where every slice equals the fused image, constant
+    images included.
+
+    Every pixel counts alike, so that noise in the background weighs as much as the
+    object; noise carried over from a slice is rewarded, noise removed is punished.
+    `q_abf` weighs by strength over the whole picture; the two differ by 0.03 to 0.07
+    and must not be mixed in a table. Blind to brightness and to halos without edges.
+
+    Parameters
+    ----------
+    fused : array (Y, X) or (Y, X, 3)
+        The fused image, of the slices' shape and dtype.
+    sources : array (N, Y, X) or (N, Y, X, 3), sequence of slices, or Sources
+        The registered slices, N >= 2.
+    data_range : float or (float, float), optional
+        The range of the values; see `as_sources`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    FocusFusionError
+        If shapes or types do not match, or values are not finite.
+
+    References
+    ----------
+    Xydeas, Petrovic, "Objective image fusion performance measure", Electronics Letters
+    36(4), 2000, doi:10.1049/el:20000267, with the constants of Liu et al., IEEE TPAMI
+    34(1), 2012. doi:10.1109/TPAMI.2011.109
+    """
+    return over_channels(q_g_plane, fused, sources, data_range)
+
+
+def q_abf(
+    fused: ArrayLike,
+    sources: Sources | ArrayLike | Sequence[ArrayLike],
+    *,
+    data_range: DataRange = None,
+) -> float:
+    r"""Return Q_AB/F: edges kept, weighted by their strength over the whole picture.
+
+    .. math:: Q_{AB/F} = \frac{\sum_x \sum_n g_n q_n}{\sum_x \sum_n g_n}, \quad
+              q_n = \frac{0.9994}{1 + e^{-15 (G_n - 0.5)}}
+                    \frac{0.9879}{1 + e^{-22 (D_n - 0.8)}}
+
+    g_n and G_n as in `q_g`; D_n = 1 - 2 |angle between the gradients| / pi, which takes
+    opposite slopes for different. RGB: mean over the channels.
+
+    Range 0..0.9748; the upper end where every slice equals the fused image, constant
+    images included.
+
+    Blind to weak detail beside strong edges, to brightness, and to noise carried over
+    from a slice. Spearman correlation with PSNR and SSIM to a known truth 0.36 and
+    0.26.
+
+    Parameters
+    ----------
+    fused : array (Y, X) or (Y, X, 3)
+        The fused image, of the slices' shape and dtype.
+    sources : array (N, Y, X) or (N, Y, X, 3), sequence of slices, or Sources
+        The registered slices, N >= 2.
+    data_range : float or (float, float), optional
+        The range of the values; see `as_sources`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    FocusFusionError
+        If shapes or types do not match, or values are not finite.
+
+    References
+    ----------
+    Xydeas, Petrovic, "Objective image fusion performance measure", Electronics Letters
+    36(4), 2000. doi:10.1049/el:20000267
+    """
+    return over_channels(q_abf_plane, fused, sources, data_range)
