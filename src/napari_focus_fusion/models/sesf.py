@@ -122,8 +122,6 @@ class SESF(SliceScorer):
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         gains = offsets = torch.empty(0, device=sample[0].device)
-        # Slices are averaged in sorted order, so that their order does not matter.
-        dense: list[list[Tensor]] = [[] for _ in sample]
         for block, attention in zip(self.encoder, self.attention, strict=True):
             weight, bias = block.convolution.weight, block.convolution.bias
             if len(gains):
@@ -131,13 +129,10 @@ class SESF(SliceScorer):
                 weight = weight * gains[None, :, None, None]
             weights.append(weight.contiguous(memory_format=torch.channels_last))
             biases.append(bias)
-            means = []
-            for x, maps in zip(sample, dense, strict=True):
-                inputs = torch.cat(maps, 1) if maps else x
-                maps[:] = [earlier[:, :, 1:-1, 1:-1] for earlier in maps]
-                maps.append(F.relu(F.conv2d(inputs, weight, bias)))
-                means.append(maps[-1].mean((0, 2, 3)))
+            # Each slice anew for each block: memory does not grow with the slices.
+            means = [_maps(x, weights, biases)[-1].mean((0, 2, 3)) for x in sample]
             gain, offset = block.affine()
+            # Sorted, so that the order of the slices does not change the sum.
             mean = torch.stack(means).sort(0).values.mean(0)
             gate = attention.gates(gain * mean + offset)
             gains = torch.cat([gains, gate * gain])
@@ -153,6 +148,16 @@ class SESF(SliceScorer):
                 inputs, weight = _padded(inputs), _padded(weight)
             dense.append(F.conv2d(inputs, weight, bias, padding=1).relu_())
         return spatial_frequency(dense, context.squared_gains.split(WIDTH))
+
+
+def _maps(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> list[Tensor]:
+    """The first blocks' maps (B, 16, h, w) of (B, 1, h, w), where no border reaches."""
+    dense: list[Tensor] = []
+    for weight, bias in zip(weights, biases, strict=True):
+        inputs = torch.cat(dense, 1) if dense else x
+        inner = [earlier[:, :, 1:-1, 1:-1] for earlier in dense]
+        dense = [*inner, F.relu(F.conv2d(inputs, weight, bias))]
+    return dense
 
 
 def _padded(one_channel: Tensor) -> Tensor:
