@@ -188,7 +188,7 @@ class FusionResult:
             "rgb": rgb,
             **{
                 key: display[key]
-                for key in ("gamma", "interpolation2d")
+                for key in ("blending", "gamma", "interpolation2d")
                 if display.get(key) is not None
             },
         }

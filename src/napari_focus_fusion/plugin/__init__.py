@@ -1,0 +1,1 @@
+"""What napari shows: the only part of the package that imports napari or Qt."""
