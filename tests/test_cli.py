@@ -365,6 +365,19 @@ def test_evaluate_measures_each_channel(tmp_path: Path, capsys: Any) -> None:
     ]
 
 
+def test_train_says_what_is_missing(tmp_path: Path, capsys: Any) -> None:
+    assert main(["train", "nonsense"]) == 2
+    assert "'nonsense' cannot be trained; there is: sesf" in capsys.readouterr().err
+    out = tmp_path / "sesf.safetensors"
+    command = ["train", "sesf", "-o", str(out)]
+    assert main([*command, "--pictures", str(tmp_path / "absent")]) == 1
+    assert "There is no folder" in capsys.readouterr().err
+    assert not out.exists()
+    out.write_bytes(b"precious")
+    assert main(command) == 1
+    assert out.read_bytes() == b"precious"
+
+
 def test_the_version_is_printed() -> None:
     done = run("--version")
     assert (done.returncode, done.stdout.strip()) == (0, ff.__version__)

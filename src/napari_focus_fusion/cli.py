@@ -436,7 +436,59 @@ def _by_channel(stack: FocusStack) -> Iterator[NDArray[Any]]:
 
 
 def _train(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from .progress import Meter
+    from .training.train import RECIPES, train
+
+    if args.name not in RECIPES:
+        raise UsageError(
+            f"{args.name!r} cannot be trained; there is: {', '.join(RECIPES)}"
+        )
+    out = Path(args.out or f"{args.name}.safetensors")
+    started = time.perf_counter()
+    with _stop_on_interrupt() as stop, _Bar(args.name) as bar:
+
+        def on_scene(done: int, total: int) -> None:
+            Meter(total, bar).enter(f"scene {done} of {total}", done)
+
+        steps = Meter(args.steps or RECIPES[args.name].schedule.steps, bar)
+
+        def on_step(row: dict[str, float]) -> None:
+            held_back = row.get("held_back")
+            known = "" if held_back is None else f", held back {held_back:.4f}"
+            text = f"step {row['step']:.0f}{known}"
+            steps.enter(text, row["step"])
+            steps.add(1)
+            if known and not sys.stderr.isatty():
+                print(f"{args.name}: {text}", file=sys.stderr, flush=True)
+
+        try:
+            card = train(
+                args.name,
+                out,
+                pictures=args.pictures,
+                steps=args.steps,
+                seed=args.seed,
+                device=args.device,
+                overwrite=args.overwrite,
+                on_step=on_step,
+                on_scene=on_scene,
+                should_stop=stop.is_set,
+            )
+        except Cancelled:
+            _say_error("interrupted; the same command goes on where it last looked")
+            return INTERRUPTED
+    if args.json:
+        print(json.dumps(card, indent=2, default=str))
+        return OK
+    errors = card["validation_depth_error"]
+    print(
+        f"Trained {args.name} in {_duration(time.perf_counter() - started)}. "
+        f"Mean error of the depth on held-back scenes: {errors['trained']:.3f} slices "
+        f"(untrained {errors['untrained']:.3f}).\n"
+        f"Weights: {out}\nCard: {out.with_suffix('.json')}\n"
+        f"History: {out.with_suffix('.csv')}"
+    )
+    return OK
 
 
 # Talking to the person ----------------------------------------------------------------
@@ -624,6 +676,22 @@ def _parser() -> argparse.ArgumentParser:
     _add_fuse_options(sub)
 
     sub = command("models", _models, "list the models that are installed")
+
+    sub = command("train", _train, "train a model of ours again, from nothing")
+    sub.add_argument("name", metavar="NAME", help="which model, like sesf")
+    sub.add_argument(
+        "-o", "--out", metavar="FILE", help="by default NAME.safetensors, here"
+    )
+    sub.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="FOLDER",
+        help="sharp pictures that half of the scenes take their textures from",
+    )
+    sub.add_argument("--steps", type=int, help="instead of the recipe's")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    sub.add_argument("--overwrite", action="store_true", help="replace what exists")
 
     sub = command("evaluate", _evaluate, "measure a fused image")
     sub.add_argument("fused", metavar="FUSED", help="the fused image")
