@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from napari_focus_fusion import __version__
-from napari_focus_fusion.composite import COMPOSITE_HALO, Blend
+from napari_focus_fusion.composite import Blend
 from napari_focus_fusion.device import choose_device, describe, memory_budget
 from napari_focus_fusion.engine.normalise import black_and_white
 from napari_focus_fusion.engine.reading import Reference, sample
@@ -163,8 +163,13 @@ def fuse(
     if out is None:
         store = MemoryStore(source)
     else:
-        run = provenance | {"fingerprint": _fingerprint(source), "plan": repr(plan)}
-        store = ZarrStore(Path(out), source, run, overwrite)
+        run = provenance | {
+            "device": where.type,
+            "fingerprint": _fingerprint(source),
+            "pixel_sizes": {axis: source.pixel_size(axis) for axis in source.axes},
+            "units": {axis: source.unit(axis) for axis in source.axes},
+        }
+        store = ZarrStore(Path(out).expanduser(), source, run, overwrite)
 
     passes = {"feather": 2, "select": 1}[blend]
     effort = 1 + spec.cost / COST_OF_THE_REST
@@ -210,34 +215,31 @@ def _fuse_time_point(
     """Score, decide and fuse one time point, region by region."""
     stack = work.reference.stack
     when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
-    regions = list(plan)
     meter.enter(f"Looking at the stack{when}", begun)
     _prepare(work, t)
     done = begun
-    for number, region in enumerate(regions):
+    for region in plan:
         meter.enter(f"Finding what is sharp{when}", done)
-        step = f"scored-{t}-{number}"
-        if not store.is_done(step):
+        if not store.is_done("scored", t, region):
             work.tick = lambda count: meter.add(count * effort)
             put_raw(store.raw, t, region, score_region(work, region))
-            store.mark_done(step)
+            store.mark_done("scored", t, region)
         done += region.height * region.width * stack.n_slices * effort
-    for number, region in enumerate(regions):
+    for region in plan:
         meter.enter(f"Fusing{when}", done)
-        step = f"fused-{t}-{number}"
-        if not store.is_done(step):
+        if not store.is_done("fused", t, region):
             work.tick = meter.add
             rim = _rim(region, FINISH_HALO, stack)
             fused, maps = finish_region(work, region, get_raw(store.raw, t, rim), rim)
             put_finished(store.outputs, stack, t, region, fused, maps)
-            store.mark_done(step)
+            store.mark_done("fused", t, region)
         done += region.height * region.width * stack.n_slices * passes
 
 
 def _prepare(work: Work, t: int) -> None:
     """Normalisation and the model's statistics, from a sample of one time point."""
     stack, model = work.reference.stack, work.model
-    # Integers are first brought to 0..1, and floats left alone: the sample is read once.
+    # Integers are brought to 0..1 first, floats left alone: the sample is read once.
     white = float(np.iinfo(stack.dtype).max) if stack.dtype.kind in "iu" else 1.0
     work.reference = replace(work.reference, t=t, black=0.0, white=white)
     # Integers of 8 and 16 bits know their range; of others only the pixels tell it.
@@ -311,14 +313,26 @@ def _rim(region: Tile, halo: int, stack: FocusStack) -> Tile:
 
 
 def _fingerprint(stack: FocusStack) -> str:
-    """Hash of a few pixels of every time point: tells another stack from the same."""
+    """Hash of a few windows of a few slices: tells another stack from the same."""
     digest = hashlib.sha256()
-    for t in range(stack.n_times):
-        for z in sorted({0, stack.n_slices // 2, stack.n_slices - 1}):
-            y = slice(0, min(COMPOSITE_HALO, stack.height))
-            x = slice(0, min(256, stack.width))
-            digest.update(stack.read(t, slice(z, z + 1), y, x).tobytes())
+    side = 32
+    for t in _spread(stack.n_times, 3):
+        for z in _spread(stack.n_slices, 5):
+            # Along the diagonal: the corners of a picture are often black.
+            for y, x in zip(
+                _spread(max(stack.height - side, 1), 5),
+                _spread(max(stack.width - side, 1), 5),
+                strict=False,
+            ):
+                rows, columns = slice(y, y + side), slice(x, x + side)
+                digest.update(stack.read(t, slice(z, z + 1), rows, columns).tobytes())
     return digest.hexdigest()
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """At most ``count`` of ``range(length)``, evenly spread, the ends among them."""
+    steps = max(min(count, length) - 1, 1)
+    return sorted({(length - 1) * i // steps for i in range(steps + 1)})
 
 
 def _deterministic(device: torch.device) -> Any:

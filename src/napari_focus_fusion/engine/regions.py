@@ -460,7 +460,7 @@ def _feather(work: Work, region: Tile, index: np.ndarray) -> np.ndarray:
                 added[c][place] += share * (observed - selected[c][place])
         work.done(region.height * region.width)
     added /= np.maximum(total, 1e-6)
-    added += selected
+    np.add(added, selected, out=added)
     return _as_dtype(added, stack.dtype)
 
 

@@ -1,10 +1,9 @@
-"""Where a run keeps its maps and pixels: in memory, or in an OME-Zarr that can be resumed."""
+"""Where a run keeps maps and pixels: in memory, or in an OME-Zarr to be resumed."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from napari_focus_fusion.io.ome_zarr_write import (
 from napari_focus_fusion.io.saving import check_targets, put_in_place
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_focus_fusion.stack import FocusStack
     from napari_focus_fusion.tiling import Tile
 
@@ -43,16 +44,16 @@ class MemoryStore:
             "depth": np.zeros(stack.map_shape, np.float32),
         }
 
-    def is_done(self, step: str) -> bool:
-        """Whether a step was finished by an earlier run: never."""
+    def is_done(self, stage: str, t: int, region: Tile) -> bool:
+        """Whether a region was finished by an earlier run: never."""
         return False
 
-    def mark_done(self, step: str) -> None:
-        """Note a finished step: there is nothing to come back to."""
+    def mark_done(self, stage: str, t: int, region: Tile) -> None:
+        """Note a finished region: there is nothing to come back to."""
 
 
 class ZarrStore:
-    """Results on disk under a temporary name, with a note of each finished step.
+    """Results on disk under a temporary name, with a note of each finished chunk.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ class ZarrStore:
     ) -> None:
         self.path, self.overwrite = path, overwrite
         self.stack = stack
-        if not {".zarr"} & set(path.suffixes):
+        if path.suffix != ".zarr":
             raise FocusFusionError(
                 f"Results are written by region into an OME-Zarr, and {str(path)!r} "
                 "does not end in .ome.zarr. For a TIFF, leave out= away and save the "
@@ -84,34 +85,31 @@ class ZarrStore:
             )
         check_targets([path], overwrite=overwrite, source=stack.source)
         self.partial = path.with_name(path.name + ".partial")
-        self.notes = self.partial / "finished_steps"
-        self.resumed = self._same_run(run)
-        if self.resumed:
+        self.notes = self.partial / "finished_chunks"
+        if self.partial.exists():
+            self._check_same(run)
             self.outputs = open_output(self.partial, stack)
         else:
             self.outputs = create_output(self.partial, stack, chunk=CHUNK)
             self._create_raw()
             self.notes.mkdir()
-            self._run_file.write_text(json.dumps(run, indent=1), encoding="utf-8")
+            self._run_file.write_text(_as_text(run), encoding="utf-8")
         self.raw = self._open_raw()
 
     @property
     def _run_file(self) -> Path:
         return self.partial / "run.json"
 
-    def _same_run(self, run: dict[str, Any]) -> bool:
-        if not self.partial.exists():
-            return False
+    def _check_same(self, run: dict[str, Any]) -> None:
         try:
-            earlier = json.loads(self._run_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            earlier = None
-        if earlier == json.loads(json.dumps(run)):
-            return True
-        raise FocusFusionError(
-            f"{str(self.partial)!r} is an unfinished result of another run (other "
-            "stack, model or settings). Delete it, or choose another name."
-        )
+            earlier = self._run_file.read_text(encoding="utf-8")
+        except OSError:
+            earlier = ""
+        if earlier != _as_text(run):
+            raise FocusFusionError(
+                f"{str(self.partial)!r} is an unfinished result of another run (other "
+                "stack, model or settings). Delete it, or choose another name."
+            )
 
     def _create_raw(self) -> None:
         import zarr
@@ -135,24 +133,42 @@ class ZarrStore:
             )
         )
 
-    def is_done(self, step: str) -> bool:
-        """Whether a step was finished, now or by an earlier run."""
-        return (self.notes / step).exists()
+    def _chunk_notes(self, stage: str, t: int, region: Tile) -> list[Path]:
+        rows = range(region.y0 // CHUNK, -(-region.y1 // CHUNK))
+        columns = range(region.x0 // CHUNK, -(-region.x1 // CHUNK))
+        return [
+            self.notes / f"{stage}-{t}-{row}-{column}"
+            for row in rows
+            for column in columns
+        ]
 
-    def mark_done(self, step: str) -> None:
-        """Note that everything a step writes is written."""
-        (self.notes / step).touch()
+    def is_done(self, stage: str, t: int, region: Tile) -> bool:
+        """Whether a region was finished, now or by an earlier run.
+
+        Noted chunk by chunk: an earlier run with less or more memory cut the plane
+        into other regions.
+        """
+        return all(note.exists() for note in self._chunk_notes(stage, t, region))
+
+    def mark_done(self, stage: str, t: int, region: Tile) -> None:
+        """Note that everything a stage writes of a region, whole chunks, is written."""
+        for note in self._chunk_notes(stage, t, region):
+            note.touch()
 
     def finish(self, provenance: dict[str, Any]) -> dict[str, Any]:
         """Give the result its final name; its arrays, opened for reading there."""
         complete_output(self.partial, provenance)
         # From here on there is nothing to resume: a failure leaves a whole result
         # under its temporary name.
+        self._run_file.unlink()
         shutil.rmtree(self.partial / "raw")
         shutil.rmtree(self.notes)
-        self._run_file.unlink()
         put_in_place(self.partial, self.path, overwrite=self.overwrite)
         return open_output(self.path, self.stack)
+
+
+def _as_text(run: dict[str, Any]) -> str:
+    return json.dumps(run, indent=1, default=str)
 
 
 def put_raw(raw: Maps, t: int, region: Tile, maps: Maps) -> None:
