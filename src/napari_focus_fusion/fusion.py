@@ -34,7 +34,7 @@ from napari_focus_fusion.engine.store import (
     put_raw,
 )
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.models import load_model
+from napari_focus_fusion.models import hash_of_tensors, load_model
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.stack import as_stack
@@ -146,7 +146,7 @@ def fuse(
         "software": "napari-focus-fusion",
         "version": __version__,
         "model": spec.name,
-        "weights_sha256": network.weights_hash,
+        "weights_sha256": network.weights_hash or hash_of_tensors(network),
         "device": describe(where),
         "source": source.source,
         "source_shape": list(source.data.shape),

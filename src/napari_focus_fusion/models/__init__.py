@@ -128,7 +128,7 @@ def load_model(model: str | Path | FusionModel) -> FusionModel:
                 f"{type(model).__name__} has no spec. Set model.spec to a ModelSpec "
                 "that states its name and halo."
             )
-        return model
+        return model.eval()
     known = models()
     if str(model) in known:
         spec = known[str(model)]
@@ -184,6 +184,18 @@ def hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def hash_of_tensors(model: FusionModel) -> str:
+    """SHA-256 of weights that come from no file; empty for a model without weights."""
+    state = model.state_dict()
+    if not state:
+        return ""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _metadata(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
@@ -200,7 +212,13 @@ def _metadata(path: Path) -> dict[str, str]:
 def new_model(spec: ModelSpec) -> FusionModel:
     """A model as it is before any training, in evaluation mode."""
     module, _, name = spec.target.partition(":")
-    model: FusionModel = getattr(importlib.import_module(module), name)()
+    try:
+        model: FusionModel = getattr(importlib.import_module(module), name)()
+    except Exception as error:  # whatever another package's code may raise
+        raise FocusFusionError(
+            f"The model {spec.name!r} cannot be loaded from {spec.target!r} ({error}). "
+            "Update or reinstall the package that it comes from."
+        ) from error
     model.spec = spec
     return model.eval().requires_grad_(False)
 
