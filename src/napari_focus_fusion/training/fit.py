@@ -146,6 +146,16 @@ def fit(
         if should_stop is not None and should_stop():
             fitted.stopped = "asked"
             break
+        # Asked before a step and not after one, so that a run that had ended and is
+        # taken up again ends at once.
+        looked, waited = step - 1, step - 1 - fitted.best_step
+        if (
+            schedule.patience
+            and looked % schedule.validate_every == 0
+            and waited >= schedule.patience * schedule.validate_every
+        ):
+            fitted.stopped = "no improvement"
+            break
         row: dict[str, float] = {"step": step}
         looks = step % schedule.validate_every == 0 or step == schedule.steps
         if looks:
@@ -164,10 +174,6 @@ def fit(
             _save_checkpoint(
                 checkpoint, network, optimiser, best, fitted, schedule, step + 1
             )
-        waited = (step - fitted.best_step) // schedule.validate_every
-        if schedule.patience and looks and waited >= schedule.patience:
-            fitted.stopped = "no improvement"
-            break
     network.load_state_dict(best)
     network.eval()
     return fitted
