@@ -155,6 +155,8 @@ def _fuse_one(
         rest |= {"out": target, "overwrite": overwrite}
     with _Bar(job.name) as bar:
         result = fuse(stack, progress=bar, should_stop=stop.is_set, **rest)
+    for note in result.provenance["notes"]:
+        print(f"{job.name}: {note}", file=sys.stderr)
     if "out" in rest:
         outputs = [target]
     else:
