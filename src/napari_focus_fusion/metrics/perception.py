@@ -99,9 +99,9 @@ def viff_plane(fused: Plane, sources: Sequence[Plane]) -> float:
     """Return VIFF of one plane; see `viff`."""
     if min(fused.shape) < _VIFF_SMALLEST:
         raise FocusFusionError(
-            f"VIFF halves the picture three times and needs {_VIFF_SMALLEST} pixels a "
-            f"side, this one has {fused.shape[1]} x {fused.shape[0]}; ask for the other "
-            "measures by name."
+            f"VIFF halves pictures three times and needs {_VIFF_SMALLEST} pixels a "
+            f"side, this one has {fused.shape[1]} x {fused.shape[0]}; ask for the "
+            "other measures by name."
         )
     planes = [*sources, fused]
     score = 0.0
@@ -187,8 +187,8 @@ def viff(
 
     F_k at the k-th of four scales, nu = 0.005 * 255^2; g is the gain from a slice to
     the fused image within a Gaussian window, sigma_v what is left unexplained. Each
-    pixel is taken from the slice with the smallest gain. RGB: mean over the channels
-    (the paper has the luminance only).
+    pixel is taken from the slice with the smallest gain, the last of equal ones. RGB: mean
+    over the channels (the paper has the luminance only).
 
     Range 0..about 1; above 1 where the fused image has more contrast than the slices,
     as sharpening and noise bring it. 1 where every slice equals the fused image and
