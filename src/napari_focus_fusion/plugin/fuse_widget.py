@@ -53,8 +53,8 @@ _OUTPUTS = (
 )
 _CHECKED = ("fused", "decision")
 _BLENDS = (
-    ("Feather: soft seams, less noise", "feather"),
-    ("Select: every pixel as it was observed", "select"),
+    ("Feather: soft seams", "feather"),
+    ("Select: observed pixels", "select"),
 )
 _KEEP = object()
 _SYMBOLS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "pixel": "px"}
@@ -122,7 +122,11 @@ class FuseWidget(QWidget):
             "channels."
         )
         self.model = Choice("What judges how sharp each pixel of each slice is.")
-        self.blend = Choice("How the chosen slices are put together.", _BLENDS)
+        self.blend = Choice(
+            "Feather: soft seams, and less noise where slices agree.\n"
+            "Select: every pixel exactly as it was observed in its slice.",
+            _BLENDS,
+        )
         self.device = Choice("Where the model runs.", [("Automatic", "auto")])
         known = models().values()
         self.model.set_choices([(spec.title, spec.name) for spec in known])
@@ -407,7 +411,7 @@ class Choice(QComboBox):
         self.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
-        self.setMinimumContentsLength(12)
+        self.setMinimumContentsLength(20)
         self.set_choices(choices)
         self.currentIndexChanged.connect(self.changed)
 
@@ -510,14 +514,13 @@ def describe(layer: Image, axes: str) -> str:
     """
     pixels = level_0(layer)
     size = dict(zip(axes, pixels.shape, strict=False))
-    parts = [f"{size['Z']} slices of {size['X']} × {size['Y']} pixels"]
+    parts = [f"{size['Z']} slices", f"{size['X']} × {size['Y']} px"]
     if "C" in size:
         parts.append(f"{size['C']} channels")
     if "T" in size:
         parts.append(f"{size['T']} time points")
-    if layer.rgb:
-        parts.append("RGB")
-    return ", ".join([*parts, str(pixels.dtype)])
+    parts.append("RGB" if layer.rgb else str(pixels.dtype))
+    return ", ".join(parts)
 
 
 def duration(seconds: float) -> str:

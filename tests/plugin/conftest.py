@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_focus_fusion.training.scenes import make_scene
+
+
+@pytest.fixture(scope="session")
+def slices() -> np.ndarray:
+    """A small grey stack, (5, 90, 120) uint16; do not write to it."""
+    scene = make_scene(
+        1_000_001,
+        shape=(90, 120),
+        slices=5,
+        surface="relief",
+        content="leaves",
+        modality="grey",
+        dtype=np.uint16,
+    )
+    scene.stack.flags.writeable = False
+    return scene.stack
