@@ -20,10 +20,12 @@ from napari_focus_fusion.models.layers import box_sum, line_sum
 #: Guards divisions of scores; far below any score of a picture with detail.
 TINY = 1e-30
 
-#: Scores are added up over a window with a long tail: the mean over the model's own
-#: window, plus this times the mean over a window three times as wide. Where the small
-#: window holds detail it decides; where it holds none the tail does.
-TAIL_WEIGHT = 0.5
+#: Scores are added up over windows inside one another: the model's own, one three times
+#: as wide (this is its weight, of the mean), and one nine times as wide (weighted by the
+#: smoothness that the user chooses). Where the small window holds detail it decides;
+#: where it holds none, or only the weak rims that refraction makes out of focus, the
+#: surroundings do.
+SURROUNDINGS_WEIGHT = 0.5
 
 #: Below this confidence a pixel takes the label that its neighbours vote for.
 UNSURE = 0.2
@@ -54,12 +56,12 @@ class Maps(NamedTuple):
 
 
 def aggregate_halo(radius: int) -> int:
-    """Pixels that :func:`aggregate` looks beyond a pixel."""
-    return 3 * radius + 1
+    """Pixels that :func:`aggregate` looks beyond a pixel: nine windows are 81 wide."""
+    return (9 * (2 * radius + 1) - 1) // 2
 
 
-def aggregate(score: Tensor, radius: int) -> Tensor:
-    """Scores added up over a window with a long tail.
+def aggregate(score: Tensor, radius: int, smoothness: float) -> Tensor:
+    """Scores added up over a window and, with less weight, over its surroundings.
 
     Parameters
     ----------
@@ -67,18 +69,27 @@ def aggregate(score: Tensor, radius: int) -> Tensor:
         (h, w), with :func:`aggregate_halo` pixels around what is wanted.
     radius
         Of the model's window, which has ``2 * radius + 1`` pixels a side.
+    smoothness
+        Weight of the mean over a window nine times as wide; 0 for none.
 
     Returns
     -------
     Tensor
         (h, w) less the halo.
     """
-    length = 2 * radius + 1
+    side = 2 * radius + 1
     window = box_sum(score, radius)
-    # Nine windows side by side are the window three times as wide.
-    tail = line_sum(line_sum(window, 3, -1, length), 3, -2, length)
-    inner = slice(length, -length)
-    return window[inner, inner].add(tail, alpha=TAIL_WEIGHT / 9)
+    # Nine windows side by side are the window three times as wide, and so on.
+    wide = line_sum(line_sum(window, 3, -1, side), 3, -2, side)
+    widest = line_sum(line_sum(wide, 3, -1, 3 * side), 3, -2, 3 * side)
+    total = _inner(window, 4 * side).add(
+        _inner(wide, 3 * side), alpha=SURROUNDINGS_WEIGHT / 9
+    )
+    return total.add_(widest, alpha=smoothness / 81)
+
+
+def _inner(image: Tensor, margin: int) -> Tensor:
+    return image[margin:-margin, margin:-margin]
 
 
 class RunningDecision:

@@ -67,6 +67,7 @@ def fuse(
     reference: int | str | None = None,
     scale: int = 1,
     blend: Blend = "feather",
+    smoothness: float = 1.0,
     verify: bool = True,
     tile: int | None = None,
     device: str = "auto",
@@ -96,6 +97,10 @@ def fuse(
     blend
         ``"feather"``: softened seams, and less noise where slices agree;
         ``"select"``: every pixel exactly as observed in its slice.
+    smoothness
+        How much the surroundings of a pixel (some 50 pixels around) have a say in its
+        decision: 0 for the finest detail at different depths, 1 for most stacks, up to
+        10 where refraction makes things look sharp out of focus.
     verify
         Whether islands and unsure pixels of the decision map take the label that their
         surroundings vote for.
@@ -138,7 +143,7 @@ def fuse(
     network = load_model(model)
     spec = network.spec
     assert spec is not None
-    _check(source, network, scale, blend, tile)
+    _check(source, network, scale, blend, smoothness, tile)
     where = choose_device(device)
     weights = tuple(float(w) for w in source.reference_weights(reference))
     budget = memory_budget(where, memory)
@@ -155,6 +160,7 @@ def fuse(
             "reference": reference,
             "scale": scale,
             "blend": blend,
+            "smoothness": smoothness,
             "verify": verify,
         },
     }
@@ -186,6 +192,7 @@ def fuse(
         slab=SLAB[where.type],
         blend=blend,
         verified=verify,
+        smoothness=smoothness,
         should_stop=should_stop or (lambda: False),
     )
     # Only networks run convolutions; oneDNN's choice of algorithm is deterministic.
@@ -260,7 +267,12 @@ def _prepare(work: Work, t: int) -> None:
 
 
 def _check(
-    stack: FocusStack, model: FusionModel, scale: int, blend: str, tile: int | None
+    stack: FocusStack,
+    model: FusionModel,
+    scale: int,
+    blend: str,
+    smoothness: float,
+    tile: int | None,
 ) -> None:
     spec = model.spec
     assert spec is not None
@@ -273,6 +285,8 @@ def _check(
         raise FocusFusionError(
             f"{spec.title} cannot super-resolve by {scale}; it offers scale {offered}."
         )
+    if not 0 <= smoothness <= 10:
+        raise FocusFusionError(f"smoothness={smoothness} must lie between 0 and 10.")
     if tile is not None and tile < 16:
         raise FocusFusionError(f"tile={tile} is too small; use at least 16 pixels.")
     if stack.n_slices > np.iinfo(np.int16).max:

@@ -75,6 +75,8 @@ class Work:
         ``"feather"`` or ``"select"``.
     verified
         Whether the decision is verified for consistency.
+    smoothness
+        Weight of the surroundings in the decision.
     tick
         Called with the pixels x slices just done.
     should_stop
@@ -92,10 +94,15 @@ class Work:
     slab: int = 1
     blend: Blend = "feather"
     verified: bool = True
+    smoothness: float = 1.0
     tick: Callable[[float], None] = lambda done: None
     should_stop: Callable[[], bool] = lambda: False
     notes: list[str] = field(default_factory=list)
     most_pixels: int = 1 << 62
+
+    def aggregate(self, score: Tensor) -> Tensor:
+        """Scores (h, w) added up as the decision needs them; smaller by the halo."""
+        return aggregate(score, self.model.window, self.smoothness)
 
     def done(self, count: float) -> None:
         """Count pixels x slices; the place where a run stops when it is asked to."""
@@ -128,7 +135,7 @@ def score_region(work: Work, region: Tile) -> Maps:
     for z, scores in _score_planes(work, region, rim):
         for i, score in enumerate(scores):
             for block in blocks:
-                summed = aggregate(score[_around(block, rim, rim)], work.model.window)
+                summed = work.aggregate(score[_around(block, rim, rim)])
                 running.update(z + i, summed, block.y, block.x)
     return running.maps()
 
@@ -179,7 +186,7 @@ def _score_sets(work: Work, region: Tile, running: RunningDecision) -> None:
         weights = _within_memory(work, masks, on_device[None])[0]
         seen = slice(work.halo, -work.halo or None)
         for z, weight in enumerate(weights[:, seen, seen]):
-            score = aggregate(weight, work.model.window)
+            score = work.aggregate(weight)
             core = _shifted(tile.inside, -rim)
             running.update(z, score[core], tile.y, tile.x)
         work.done(len(planes) * tile.height * tile.width)
@@ -227,7 +234,7 @@ def _rivals(work: Work, region: Tile, rim: int) -> _Rivals:
         work.done(0)
         for i, plane in enumerate(planes):
             score = plain.score(plane[None, None])[0, 1:-1, 1:-1]
-            score = aggregate(score, plain.window)
+            score = aggregate(score, plain.window, work.smoothness)
             shown = plane[1 + rest : -1 - rest, 1 + rest : -1 - rest]
             if top is None:
                 top, best = score.clone(), shown.clone()
