@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_focus_fusion.plugin.samples import brightfield_sample, fluorescence_sample
 from napari_focus_fusion.training.scenes import make_scene
 
 
@@ -20,3 +21,15 @@ def slices() -> np.ndarray:
     )
     scene.stack.flags.writeable = False
     return scene.stack
+
+
+@pytest.fixture(scope="session")
+def brightfield():
+    """Layer data of the sample; do not write to it."""
+    return brightfield_sample()
+
+
+@pytest.fixture(scope="session")
+def fluorescence():
+    """Layer data of the sample; do not write to it."""
+    return fluorescence_sample()

@@ -254,7 +254,7 @@ def test_another_layer_can_decide(slices):
     sharp = Image(slices, name="sharp", scale=(2, 0.5, 0.5))
     options = {"model": "sml", "blend": "select"}
     _, expected, *_ = fuse_layer(sharp, **options)
-    fused, decision, confidence, depth = fuse_layer(dull, decided_by=sharp, **options)
+    fused, decision, *_ = fuse_layer(dull, decided_by=sharp, **options)
     np.testing.assert_array_equal(decision[0], expected[0])
     np.testing.assert_array_equal(
         fused[0], np.take_along_axis(noise, decision[0][None].astype(int), 0)[0]

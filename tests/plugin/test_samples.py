@@ -4,21 +4,8 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
-
-from napari_focus_fusion.plugin.samples import brightfield_sample, fluorescence_sample
 
 MICROMETRES = ("micrometer",) * 3
-
-
-@pytest.fixture(scope="module")
-def brightfield():
-    return brightfield_sample()
-
-
-@pytest.fixture(scope="module")
-def fluorescence():
-    return fluorescence_sample()
 
 
 def make_layers(sample):
