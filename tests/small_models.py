@@ -1,0 +1,143 @@
+"""Small real models of every kind, and stacks to feed them; shared by the tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_focus_fusion.models import ModelSpec, models
+from napari_focus_fusion.models.base import PairMasker, SetMasker, SliceScorer
+from napari_focus_fusion.models.layers import box_sum
+from napari_focus_fusion.models.sesf import SESF
+from napari_focus_fusion.models.sml import SumModifiedLaplacian
+from napari_focus_fusion.training.scenes import make_scene
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_focus_fusion.training.scenes import Scene
+
+#: Radius over which the test models smooth their measure, and how far they see.
+SMOOTH = 2
+HALO = SMOOTH + 1
+
+
+@cache
+def relief(
+    height: int = 150, width: int = 190, slices: int = 6, seed: int = 1_000_001
+) -> Scene:
+    """A noisy grey surface, 16-bit; do not write to it."""
+    return make_scene(
+        seed,
+        shape=(height, width),
+        slices=slices,
+        surface="relief",
+        content="leaves",
+        modality="grey",
+        electrons=3000.0,
+    )
+
+
+def random_sesf(seed: int = 0) -> SESF:
+    """SESF-Fuse with random weights, and running statistics as training leaves them."""
+    torch.manual_seed(seed)
+    model = SESF()
+    with torch.no_grad():
+        for block in [*model.encoder, *model.decoder]:
+            block.normalise.running_mean.uniform_(-0.2, 0.5)
+            block.normalise.running_var.uniform_(0.05, 0.5)
+            block.normalise.weight.uniform_(0.5, 1.5)
+            block.normalise.bias.uniform_(-0.5, 0.5)
+    model.spec = models()["sesf"]
+    return model.eval().requires_grad_(False)
+
+
+def with_spec(model: Any, kind: str, halo: int) -> Any:
+    """A model of the tests' own, ready for ``fuse``."""
+    model.spec = ModelSpec(
+        name=type(model).__name__.lower(),
+        title=type(model).__name__,
+        summary="of the tests",
+        kind=kind,  # type: ignore[arg-type]
+        target=f"{__name__}:{type(model).__name__}",
+        halo=halo,
+    )
+    return model.eval().requires_grad_(False)
+
+
+def smooth_energy(slices: Tensor) -> Tensor:
+    """(N, 1, h, w) -> (N, h, w): modified Laplacian, summed over a small window."""
+    energy = SumModifiedLaplacian().score(slices)
+    around = [SMOOTH] * 4
+    return box_sum(torch.nn.functional.pad(energy, around), SMOOTH)
+
+
+class EnergyPairs(PairMasker):
+    """The share of the smoothed energy that lies in ``a``."""
+
+    def mask(self, a: Tensor, b: Tensor, context: Any = None) -> Tensor:
+        of_a, of_b = smooth_energy(a), smooth_energy(b)
+        return of_a / (of_a + of_b).clamp_min(1e-20)
+
+
+class EnergySets(SetMasker):
+    """The soft-max of the logarithms of the smoothed energies."""
+
+    def masks(self, slices: Tensor, context: Any = None) -> Tensor:
+        return torch.softmax(4 * smooth_energy(slices).clamp_min(1e-12).log(), 0)
+
+
+class TooLarge(SliceScorer):
+    """The plain measure, on a device that holds ``most`` pixels at a time."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.sizes: list[int] = []
+
+    def score(self, slices: Tensor, context: Any = None) -> Tensor:
+        self.sizes.append(slices.numel())
+        if slices.numel() > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory (of a test)")
+        return SumModifiedLaplacian().score(slices)
+
+
+def energy_pairs() -> EnergyPairs:
+    return with_spec(EnergyPairs(), "pair-masker", HALO)
+
+
+def energy_sets() -> EnergySets:
+    return with_spec(EnergySets(), "set-masker", HALO)
+
+
+def too_large(most: int) -> TooLarge:
+    return with_spec(TooLarge(most), "slice-scorer", 1)
+
+
+def same_result(a: Any, b: Any) -> None:
+    """Assert that two results agree bit for bit."""
+    for name in ("decision", "confidence", "depth", "fused"):
+        first, second = np.asarray(getattr(a, name)), np.asarray(getattr(b, name))
+        np.testing.assert_array_equal(first, second, err_msg=name)
+
+
+def as_dtype(stack: NDArray[Any], name: str) -> NDArray[Any]:
+    """A 16-bit stack spread over most of another type's range; floats over 0 to 1."""
+    dtype = np.dtype(name)
+    share = stack.astype(np.float64) / 65535
+    if dtype.kind == "f":
+        return share.astype(dtype)
+    limits = np.iinfo(dtype)
+    span = float(limits.max) - float(limits.min)
+    return np.rint(limits.min + share * span).astype(dtype)
+
+
+def respecced(model: Any, **changes: Any) -> Any:
+    """The model with some entries of its spec changed."""
+    model.spec = replace(model.spec, **changes)
+    return model

@@ -1,0 +1,128 @@
+"""What the composite is made of: soft labels, the noise, and what counts as the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from napari_focus_fusion.composite import (
+    ALIKE_RADIUS,
+    GUIDE_EPSILON,
+    GUIDE_RADIUS,
+    NOISE_RADIUS,
+    label_weights,
+    least_noise_bias,
+    likeness,
+    noise_energy,
+)
+
+
+def noise(
+    seed: int, shape: tuple[int, int] = (300, 300), sd: float = 1.0
+) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, sd, shape).astype(np.float32)
+
+
+def test_label_weights_are_the_guided_filter() -> None:
+    """Against He, Sun and Tang's five equations, written out in double precision."""
+    rng = np.random.default_rng(0)
+    guide = ndimage.gaussian_filter(rng.normal(size=(40, 50)), 1.5)
+    index = rng.integers(0, 3, (40, 50))
+    side = 2 * GUIDE_RADIUS + 1
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        return ndimage.uniform_filter(image, side)
+
+    chosen = (index == 1).astype(np.float64)
+    variance = mean(guide * guide) - mean(guide) ** 2
+    slope = (mean(guide * chosen) - mean(guide) * mean(chosen)) / (
+        variance + GUIDE_EPSILON
+    )
+    offset = mean(chosen) - slope * mean(guide)
+    rim = 2 * GUIDE_RADIUS
+    expected = (mean(slope) * guide + mean(offset)).clip(0, 1)[rim:-rim, rim:-rim]
+    found = label_weights(torch.from_numpy(index), 1, torch.from_numpy(guide))
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-9)
+
+
+def test_label_weights_add_up_to_one_where_none_is_clipped() -> None:
+    index = torch.from_numpy(np.arange(40)[:, None] // 10 + np.zeros((40, 30), int))
+    flat = torch.full((40, 30), 0.4)
+    total = sum(label_weights(index, z, flat) for z in range(4))
+    np.testing.assert_allclose(total.numpy(), 1, atol=1e-5)
+
+
+def test_far_from_its_label_a_slice_has_no_weight_at_all() -> None:
+    """Blocks without a label are skipped: their weights must be zero, not nearly."""
+    index = torch.zeros(60, 60, dtype=torch.int64)
+    index[:20] = 1
+    guide = torch.from_numpy(noise(0, (60, 60)))
+    weights = label_weights(index, 1, guide)
+    rows = torch.arange(2 * GUIDE_RADIUS, 60 - 2 * GUIDE_RADIUS)
+    assert (weights[rows >= 20 + 2 * GUIDE_RADIUS] == 0).all()
+    assert (weights[rows == 20] > 0).any()
+
+
+@pytest.mark.parametrize("sd", [0.003, 1.0])
+def test_the_energy_of_white_noise_is_its_variance(sd: float) -> None:
+    energy = noise_energy(torch.from_numpy(noise(0, (600, 600), sd)))
+    assert energy.mean() == pytest.approx(sd**2, rel=0.02)
+
+
+def test_smooth_pictures_have_no_noise() -> None:
+    y, x = np.mgrid[:60, :60] / 60
+    for plane in (np.full((60, 60), 0.7), 3 * x - y, x * x + x * y):
+        energy = noise_energy(torch.from_numpy(plane))
+        assert energy.max() < 1e-20
+
+
+@pytest.mark.parametrize("slices", [2, 8, 32])
+def test_the_least_of_many_measurements_is_as_low_as_simulated(slices: int) -> None:
+    planes = (torch.from_numpy(noise(i, (200, 200))) for i in range(slices))
+    least = torch.stack([noise_energy(plane) for plane in planes]).min(0).values
+    assert least_noise_bias(slices) == pytest.approx(float(least.mean()), rel=0.03)
+
+
+def test_one_measurement_has_no_bias() -> None:
+    assert least_noise_bias(1) == 1
+
+
+@pytest.mark.parametrize("sd", [0.01, 0.1])
+def test_equal_pictures_with_noise_of_their_own_are_alike(sd: float) -> None:
+    picture = noise(0)
+    a, b = (torch.from_numpy(picture + noise(i, sd=sd)) for i in (1, 2))
+    side = 300 - 2 * ALIKE_RADIUS
+    weight = likeness(a, b, torch.full((side, side), sd**2))
+    assert weight.mean() > 0.95
+
+
+def test_another_picture_is_not_alike() -> None:
+    picture = noise(0)
+    blurred = ndimage.gaussian_filter(picture, 1.0)
+    a, b = torch.from_numpy(picture), torch.from_numpy(blurred + noise(1, sd=0.1))
+    side = 300 - 2 * ALIKE_RADIUS
+    assert likeness(a, b, torch.full((side, side), 0.01)).max() == 0
+
+
+def test_a_picture_is_like_itself_even_without_noise() -> None:
+    a = torch.from_numpy(noise(0, (40, 40)))
+    side = 40 - 2 * ALIKE_RADIUS
+    assert (likeness(a, a, torch.zeros(side, side)) == 1).all()
+
+
+def test_noise_and_likeness_look_no_farther_than_their_radius() -> None:
+    plane, other = (torch.from_numpy(noise(i, (60, 60))) for i in (0, 1))
+    far = plane.clone()
+    far[30, 30] += 50
+    changed = noise_energy(far) != noise_energy(plane)
+    rows, columns = np.nonzero(changed.numpy())
+    reach = NOISE_RADIUS + 1  # also what the result is smaller by
+    assert rows.min() == 30 - 2 * reach
+    assert rows.max() == columns.max() == 30
+    level = torch.full((60 - 2 * ALIKE_RADIUS,) * 2, 1.0)
+    changed = likeness(far, other, level) != likeness(plane, other, level)
+    rows, _ = np.nonzero(changed.numpy())
+    assert rows.min() >= 30 - 2 * ALIKE_RADIUS
+    assert rows.max() <= 30
