@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import subprocess
+import sys
 import time
+import weakref
 from threading import Event
 
 import dask.array as da
@@ -333,12 +337,14 @@ def test_no_memory(window, slices, qtbot):
     still_works(window, slices, qtbot)
 
 
-def test_a_bug(window, slices, qtbot):
+def test_a_bug(window, slices, qtbot, caplog):
     viewer, widget = window
     viewer.add_image(slices, name="mine")
     widget.model.value = "broken"
     run(widget, qtbot)
     assert "gate3.weight" in last_notification()
+    (record,) = caplog.records
+    assert record.exc_info[0] is KeyError
     still_works(window, slices, qtbot)
 
 
@@ -363,6 +369,46 @@ def test_the_window_lives_while_it_fuses(window, qtbot):
     timer.stop()
     assert len(gaps) > 10 and max(gaps) < 5
     assert {"Finding what is sharp", "Fusing", "Done"} <= stages
+
+
+def test_pixels_are_let_go_of(window, slices, qtbot):
+    viewer, widget = window
+    data = slices.copy()
+    held = weakref.ref(data)
+    viewer.add_image(data, name="large")
+    run(widget, qtbot)
+    del data
+    viewer.layers.remove("large")
+    gc.collect()
+    assert held() is None
+
+
+def test_napari_quits_in_the_middle_of_a_run():
+    """With no words and no code but 0, as seen from outside."""
+    script = """
+import napari, numpy as np
+from qtpy.QtCore import QTimer
+
+viewer = napari.Viewer()
+_, widget = viewer.window.add_plugin_dock_widget("napari-focus-fusion")
+viewer.add_image(np.random.default_rng(0).integers(0, 255, (12, 1200, 1200), np.uint8))
+
+def go():
+    if not widget.run_button.isEnabled():
+        return QTimer.singleShot(50, go)
+    widget.model.value = "sml"
+    worker = widget.run()
+    worker.progressed.connect(lambda progress: viewer.window._qt_window.close())
+    worker.returned.connect(lambda result: print("it was too late"))
+
+go()
+napari.run()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and not done.stdout
 
 
 def test_values_are_chosen_by_value(window):

@@ -128,9 +128,10 @@ class FuseWidget(QWidget):
             _BLENDS,
         )
         self.device = Choice("Where the model runs.", [("Automatic", "auto")])
-        known = models().values()
-        self.model.set_choices([(spec.title, spec.name) for spec in known])
-        for index, spec in enumerate(known):
+        self._models = models()
+        specs = list(self._models.values())
+        self.model.set_choices([(spec.title, spec.name) for spec in specs])
+        for index, spec in enumerate(specs):
             about = f"{spec.summary}\n{spec.paper}".strip()
             self.model.setItemData(index, about, Qt.ItemDataRole.ToolTipRole)
         self.holds, self.summary = _wrapped_label(), _wrapped_label()
@@ -243,7 +244,7 @@ class FuseWidget(QWidget):
         self._labels[field].setVisible(shown)
 
     def _describe_model(self) -> None:
-        self.summary.setText(models()[self.model.value].summary)
+        self.summary.setText(self._models[self.model.value].summary)
 
     def _on_machine(self, machine: Machine) -> None:
         self._machine = machine
@@ -325,7 +326,6 @@ class FuseWidget(QWidget):
         worker.progressed.connect(self._on_progressed)
         worker.returned.connect(self._on_returned)
         worker.errored.connect(self._on_errored)
-        worker.aborted.connect(self._on_aborted)
         worker.finished.connect(self._on_finished)
         self.destroyed.connect(worker.quit)
         self._started = time.monotonic()
@@ -374,16 +374,17 @@ class FuseWidget(QWidget):
         device = _device_text(result.provenance["device"])
         self.status.setText(f"Done in {spent} on {device}.")
 
-    def _on_aborted(self) -> None:
-        self.status.setText("Cancelled; no layer was added.")
-
     def _on_errored(self, error: Exception) -> None:
-        name = "" if self.layer.value is None else self.layer.value.name
-        text = explain(error, name)
+        name = self._worker.job.stack.name if self._worker else ""
         self.status.setText("Failed; the notification says why.")
-        show_error(text)
+        show_error(explain(error, name))
 
     def _on_finished(self) -> None:
+        assert self._worker is not None
+        if self._worker.abort_requested:
+            self.status.setText("Cancelled; no layer was added.")
+        self.destroyed.disconnect(self._worker.quit)
+        del self._worker.job  # napari keeps workers: the pixels must not stay with them
         self._worker = self._source = None
         self._update_buttons()
         self.ended.emit()

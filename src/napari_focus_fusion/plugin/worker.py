@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.result import FusionResult
     from napari_focus_fusion.stack import FocusStack
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,6 @@ class FuseJob:
             **self.options,
         )
 
-    def __str__(self) -> str:
-        return f"Fusing {self.stack.name!r}"  # napari says it when asked to close
-
 
 class _Signals(WorkerBaseSignals):
     progressed = Signal(object)  # a Progress
@@ -74,8 +74,9 @@ class FuseWorker(WorkerBase):
     RuntimeError, as torch.OutOfMemoryError is one, for the end of its thread.
     """
 
-    def __init__(self, job: FuseJob) -> None:
+    def __init__(self, title: str, job: FuseJob) -> None:
         super().__init__(SignalsClass=_Signals)
+        self.title = title
         self.job = job
 
     def work(self) -> Any:
@@ -91,12 +92,16 @@ class FuseWorker(WorkerBase):
 def make_worker(job: FuseJob) -> FuseWorker:
     """A worker, not started, that napari knows of and asks about when it is closed."""
     return create_worker(
-        job, _worker_class=FuseWorker, _ignore_errors=True, _start_thread=False
+        f"Fusing {job.stack.name!r}",  # in place of a function: napari shows it
+        job,
+        _worker_class=FuseWorker,
+        _ignore_errors=True,
+        _start_thread=False,
     )
 
 
 def explain(error: Exception, name: str) -> str:
-    """Say in words what went wrong with a stack, and what to do.
+    """Say in words what went wrong with a stack, and what to do; log what is a bug.
 
     Parameters
     ----------
@@ -119,7 +124,9 @@ def explain(error: Exception, name: str) -> str:
             f"There is not enough memory to fuse {name!r}. Close other programs, "
             "choose the CPU as device, or crop the stack."
         )
+    _log.error("Fusing %r failed", name, exc_info=error)
     return (
         f"{name!r} could not be fused because of an error that was not foreseen "
-        f"({type(error).__name__}: {error}). If it comes back, please report it."
+        f"({type(error).__name__}: {error}). If it comes back, please report it; the "
+        "log says where it happened."
     )
