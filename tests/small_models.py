@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -141,3 +142,20 @@ def respecced(model: Any, **changes: Any) -> Any:
     """The model with some entries of its spec changed."""
     model.spec = replace(model.spec, **changes)
     return model
+
+
+class Watched:
+    """An array that counts the pixels read from it, and can fail."""
+
+    def __init__(self, data: NDArray[Any], fail_on_slice: int | None = None) -> None:
+        self.data, self.fail_on_slice = data, fail_on_slice
+        self.shape, self.dtype, self.ndim = data.shape, data.dtype, data.ndim
+        self.read: NDArray[Any] = np.zeros(data.shape, np.int64)
+        self.threads: set[str] = set()
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        self.threads.add(threading.current_thread().name)
+        self.read[key] += 1
+        if self.fail_on_slice is not None and self.read[self.fail_on_slice].any():
+            raise OSError("the cable came loose")
+        return self.data[key]

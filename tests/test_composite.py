@@ -1,4 +1,4 @@
-"""What the composite is made of: soft labels, the noise, and what counts as the same."""
+"""What the composite is made of: soft labels, the noise, what counts as the same."""
 
 from __future__ import annotations
 
