@@ -17,8 +17,12 @@ import torch
 from napari_focus_fusion import __version__
 from napari_focus_fusion.composite import Blend
 from napari_focus_fusion.device import choose_device, describe, memory_budget
+from napari_focus_fusion.engine.agreement import (
+    LEAST_CORRELATION,
+    correlation_with_plain,
+)
 from napari_focus_fusion.engine.normalise import black_and_white
-from napari_focus_fusion.engine.reading import Reference, sample
+from napari_focus_fusion.engine.reading import Reference, sample, sample_places
 from napari_focus_fusion.engine.regions import (
     FINISH_HALO,
     Work,
@@ -223,7 +227,7 @@ def _fuse_time_point(
     stack = work.reference.stack
     when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
     meter.enter(f"Looking at the stack{when}", begun)
-    _prepare(work, t)
+    windows = _prepare(work, t)
     done = begun
     for region in plan:
         meter.enter(f"Finding what is sharp{when}", done)
@@ -241,9 +245,34 @@ def _fuse_time_point(
             put_finished(store.outputs, stack, t, region, fused, maps)
             store.mark_done("fused", t, region)
         done += region.height * region.width * stack.n_slices * passes
+    if work.model.needs_sample:
+        _hold_against_plain(work, t, windows, store)
 
 
-def _prepare(work: Work, t: int) -> None:
+def _hold_against_plain(
+    work: Work, t: int, windows: list[np.ndarray], store: MemoryStore | ZarrStore
+) -> None:
+    """Note it where a network's decision contradicts the plain focus measure."""
+    stack = work.reference.stack
+    places = {"T": t}
+    decisions = []
+    for y, x in sample_places(stack):
+        if y.start < 0 or x.start < 0:  # of a tiny plane, mirrored
+            return
+        key = tuple(places.get(a, y if a == "Y" else x) for a in stack.map_axes)
+        decisions.append(np.asarray(store.outputs["decision"][key]))
+    correlation = correlation_with_plain(windows, decisions)
+    if correlation is not None and correlation < LEAST_CORRELATION:
+        when = f" at time point {t}" if stack.n_times > 1 else ""
+        work.notes.append(
+            f"The decision of {work.model.spec.title if work.model.spec else 'the model'}"
+            f"{when} contradicts the plain focus measure (rank correlation "
+            f"{correlation:.2f} where that is sure). Look at the decision map, and "
+            "compare with model='sml'."
+        )
+
+
+def _prepare(work: Work, t: int) -> list[np.ndarray]:
     """Normalisation and the model's statistics, from a sample of one time point."""
     stack, model = work.reference.stack, work.model
     # Integers are brought to 0..1 first, floats left alone: the sample is read once.
@@ -251,7 +280,7 @@ def _prepare(work: Work, t: int) -> None:
     work.reference = replace(work.reference, t=t, black=0.0, white=white)
     # Integers of 8 and 16 bits know their range; of others only the pixels tell it.
     if not model.needs_sample and stack.dtype.kind in "iu" and white < 1 << 16:
-        return
+        return []
     windows = []
     for planes in sample(work.reference):
         windows.append(planes)
@@ -264,6 +293,7 @@ def _prepare(work: Work, t: int) -> None:
             for planes in windows
         ]
     )
+    return windows
 
 
 def _check(

@@ -109,15 +109,19 @@ def sample(reference: Reference) -> Iterator[np.ndarray]:
     A grid of small windows, the whole plane where that is no larger. They depend on
     the size of the plane and the number of slices alone.
     """
-    stack = reference.stack
+    places = sample_places(reference.stack)
+    for z in range(reference.stack.n_slices):
+        yield np.stack(
+            [reference.planes(slice(z, z + 1), y, x)[0] for y, x in places]
+        )
+
+
+def sample_places(stack: FocusStack) -> list[tuple[slice, slice]]:
+    """Rows and columns of the sample's windows; of a tiny plane they reach outside."""
     side = int((SAMPLE_PIXELS / stack.n_slices) ** 0.5) // SAMPLE_GRID
     side = min(max(side, SMALLEST_SIDE), SAMPLE_SIDE)
-    rows = _windows(stack.height, side)
     columns = _windows(stack.width, side)
-    for z in range(stack.n_slices):
-        yield np.stack(
-            [reference.planes(slice(z, z + 1), y, x)[0] for y in rows for x in columns]
-        )
+    return [(y, x) for y in _windows(stack.height, side) for x in columns]
 
 
 def _windows(length: int, side: int) -> list[slice]:
