@@ -1,0 +1,260 @@
+"""Regions of a plane: the same wherever they are cut, and whatever memory there is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from napari_focus_fusion import Cancelled, load_model
+from napari_focus_fusion.decision import Maps, aggregate
+from napari_focus_fusion.engine.reading import Reference, sample
+from napari_focus_fusion.engine.regions import (
+    FINISH_HALO,
+    Work,
+    finish_region,
+    score_region,
+)
+from napari_focus_fusion.models.sml import SumModifiedLaplacian
+from napari_focus_fusion.stack import as_stack
+from napari_focus_fusion.tiling import Tile, TilePlan
+from small_models import (
+    HALO,
+    energy_pairs,
+    energy_sets,
+    random_sesf,
+    relief,
+    smooth_energy,
+    too_large,
+)
+
+HIGH, WIDE = 90, 110
+WHOLE = Tile(0, HIGH, 0, WIDE)
+MODELS = {
+    "sml": lambda: load_model("sml"),
+    "sesf": random_sesf,
+    "pairs": energy_pairs,
+    "sets": energy_sets,
+}
+
+
+def work_with(model: Any, **options: Any) -> Work:
+    stack = as_stack(relief(HIGH, WIDE, 4).stack, axes="ZYX")
+    reference = Reference(stack, 0, (1.0,), 0.0, 65535.0)
+    context = None
+    if model.needs_sample:
+        windows = [torch.from_numpy(planes)[:, None] for planes in sample(reference)]
+        with torch.inference_mode():
+            context = model.context(windows)
+    work = Work(
+        reference=reference,
+        model=model,
+        halo=model.spec.halo,
+        context=context,
+        device=torch.device("cpu"),
+        tile=64,
+    )
+    return replace(work, **options)
+
+
+def same(a: Maps, b: Maps) -> None:
+    for name, first, second in zip(Maps._fields, a, b, strict=True):
+        np.testing.assert_array_equal(first, second, err_msg=name)
+
+
+def agree(a: Maps, b: Maps) -> None:
+    """Up to ties: convolutions may add up in another order for another tile."""
+    agreed = a.index == b.index
+    assert agreed.mean() >= 0.9999
+    np.testing.assert_allclose(a.confidence, b.confidence, atol=1e-5)
+    np.testing.assert_allclose(a.depth[agreed], b.depth[agreed], atol=1e-3)
+
+
+def part_of(maps: Maps, tile: Tile) -> Maps:
+    return Maps(*(np.ascontiguousarray(a[tile.y, tile.x]) for a in maps))
+
+
+def rim_of(tile: Tile) -> Tile:
+    return Tile(
+        max(tile.y0 - FINISH_HALO, 0),
+        min(tile.y1 + FINISH_HALO, HIGH),
+        max(tile.x0 - FINISH_HALO, 0),
+        min(tile.x1 + FINISH_HALO, WIDE),
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scores_are_the_same_however_the_plane_is_cut(name: str) -> None:
+    model = MODELS[name]()
+    whole = score_region(work_with(model), WHOLE)
+    for core, tile, slab in (((45, 110), 777, 1), ((90, 55), 32, 3)):
+        work = work_with(model, tile=tile, slab=slab)
+        for region in TilePlan(HIGH, WIDE, core):
+            found, expected = score_region(work, region), part_of(whole, region)
+            agree(found, expected) if name == "sesf" else same(found, expected)
+
+
+@pytest.mark.parametrize("blend", ["feather", "select"])
+def test_pixels_are_the_same_however_the_plane_is_cut(blend: Any) -> None:
+    work = work_with(load_model("sml"), blend=blend)
+    raw = score_region(work, WHOLE)
+    fused, maps = finish_region(work, WHOLE, raw, WHOLE)
+    for core in ((41, 110), (90, 37), (23, 31), (7, 5)):
+        regions = list(TilePlan(HIGH, WIDE, core))
+        for region in regions[:: max(len(regions) // 6, 1)]:
+            rim = rim_of(region)
+            part, found = finish_region(work, region, part_of(raw, rim), rim)
+            same(found, part_of(maps, region))
+            np.testing.assert_array_equal(part, fused[:, region.y, region.x])
+
+
+def test_a_score_is_the_models_own_added_up_over_its_window() -> None:
+    """The engine against the model on one mirrored plane, all at once."""
+    work = work_with(load_model("sml"), smoothness=0.7)
+    rim = 120
+    planes = work.reference.planes(
+        slice(0, 4), slice(-rim, HIGH + rim), slice(-rim, WIDE + rim)
+    )
+    scores = SumModifiedLaplacian().score(torch.from_numpy(planes)[:, None])
+    summed = torch.stack([aggregate(score, 5, 0.7) for score in scores])
+    margin = (summed.shape[-2] - HIGH) // 2
+    summed = summed[:, margin : margin + HIGH, margin : margin + WIDE]
+    np.testing.assert_array_equal(score_region(work, WHOLE).index, summed.argmax(0))
+
+
+def test_a_pair_masker_meets_the_best_of_the_others() -> None:
+    """Seen by a masker that says how far its rivals lie from what they should be."""
+    work = work_with(energy_pairs(), tile=777)
+    rim = 120
+    planes = work.reference.planes(
+        slice(0, 4), slice(-rim, HIGH + rim), slice(-rim, WIDE + rim)
+    )
+    plain = SumModifiedLaplacian()
+    scores = plain.score(torch.from_numpy(planes)[:, None])
+    summed = torch.stack([aggregate(s, plain.window, work.smoothness) for s in scores])
+    margin = (planes.shape[-2] - summed.shape[-2]) // 2
+    meetings = []
+
+    class Recorder(type(work.model)):  # type: ignore[misc]
+        def mask(self, a: Any, b: Any, context: Any = None) -> Any:
+            meetings.append((a[:, 0], b[:, 0]))
+            return super().mask(a, b, context)
+
+    work.model.__class__ = Recorder
+    score_region(work, WHOLE)
+    assert len(meetings) == 4
+    for z, (slices, rivals) in enumerate(meetings):
+        reach = (rivals.shape[-2] - HIGH) // 2
+        window = slice(rim - reach, -(rim - reach))
+        own = torch.from_numpy(planes[z])[window, window]
+        torch.testing.assert_close(slices[0], own, rtol=0, atol=0)
+        others = summed.clone()
+        others[z] = -1
+        best = torch.from_numpy(planes).gather(
+            0,
+            torch.nn.functional.pad(others.argmax(0), [margin] * 4)[None],
+        )[0][window, window]
+        seen = slice(HALO, -HALO)
+        torch.testing.assert_close(
+            rivals[0][seen, seen], best[seen, seen], rtol=0, atol=0
+        )
+
+
+def test_running_out_of_memory_changes_nothing_but_the_size_of_what_is_tried() -> None:
+    plenty = too_large(1 << 40)
+    whole = score_region(work_with(plenty, tile=777, slab=4), WHOLE)
+    most = max(plenty.sizes) // 9
+    scarce = too_large(most)
+    same(score_region(work_with(scarce, tile=777, slab=4), WHOLE), whole)
+    failed = [size for size in scarce.sizes if size > most]
+    # What has once been too large is not tried again.
+    assert failed == sorted(set(failed), reverse=True)
+    assert len(failed) < len(scarce.sizes) / 2
+
+
+@pytest.mark.parametrize("make", [energy_pairs, energy_sets])
+def test_maskers_get_by_with_less_memory_too(make: Any) -> None:
+    model = make()
+    whole = score_region(work_with(model, tile=777), WHOLE)
+    sizes = []
+
+    class Small(type(model)):  # type: ignore[misc]
+        def _checked(self, batch: Any) -> None:
+            sizes.append(batch.shape[-2] * batch.shape[-1])
+            if sizes[-1] > 12_000:
+                raise torch.OutOfMemoryError("CUDA out of memory (of a test)")
+
+        def mask(self, a: Any, b: Any, context: Any = None) -> Any:
+            self._checked(a)
+            return super().mask(a, b, context)
+
+        def masks(self, slices: Any, context: Any = None) -> Any:
+            self._checked(slices)
+            return super().masks(slices, context)
+
+    model.__class__ = Small
+    same(score_region(work_with(model, tile=777), WHOLE), whole)
+    assert min(sizes) <= 12_000 < max(sizes)
+
+
+def test_without_memory_for_the_smallest_tile_it_says_so() -> None:
+    with pytest.raises(MemoryError, match="Close other"):
+        score_region(work_with(too_large(100)), WHOLE)
+
+
+def test_other_errors_of_a_model_are_not_taken_for_a_lack_of_memory() -> None:
+    model = too_large(1 << 40)
+
+    def broken(slices: Any, context: Any = None) -> Any:
+        raise RuntimeError("shapes do not fit")
+
+    model.score = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        score_region(work_with(model), WHOLE)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_work_is_counted_in_full_and_can_be_stopped_anywhere(name: str) -> None:
+    model = MODELS[name]()
+    counts: list[float] = []
+    asked = 0
+
+    def stop_at(limit: int) -> Any:
+        nonlocal asked
+        asked = 0
+
+        def should_stop() -> bool:
+            nonlocal asked
+            asked += 1
+            return asked > limit
+
+        return should_stop
+
+    work = work_with(model, tick=counts.append, should_stop=stop_at(10**9))
+    raw = score_region(work, WHOLE)
+    assert sum(counts) == pytest.approx(4 * HIGH * WIDE)
+    polls = asked
+    for limit in (0, polls // 2, polls - 1):
+        work.should_stop = stop_at(limit)
+        with pytest.raises(Cancelled):
+            score_region(work, WHOLE)
+        assert asked == limit + 1
+    for blend, passes in (("feather", 2), ("select", 1)):
+        counts.clear()
+        work.should_stop, work.blend = stop_at(10**9), blend  # type: ignore[assignment]
+        finish_region(work, WHOLE, raw, WHOLE)
+        assert sum(counts) == passes * 4 * HIGH * WIDE
+        work.should_stop = stop_at(asked - 1)
+        with pytest.raises(Cancelled):
+            finish_region(work, WHOLE, raw, WHOLE)
+
+
+def test_a_set_masker_of_energies_prefers_what_is_sharp() -> None:
+    """The measure the maskers of these tests are made of does what it is for."""
+    scene = relief(HIGH, WIDE, 4)
+    planes = torch.from_numpy(scene.stack.astype(np.float32) / 65535)[:, None]
+    index = smooth_energy(planes).argmax(0).numpy()
+    assert np.abs(index - scene.depth)[scene.textured].mean() < 0.6
