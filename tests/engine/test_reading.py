@@ -18,6 +18,7 @@ from napari_focus_fusion.engine.reading import (
     ahead,
     read_components,
     sample,
+    sample_places,
 )
 from napari_focus_fusion.stack import FocusStack, as_stack
 from small_models import Watched
@@ -121,6 +122,17 @@ def test_the_sample_does_not_grow_with_the_number_of_slices() -> None:
 def test_the_sample_of_a_tiny_plane_leaves_something_to_unpadded_networks() -> None:
     (planes,) = samples(random_stack((1, 2, 5)))
     assert min(planes.shape[1:]) >= 16
+
+
+@pytest.mark.parametrize("length", [1, 22, 23, 24, 64, 65])
+def test_the_sample_begins_inside_the_plane_or_before_it_where_it_is_tiny(
+    length: int,
+) -> None:
+    """Who takes a sample for a part of the plane only has to look at where it begins."""
+    for y, _ in sample_places(random_stack((1, length, 30))):
+        inside = y.start >= 0
+        assert inside == (length >= SMALLEST_SIDE)
+        assert not inside or y.stop <= length
 
 
 def test_black_and_white_leave_out_the_rarest_values() -> None:

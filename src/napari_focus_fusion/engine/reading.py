@@ -129,7 +129,8 @@ def _windows(length: int, side: int) -> list[slice]:
         # A tiny plane is seen with what is mirrored around it: networks that do not
         # pad must have something left.
         missing = max(SMALLEST_SIDE - length, 0)
-        return [slice(-(missing // 2), length + missing - missing // 2)]
+        before = (missing + 1) // 2
+        return [slice(-before, length + missing - before)]
     gap = length - SAMPLE_GRID * side
     starts = [
         i * side + gap * (2 * i + 1) // (2 * SAMPLE_GRID) for i in range(SAMPLE_GRID)
