@@ -128,7 +128,7 @@ def test_the_sample_of_a_tiny_plane_leaves_something_to_unpadded_networks() -> N
 def test_the_sample_begins_inside_the_plane_or_before_it_where_it_is_tiny(
     length: int,
 ) -> None:
-    """Who takes a sample for a part of the plane only has to look at where it begins."""
+    """To tell whether the sample is part of the plane, look at where it begins."""
     for y, _ in sample_places(random_stack((1, length, 30))):
         inside = y.start >= 0
         assert inside == (length >= SMALLEST_SIDE)
