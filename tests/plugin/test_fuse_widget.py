@@ -213,6 +213,7 @@ def test_nothing_to_run(window, slices):
     assert not widget.run_button.isEnabled()
     viewer.layers.remove(stack)
     assert widget.layer.value is None and widget.run() is None
+    assert "no focus stack" in last_notification()
 
 
 def test_turned_layers(window, slices, qtbot):
@@ -314,6 +315,7 @@ def test_pixels_that_are_no_numbers(window, slices, qtbot, caplog):
     run(widget, qtbot)
     message = last_notification()
     assert "'bad'" in message and "slice 2, row 30, column 40" in message
+    assert widget.status.text() == message
     assert len(viewer.layers) == 1 and not caplog.records
     still_works(window, slices, qtbot)
 

@@ -102,6 +102,7 @@ class FuseWidget(QWidget):
         napari_viewer.layers.selection.events.active.connect(self._follow)
 
         self._describe_model()
+        self._list_axes()
         self.reset_choices()
         self._follow()
         # Finding the graphics cards means loading torch, which takes seconds.
@@ -200,6 +201,9 @@ class FuseWidget(QWidget):
     def _list_axes(self) -> None:
         layer = self.layer.value
         if layer is None:
+            self.z_axis.set_choices([])
+            self.other_axes.set_choices([])
+            self._show_row(self.other_axes, False)
             return
         self.z_axis.set_choices(
             [(_axis_text(layer, axis), axis) for axis in range(layer.ndim)],
@@ -209,6 +213,8 @@ class FuseWidget(QWidget):
 
     def _list_other_axes(self) -> None:
         layer, z = self.layer.value, self.z_axis.value
+        if layer is None:
+            return
         rest = [axis for axis in range(layer.ndim) if axis != z][:-2]
         readings = (("",), ("C", "T"), ("TC", "CT"))[len(rest)]
         guess = guess_axes(layer, z)
@@ -219,6 +225,8 @@ class FuseWidget(QWidget):
         self._show_row(self.other_axes, len(readings) > 1)
         self._list_references()
         self.holds.setText(describe(layer, self.axes))
+        if self._worker is None:
+            self.status.clear()  # it spoke of what was chosen before
 
     def _list_references(self) -> None:
         layer = self.layer.value
@@ -375,9 +383,9 @@ class FuseWidget(QWidget):
         self.status.setText(f"Done in {spent} on {device}.")
 
     def _on_errored(self, error: Exception) -> None:
-        name = self._worker.job.stack.name if self._worker else ""
-        self.status.setText("Failed; the notification says why.")
-        show_error(explain(error, name))
+        text = explain(error, self._worker.job.stack.name if self._worker else "")
+        self.status.setText(text)
+        show_error(text)
 
     def _on_finished(self) -> None:
         assert self._worker is not None
