@@ -187,8 +187,8 @@ def viff(
 
     F_k at the k-th of four scales, nu = 0.005 * 255^2; g is the gain from a slice to
     the fused image within a Gaussian window, sigma_v what is left unexplained. Each
-    pixel is taken from the slice with the smallest gain, the last of equal ones. RGB: mean
-    over the channels (the paper has the luminance only).
+    pixel is taken from the slice with the smallest gain, of equal ones the last. RGB:
+    mean over the channels (the paper has the luminance only).
 
     Range 0..about 1; above 1 where the fused image has more contrast than the slices,
     as sharpening and noise bring it. 1 where every slice equals the fused image and
