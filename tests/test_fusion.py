@@ -1,0 +1,422 @@
+"""The whole road, on stacks small enough to be looked at pixel by pixel."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from skimage.measure import label
+
+from napari_focus_fusion import (
+    Cancelled,
+    FocusFusionError,
+    Progress,
+    as_stack,
+    fuse,
+    fusion,
+    progress,
+)
+from napari_focus_fusion.decision import SMALLEST_REGION
+from napari_focus_fusion.training.scenes import make_scene
+from small_models import (
+    Watched,
+    as_dtype,
+    energy_pairs,
+    energy_sets,
+    random_sesf,
+    relief,
+    same_result,
+    too_large,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DTYPES = [
+    "uint8",
+    "uint16",
+    "int16",
+    "uint32",
+    "int32",
+    "float16",
+    "float32",
+    "float64",
+]
+MODELS: dict[str, Callable[[], Any]] = {
+    "sml": lambda: "sml",
+    "sesf": random_sesf,
+    "pairs": energy_pairs,
+    "sets": energy_sets,
+}
+
+
+def small() -> np.ndarray:
+    return relief(72, 84, 5).stack
+
+
+def psnr(fused: Any, truth: np.ndarray) -> float:
+    squared = np.mean((np.asarray(fused, np.float64) - truth) ** 2)
+    return float(10 * np.log10(np.ptp(truth) ** 2 / squared))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_fusing_finds_the_surface_and_beats_every_slice(name: str) -> None:
+    scene = relief()
+    result = fuse(scene.stack, MODELS[name]())
+    off = np.abs(result.depth - scene.depth)[scene.textured]
+    assert off.mean() < 0.5
+    best_slice = max(psnr(plane, scene.truth) for plane in scene.stack)
+    selected = fuse(scene.stack, MODELS[name](), blend="select").fused
+    assert psnr(selected, scene.truth) > best_slice + 4
+    # Averaging what shows the same makes it better still.
+    assert psnr(result.fused, scene.truth) > psnr(selected, scene.truth) + 0.1
+
+
+@pytest.mark.parametrize("name", ["pairs", "sets"])
+def test_maskers_agree_with_the_plain_measure_where_it_is_easy(name: str) -> None:
+    """Flat steps of full contrast, far from where two of them meet."""
+    stack = easy_steps()
+    plain, other = fuse(stack, "sml"), fuse(stack, MODELS[name]())
+    inside = np.zeros(plain.decision.shape, bool)
+    for z in range(4):
+        inside[8:-8, z * 32 + 8 : z * 32 + 24] = True
+    expected = np.broadcast_to(np.arange(128) // 32, plain.decision.shape)
+    np.testing.assert_array_equal(plain.decision[inside], expected[inside])
+    np.testing.assert_array_equal(other.decision[inside], expected[inside])
+    np.testing.assert_array_equal(other.fused[inside], plain.fused[inside])
+
+
+def easy_steps() -> np.ndarray:
+    """Four slices, each sharp in one of four stripes of 32 columns, flat elsewhere."""
+    rng = np.random.default_rng(0)
+    sharp = rng.integers(0, 60000, (60, 128))
+    stripe = np.arange(128) // 32
+    return np.stack([np.where(stripe == z, sharp, 30000) for z in range(4)]).astype(
+        np.uint16
+    )
+
+
+@pytest.mark.parametrize("blend", ["feather", "select"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pixels_come_back_in_their_type_and_range(dtype: str, blend: Any) -> None:
+    stack = as_dtype(small(), dtype)
+    result = fuse(stack, "sml", blend=blend)
+    assert result.fused.dtype == stack.dtype
+    assert np.isfinite(result.fused).all()
+    lowest, highest = stack.min(0), stack.max(0)
+    if stack.dtype.kind == "f":  # averages are rounded, by a unit in the last place
+        lowest = np.nextafter(lowest, stack.dtype.type(-1))
+        highest = np.nextafter(highest, stack.dtype.type(2))
+    assert (lowest <= result.fused).all()
+    assert (result.fused <= highest).all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "uint32", "int16"])
+def test_the_type_of_the_pixels_does_not_matter(dtype: str) -> None:
+    """The same picture in another type gives the same decision and the same picture."""
+    stack = small()
+    first = fuse(stack, "sml")
+    other = fuse(as_dtype(stack, dtype), "sml")
+    assert (first.decision == other.decision).mean() > 0.999
+    agreed = first.decision == other.decision
+    expected = as_dtype(first.fused, dtype).astype(np.float64)
+    span = np.ptp(as_dtype(np.array([0, 65535]), dtype).astype(np.float64))
+    error = np.abs(other.fused.astype(np.float64) - expected)[agreed] / span
+    assert np.quantile(error, 0.99) < 1e-4
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e-3, 1e9])
+@pytest.mark.parametrize("name", ["sml", "sesf"])
+def test_floats_may_have_any_unit(name: str, factor: float) -> None:
+    stack = small() / 65535
+    first, other = (fuse(s, MODELS[name]()) for s in (stack, stack * factor - factor))
+    assert (first.decision == other.decision).mean() > 0.999
+    error = np.abs(first.fused - (other.fused / factor + 1))
+    assert np.quantile(error, 0.99) < 1e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("blend", ["feather", "select"])
+def test_one_slice_passes_through(name: str, blend: Any) -> None:
+    for dtype in ("uint8", "uint32", "float64"):
+        stack = as_dtype(small()[:1], dtype)
+        result = fuse(stack, MODELS[name](), blend=blend)
+        np.testing.assert_array_equal(result.fused, stack[0])
+        assert (result.decision == 0).all()
+        assert (result.depth == 0).all()
+    flat = fuse(stack[0], MODELS[name](), blend=blend)
+    np.testing.assert_array_equal(flat.fused, stack[0])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_two_slices(name: str) -> None:
+    scene = make_scene(
+        1_000_003, shape=(80, 96), slices=2, surface="steps", electrons=1e4
+    )
+    result = fuse(scene.stack, MODELS[name]())
+    assert set(np.unique(result.decision)) == {0, 1}
+    clear = scene.textured & ~scene.edges
+    assert (np.abs(result.decision - scene.depth)[clear] > 0.75).mean() < 0.1
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("shape", [(3, 5, 7), (2, 1, 40), (3, 40, 1), (2, 1, 1)])
+def test_tiny_stacks(name: str, shape: tuple[int, int, int]) -> None:
+    stack = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    result = fuse(stack, MODELS[name](), axes="ZYX", blend="select")
+    assert (
+        np.take_along_axis(stack, result.decision[None], 0)[0] == result.fused
+    ).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("blend", ["feather", "select"])
+def test_identical_slices_give_that_slice(name: str, blend: Any) -> None:
+    for dtype in ("uint16", "float32"):
+        stack = np.repeat(as_dtype(small()[:1], dtype), 4, 0)
+        result = fuse(stack, MODELS[name](), blend=blend)
+        np.testing.assert_array_equal(result.fused, stack[0])
+        assert result.confidence.max() < 1e-5
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_constant_stacks_have_no_confidence_and_keep_their_value(name: str) -> None:
+    for value in (np.uint8(0), np.uint16(65535), np.float32(-3.5)):
+        stack = np.full((3, 40, 50), value)
+        result = fuse(stack, MODELS[name]())
+        assert (result.fused == value).all()
+        assert (result.confidence == 0).all()
+
+
+def test_saturated_parts_stay_saturated_and_are_unsure() -> None:
+    stack = small().copy()
+    stack[:, :, 40:] = 65535
+    result = fuse(stack, "sml", smoothness=0)
+    assert (result.fused[:, 44:] == 65535).all()
+    assert (result.confidence[:, 80:] == 0).all()
+
+
+@pytest.mark.parametrize("blend", ["feather", "select"])
+def test_colours_are_decided_together(blend: Any) -> None:
+    scene = make_scene(1_000_004, shape=(64, 72), slices=4, rgb=True, dtype=np.uint8)
+    result = fuse(scene.stack, "sml", axes="ZYXS", blend=blend)
+    assert result.fused.shape == (64, 72, 3)
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    grey = fuse((scene.stack * weights).sum(-1, dtype=np.float32), "sml")
+    assert (grey.decision == result.decision).mean() > 0.995
+    if blend == "select":
+        observed = np.take_along_axis(scene.stack, result.decision[None, ..., None], 0)
+        np.testing.assert_array_equal(result.fused, observed[0])
+
+
+def test_the_reference_decides_for_all_channels() -> None:
+    first, second = relief(72, 84, 5).stack, relief(72, 84, 5, seed=1_000_007).stack
+    stack = np.stack([first, second])
+    for reference, one in ((0, first), ("green", first), (1, second), ("red", second)):
+        source = as_stack(stack, axes="CZYX", channel_names=("green", "red"))
+        result = fuse(source, "sml", reference=reference, blend="select")
+        alone = fuse(one, "sml", blend="select")
+        np.testing.assert_array_equal(result.decision, alone.decision)
+        for channel in (0, 1):
+            observed = np.take_along_axis(stack[channel], alone.decision[None], 0)[0]
+            np.testing.assert_array_equal(result.fused[channel], observed)
+    mean = fuse(stack, "sml", axes="CZYX").decision
+    of_mean = fuse(stack.mean(0, dtype=np.float32) / 65535, "sml").decision
+    assert (mean == of_mean).mean() > 0.99
+
+
+@pytest.mark.parametrize("name", ["sml", "sesf"])
+def test_each_time_point_is_a_stack_of_its_own(name: str) -> None:
+    scenes = [relief(72, 84, 5, seed=1_000_010 + t).stack for t in range(2)]
+    stack = np.stack([np.stack([s, s[:, ::-1]], 1) for s in scenes])  # T Z C Y X
+    model = MODELS[name]()
+    result = fuse(stack, model, axes="TZCYX", reference=0)
+    assert result.fused.shape == (2, 2, 72, 84)
+    assert result.decision.shape == (2, 72, 84)
+    for t in range(2):
+        alone = fuse(stack[t], model, axes="ZCYX", reference=0)
+        np.testing.assert_array_equal(result.fused[t], alone.fused)
+        np.testing.assert_array_equal(result.decision[t], alone.decision)
+        np.testing.assert_array_equal(result.confidence[t], alone.confidence)
+
+
+def test_verification_can_be_turned_off() -> None:
+    stack = relief().stack
+    raw = fuse(stack, "sml", verify=False, smoothness=0)
+    verified = fuse(stack, "sml", smoothness=0)
+    np.testing.assert_array_equal(raw.confidence, verified.confidence)
+    assert in_small_regions(verified.decision) < 0.3 * in_small_regions(raw.decision)
+
+
+def in_small_regions(decision: Any) -> int:
+    """Pixels in connected regions that verification takes for mistakes."""
+    regions = label(decision.astype(int), connectivity=1, background=-1)
+    sizes = np.bincount(regions.ravel())
+    return int(sizes[sizes < SMALLEST_REGION].sum())
+
+
+@pytest.mark.parametrize("kind", ["dask", "zarr", "planes"])
+def test_stacks_of_any_kind_give_the_same(kind: str, tmp_path: Path) -> None:
+    stack = small()
+    expected = fuse(stack, "sml")
+    source: Any = [*stack]
+    if kind == "dask":
+        source = da.from_array(stack, chunks=(2, 30, 50))
+    if kind == "zarr":
+        path = tmp_path / "a.zarr"
+        source = zarr.create_array(path, data=stack, chunks=(1, 32, 40))
+    same_result(fuse(source, "sml", axes="ZYX"), expected)
+
+
+def test_out_of_memory_ends_in_the_same_result() -> None:
+    stack = small()
+    expected = fuse(stack, too_large(1 << 40))
+    model = too_large(10_000)
+    same_result(fuse(stack, model), expected)
+    assert max(model.sizes) > 10_000
+
+
+class Reports:
+    """Every progress report, with the thread it came in."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(progress, "INTERVAL", 0)
+        self.all: list[Progress] = []
+        self.threads: set[int] = set()
+
+    def __call__(self, report: Progress) -> None:
+        self.all.append(report)
+        self.threads.add(threading.get_ident())
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("blend", ["feather", "select"])
+def test_progress_rises_to_its_end_in_the_callers_thread(
+    name: str, blend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = Reports(monkeypatch)
+    monkeypatch.setattr(fusion, "BYTES_A_PIXEL", 5000)
+    stack = np.stack([small()[:3], small()[:3]])
+    fuse(
+        stack,
+        MODELS[name](),
+        axes="TZYX",
+        blend=blend,
+        memory=16 << 20,
+        progress=reports,
+    )
+    done = [report.done for report in reports.all]
+    assert done == sorted(done)
+    assert done[-1] == reports.all[-1].total
+    assert all(report.total == done[-1] for report in reports.all)
+    # In small steps: no stage is left out of the count.
+    assert max(np.diff([0, *done])) < 0.2 * done[-1]
+    assert len({report.stage for report in reports.all}) >= 5
+    assert reports.threads == {threading.get_ident()}
+
+
+def test_what_fails_while_reading_surfaces() -> None:
+    source = Watched(small(), fail_on_slice=3)
+    with pytest.raises(FocusFusionError, match=r"slices 3 to 4.*the cable came loose"):
+        fuse(source, "sml", axes="ZYX")
+    assert all(name.startswith("focus-fusion-reader") for name in source.threads)
+    assert not [t for t in threading.enumerate() if t.name.startswith("focus-fusion")]
+
+
+@pytest.mark.parametrize("name", ["sml", "sesf"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_not_a_number_is_named_by_slice_row_and_column(name: str, value: float) -> None:
+    stack = as_dtype(relief(260, 280, 3).stack, "float32")
+    stack[2, 101, 67] = value
+    with pytest.raises(FocusFusionError, match=r"slice 2, row 101, column 67"):
+        fuse(as_stack(stack, axes="ZYX", name="pollen"), MODELS[name]())
+
+
+def test_every_pixel_of_a_channel_that_does_not_decide_is_checked_too() -> None:
+    stack = np.stack([as_dtype(small(), "float32")] * 2)
+    stack[1, 4, 60, 7] = np.nan
+    with pytest.raises(FocusFusionError, match=r"slice 4, row 60, column 7"):
+        fuse(stack, "sml", axes="CZYX", reference=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"blend": "average"}, "use 'feather' or 'select'"),
+        ({"scale": 2}, "offers scale 1"),
+        ({"tile": 4}, "at least 16"),
+        ({"smoothness": -1}, "between 0 and 10"),
+        ({"memory": 1000}, "at least 16777216"),
+        ({"device": "gpu"}, "Use 'auto', 'cpu', 'cuda'"),
+        ({"device": "meta"}, "not supported"),
+        ({"model": "sharp"}, "There are: sml"),
+        ({"model": "gone.safetensors"}, "no file of weights"),
+        ({"reference": 3}, "has no channel 3"),
+        ({"reference": "luminance"}, "no luminance"),
+        ({"axes": "CZYX"}, "4 letters for 3 axes"),
+        ({"out": "a.tif"}, "leave out= away"),
+        ({"out": "nowhere/a.ome.zarr"}, "does not exist"),
+    ],
+)
+def test_wrong_parameters_are_explained_before_any_work(
+    options: dict[str, Any], words: str
+) -> None:
+    source = Watched(small())
+    with pytest.raises(FocusFusionError) as caught:
+        fuse(source, **({"model": "sml", "axes": "ZYX"} | options))
+    assert words in str(caught.value)
+    assert source.read.sum() <= 25 * 32 * 32  # a glance, to know the stack again
+
+
+def test_frames_are_not_taken_for_slices() -> None:
+    stack = as_stack(small()[:, None], axes="TZYX")
+    with pytest.raises(FocusFusionError, match="axes='ZYX'"):
+        fuse(stack, "sml")
+
+
+def test_the_result_says_how_it_was_made() -> None:
+    model = random_sesf(1)
+    source = as_stack(small(), axes="ZYX", name="pollen")
+    result = fuse(source, model, smoothness=0.5)
+    found = result.provenance
+    assert found["model"] == "sesf"
+    assert found["source_shape"] == [5, 72, 84]
+    assert found["source_axes"] == "ZYX"
+    assert found["parameters"]["smoothness"] == 0.5
+    assert found["device"].startswith("cpu")
+    assert json.loads(json.dumps(found)) == found
+    again = fuse(source, model, smoothness=0.5).provenance
+    assert again == found
+    # Networks without a file are told apart by their weights.
+    other = fuse(source, random_sesf(2), smoothness=0.5).provenance
+    assert other["weights_sha256"] != found["weights_sha256"]
+    assert other | {"weights_sha256": ""} == found | {"weights_sha256": ""}
+
+
+def test_a_model_handed_over_in_training_mode_scores_as_in_evaluation() -> None:
+    model = random_sesf()
+    expected = fuse(small(), model)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    same_result(fuse(small(), model), expected)
+    for name, value in model.state_dict().items():
+        assert (value == before[name]).all()
+
+
+def test_the_depth_is_a_height_in_the_unit_of_z() -> None:
+    stack = as_stack(small(), axes="ZYX")
+    indices = fuse(stack, "sml").depth
+    scaled = replace(stack, scale={"Z": 2.5}, units={"Z": "micrometer"})
+    np.testing.assert_allclose(fuse(scaled, "sml").depth, indices * 2.5, rtol=1e-6)
+
+
+def test_stopping_at_once_gives_no_result() -> None:
+    with pytest.raises(Cancelled):
+        fuse(small(), "sml", should_stop=lambda: True)
