@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from napari_focus_fusion.models.base import FusionModel
     from napari_focus_fusion.stack import FocusStack
 
-DEFAULT_MODEL = "sesf"
-
 #: Side of a model's tile in pixels: larger ones only miss the CPU's caches.
 TILE = {"cpu": 256, "cuda": 1024, "mps": 512}
 #: Slices that are scored together.

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.models.base import FusionModel
 
 #: Side of the blocks in which planes are swept: a few of them fit into a core's cache.
-SWEEP = 256
+SWEEP = 512
 #: Around a region, the maps that fusing it must see.
 FINISH_HALO = VERIFY_HALO + COMPOSITE_HALO
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import binary_dilation
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.metrics.images import as_pair
@@ -53,6 +52,8 @@ def psnr(fused: ArrayLike, truth: ArrayLike, *, data_range: DataRange = None) ->
     ----------
     scikit-image, `skimage.metrics.peak_signal_noise_ratio`.
     """
+    from skimage.metrics import peak_signal_noise_ratio  # half a second
+
     scores = [
         float(peak_signal_noise_ratio(t, f, data_range=255))
         for f, t in as_pair(fused, truth, data_range)
@@ -94,6 +95,8 @@ def ssim(fused: ArrayLike, truth: ArrayLike, *, data_range: DataRange = None) ->
     Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
     structural similarity", IEEE TIP 13(4), 2004. doi:10.1109/TIP.2003.819861
     """
+    from skimage.metrics import structural_similarity  # half a second
+
     scores = [
         structural_similarity(
             t,

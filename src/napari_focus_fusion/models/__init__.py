@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.models.base import FusionModel
 
 __all__ = [
+    "DEFAULT_MODEL",
     "ModelSpec",
     "load_model",
     "models",
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 ENTRY_POINTS = "napari_focus_fusion.models"
+
+#: What is used when nothing is said.
+DEFAULT_MODEL = "sesf"
 
 OURS = (
     ModelSpec(

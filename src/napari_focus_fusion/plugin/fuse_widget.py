@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
+    QDoubleSpinBox,
     QFormLayout,
     QGridLayout,
     QHBoxLayout,
@@ -25,7 +26,7 @@ from qtpy.QtWidgets import (
 from superqt.utils import create_worker
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.models import models
+from napari_focus_fusion.models import DEFAULT_MODEL, models
 from napari_focus_fusion.plugin.layers import (
     METADATA,
     chosen_layers,
@@ -64,8 +65,8 @@ class FuseWidget(QWidget):
     """Fuse an image layer of the viewer; docked by napari.
 
     From a script: set the ``value`` of ``layer``, ``z_axis``, ``other_axes``,
-    ``reference``, ``model``, ``blend`` and ``device``, tick ``outputs["depth"]`` and so
-    on, and call :meth:`run`.
+    ``reference``, ``model``, ``blend`` and ``device``, call ``smoothness.setValue``,
+    tick ``outputs["depth"]`` and so on, and call :meth:`run`.
 
     Parameters
     ----------
@@ -123,6 +124,16 @@ class FuseWidget(QWidget):
             "channels."
         )
         self.model = Choice("What judges how sharp each pixel of each slice is.")
+        self.smoothness = QDoubleSpinBox()
+        self.smoothness.setRange(0, 10)
+        self.smoothness.setSingleStep(0.5)
+        self.smoothness.setDecimals(1)
+        self.smoothness.setValue(1)
+        self.smoothness.setToolTip(
+            "How much the surroundings of a pixel have a say in its decision.\n"
+            "0: the finest detail at different depths. 1: most stacks.\n"
+            "More: where refraction makes rims look sharp out of focus."
+        )
         self.blend = Choice(
             "Feather: soft seams, and less noise where slices agree.\n"
             "Select: every pixel exactly as it was observed in its slice.",
@@ -157,6 +168,7 @@ class FuseWidget(QWidget):
             ("Sharpness from", self.reference),
             ("Model", self.model),
             ("", self.summary),
+            ("Smoothness", self.smoothness),
             ("Blend", self.blend),
             ("Device", self.device),
         ):
@@ -307,6 +319,7 @@ class FuseWidget(QWidget):
             {
                 "model": self.model.value,
                 "reference": reference,
+                "smoothness": self.smoothness.value(),
                 "blend": self.blend.value,
                 "device": self.device.value,
             },
@@ -483,7 +496,6 @@ class Machine:
 def look_at_machine() -> Machine:
     """Load torch, and see which devices there are."""
     from napari_focus_fusion.device import available_devices, choose_device, describe
-    from napari_focus_fusion.fusion import DEFAULT_MODEL
 
     devices = [
         (_device_text(describe(choose_device(name))), name)
