@@ -464,7 +464,8 @@ def _feather(work: Work, region: Tile, index: np.ndarray) -> np.ndarray:
             total[place] += share
             for c, component in enumerate(values):
                 observed = component[_around(block, rim, 0)]
-                added[c][place] += share * (observed - selected[c][place])
+                difference = observed - selected[c][place]
+                added[c][place] += share * difference.astype(np.float32, copy=False)
         work.done(region.height * region.width)
     added /= np.maximum(total, 1e-6)
     np.add(added, selected, out=added)
