@@ -1,0 +1,471 @@
+"""What the core promises its users, one group of tests a promise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_focus_fusion import (
+    Cancelled,
+    FocusFusionError,
+    as_stack,
+    fuse,
+    fusion,
+    load_model,
+)
+from napari_focus_fusion.engine import store
+from small_models import (
+    Watched,
+    as_dtype,
+    energy_pairs,
+    energy_sets,
+    random_sesf,
+    relief,
+    same_result,
+    watched,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "sml": lambda: load_model("sml"),
+    "sesf": random_sesf,
+    "pairs": energy_pairs,
+    "sets": energy_sets,
+}
+
+
+def small() -> np.ndarray:
+    return relief(100, 120, 5).stack
+
+
+def many_regions(monkeypatch: pytest.MonkeyPatch, side: int = 64) -> None:
+    """A budget of 16 MB for regions of a few thousand pixels, chunks of 64 x 64."""
+    monkeypatch.setattr(fusion, "BYTES_A_PIXEL", (16 << 20) // side**2 - 100)
+    monkeypatch.setattr(fusion, "CHUNK", side)
+    monkeypatch.setattr(store, "CHUNK", side)
+
+
+# 1. Tiles are invisible.
+
+
+def invisible(a: Any, b: Any) -> None:
+    """The promise, word for word."""
+    agreed = np.asarray(a.decision) == np.asarray(b.decision)
+    assert agreed.mean() >= 0.9999
+    first, second = (np.asarray(r.fused)[agreed].astype(np.float64) for r in (a, b))
+    unit = 1 if a.fused.dtype.kind in "iu" else 1e-5 * np.ptp(np.asarray(a.fused))
+    assert np.abs(first - second).max() <= unit
+    both = [np.asarray(r.confidence) for r in (a, b)]
+    np.testing.assert_allclose(*both, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_result_does_not_depend_on_the_size_of_tiles(name: str) -> None:
+    stack = relief(150, 290, 3).stack
+    model = MODELS[name]()
+    whole = fuse(stack, model, tile=4096)
+    for tile in (128, 256, 777):
+        invisible(fuse(stack, model, tile=tile), whole)
+    for tile in (16, 100) if name != "sesf" else (50,):
+        invisible(
+            fuse(stack[:, :70, :80], model, tile=tile), fuse(stack[:, :70, :80], model)
+        )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_result_does_not_depend_on_the_working_memory(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stack, model = small(), MODELS[name]()
+    whole = fuse(stack, model)
+    many_regions(monkeypatch, 96 if name == "sesf" else 64)
+    if name != "sesf":
+        for memory in (16 << 20, 40 << 20):
+            invisible(fuse(stack, model, memory=memory), whole)
+    chunked = zarr.create_array(tmp_path / "in.zarr", data=stack, chunks=(2, 48, 40))
+    invisible(fuse(chunked, model, axes="ZYX", memory=16 << 20), whole)
+    out = tmp_path / "out.ome.zarr"
+    invisible(fuse(chunked, model, axes="ZYX", memory=16 << 20, out=out), whole)
+
+
+@pytest.mark.parametrize("blend", ["feather", "select"])
+def test_with_plain_arithmetic_tiles_do_not_even_change_a_bit(
+    blend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = as_dtype(small(), "float32")
+    whole = fuse(stack, "sml", blend=blend)
+    many_regions(monkeypatch)
+    same_result(fuse(stack, "sml", blend=blend, tile=33, memory=16 << 20), whole)
+
+
+# 2. Memory is bounded by the tile: see also test_memory.py.
+
+
+class Requests(Watched):
+    """Notes how much is asked for at once."""
+
+    most = 0
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        found = super().__getitem__(key)
+        self.most = max(self.most, found.size)
+        return found
+
+
+@pytest.mark.parametrize("name", ["sml", "pairs"])
+def test_no_more_is_read_at_once_for_more_slices_or_a_larger_plane(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many_regions(monkeypatch)
+    most = []
+    for shape in ((3, 320, 64), (9, 320, 64), (3, 640, 64)):
+        pixels = np.random.default_rng(0).integers(0, 99, shape, dtype=np.uint8)
+        requests = Requests(pixels)
+        fuse(requests, MODELS[name](), axes="ZYX", memory=16 << 20)
+        most.append(requests.most)
+    assert most[0] == most[1] == most[2]
+
+
+# 3. Cost is linear in pixels x slices.
+
+
+@pytest.mark.parametrize("name", ["sml", "pairs", "sets"])
+def test_twice_the_pixels_or_slices_are_twice_the_work(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many_regions(monkeypatch)
+    work = []
+    for shape in ((3, 320, 64), (6, 320, 64), (3, 640, 64)):
+        pixels = np.random.default_rng(0).integers(0, 99, shape, dtype=np.uint8)
+        source, (model, seen) = Watched(pixels), watched(MODELS[name]())
+        fuse(source, model, axes="ZYX", tile=64, memory=16 << 20)
+        work.append(np.array([source.read.sum(), sum(seen)]))
+    once, more_slices, larger = work
+    assert (once > 0).all()
+    assert (more_slices <= 2 * once).all()
+    # At the border of the image there is less to read around a region.
+    assert (larger <= 2.2 * once).all()
+
+
+@pytest.mark.parametrize("name", ["sml", "sesf", "pairs"])
+def test_each_pixel_is_read_a_fixed_number_of_times(name: str) -> None:
+    """Once to score (pair maskers: twice) and twice to fuse; and a small sample."""
+    pixels = Watched(relief(150, 290, 3).stack)
+    fuse(pixels, MODELS[name](), axes="ZYX")
+    assert (pixels.read >= 3).all()
+    assert pixels.read.max() <= {"sml": 3, "sesf": 4, "pairs": 4}[name] + (
+        1 if name == "sesf" else 0
+    )
+
+
+# 4. Order does not matter.
+
+ORDERS = {"reversed": [4, 3, 2, 1, 0], "shuffled": [2, 4, 0, 3, 1]}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+@pytest.mark.parametrize(
+    ("name", "dtype", "blend"),
+    [
+        ("sml", "uint8", "feather"),
+        ("sml", "uint16", "feather"),
+        ("sml", "uint16", "select"),
+        ("sml", "float32", "feather"),
+        ("sml", "float64", "feather"),
+        ("sesf", "float32", "feather"),
+    ],
+)
+def test_slice_scorers_do_not_know_the_order_at_all(
+    name: str, dtype: str, order: list[int], blend: Any
+) -> None:
+    stack = as_dtype(small(), dtype)
+    model = MODELS[name]()
+    result, other = (
+        fuse(stack, model, blend=blend),
+        fuse(stack[order], model, blend=blend),
+    )
+    np.testing.assert_array_equal(other.fused, result.fused)
+    np.testing.assert_array_equal(np.asarray(order)[other.decision], result.decision)
+    np.testing.assert_array_equal(other.confidence, result.confidence)
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+@pytest.mark.parametrize("name", ["pairs", "sets"])
+def test_maskers_know_the_order_as_little_as_rounding_allows(
+    name: str, order: list[int]
+) -> None:
+    stack = small()
+    result, other = fuse(stack, MODELS[name]()), fuse(stack[order], MODELS[name]())
+    agreed = np.asarray(order)[other.decision] == result.decision
+    assert agreed.mean() > 0.999
+    error = other.fused[agreed].astype(int) - result.fused[agreed].astype(int)
+    assert (np.abs(error) > 1).mean() < 1e-3
+
+
+# 5. Data come back in their own type (see also test_fusion.py and test_result.py).
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_select_gives_observed_values_only(name: str) -> None:
+    for dtype in ("uint8", "uint16", "float64"):
+        stack = as_dtype(small(), dtype)
+        result = fuse(stack, MODELS[name](), blend="select")
+        observed = np.take_along_axis(stack, result.decision[None], 0)[0]
+        np.testing.assert_array_equal(result.fused, observed)
+        assert result.fused.dtype == stack.dtype
+
+
+def test_pixel_sizes_units_and_place_are_kept() -> None:
+    source = as_stack(
+        small(),
+        axes="ZYX",
+        name="pollen",
+        scale={"Z": 2, "Y": 0.3, "X": 0.2},
+        units="micrometer",
+        display={"translate": (7, 30, 40), "colormap": "magenta"},
+    )
+    for data, attributes, kind in fuse(source, "sml").layers():
+        assert kind == "image"
+        assert data.shape[-2:] == (100, 120)
+        assert attributes["name"].startswith("pollen")
+        assert attributes["scale"][-2:] == (0.3, 0.2)
+        assert attributes["translate"][-2:] == (30, 40)
+        assert {str(unit) for unit in attributes["units"]} == {"micrometer"}
+
+
+# 6. Same input, same answer.
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_run_can_be_repeated(name: str) -> None:
+    first, second = (fuse(small(), MODELS[name]()) for _ in range(2))
+    same_result(first, second)
+    assert first.provenance == second.provenance
+
+
+def test_where_a_result_came_from_travels_with_it(tmp_path: Path) -> None:
+    model = random_sesf()
+    result = fuse(as_stack(small(), axes="ZYX"), model, out=tmp_path / "a.ome.zarr")
+    expected = result.provenance
+    assert expected["model"] == "sesf"
+    assert len(expected["weights_sha256"]) == 64
+    for _, attributes, _ in result.layers():
+        found = attributes["metadata"]["napari_focus_fusion"]
+        assert expected.items() <= found.items()
+    attributes = json.loads((tmp_path / "a.ome.zarr" / "zarr.json").read_text())
+    found = attributes["attributes"]["napari_focus_fusion"]["provenance"]
+    assert found == expected
+
+
+# 7. The core knows no screen: see test_import.py, and the killed run below.
+
+
+# 8. Nothing is lost.
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def digest_of(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
+
+
+class StopAfter:
+    """Says stop from some question on."""
+
+    def __init__(self, limit: float = np.inf) -> None:
+        self.limit, self.asked = limit, 0
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.asked > self.limit
+
+
+def test_a_cancelled_run_leaves_nothing_that_looks_finished_and_goes_on_from_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    many_regions(monkeypatch)
+    source = tmp_path / "in"
+    zarr.create_array(source / "a.zarr", data=small(), chunks=(1, 48, 40))
+    before = digest_of(source)
+    pixels = {"stack": source / "a.zarr", "axes": "ZYX"}
+    model, seen = watched(load_model("sml"))
+    everything = StopAfter()
+    options = {"out": tmp_path / "a.ome.zarr", "memory": 16 << 20, **pixels}
+    expected = fuse(model=model, should_stop=everything, **options)
+    effort_of_all, polls = sum(seen), everything.asked
+    for limit in np.linspace(0, polls - 1, 4).astype(int):
+        folder = tmp_path / f"stopped after {limit}"
+        folder.mkdir()
+        options["out"] = folder / "a.ome.zarr"
+        seen.clear()
+        with pytest.raises(Cancelled):
+            fuse(model=model, should_stop=StopAfter(limit), **options)
+        assert names_in(folder) == ["a.ome.zarr.partial"]
+        spent = sum(seen)
+        result = fuse(model=model, **options)
+        assert names_in(folder) == ["a.ome.zarr"]
+        same_result(result, expected)
+        # What had been scored was not scored again, but for the region at hand.
+        assert spent <= sum(seen) <= 1.4 * effort_of_all
+        if spent == effort_of_all:
+            assert sum(seen) == spent
+    assert digest_of(source) == before
+
+
+def test_a_run_goes_on_with_more_memory_than_it_began_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    many_regions(monkeypatch)
+    expected = fuse(small(), "sml")
+    out = tmp_path / "a.ome.zarr"
+    with pytest.raises(Cancelled):
+        fuse(small(), "sml", out=out, memory=16 << 20, should_stop=StopAfter(25))
+    assert list((tmp_path / "a.ome.zarr.partial" / "finished_chunks").iterdir())
+    same_result(fuse(small(), "sml", out=out, memory=60 << 20), expected)
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    here = Path(__file__).parent
+    folders = [str(here), str(Path(fusion.__file__).parents[1])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+
+
+def test_a_killed_run_leaves_nothing_that_looks_finished_and_goes_on_from_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = """
+import os, signal, sys
+from napari_focus_fusion import fuse, fusion
+from napari_focus_fusion.engine import store
+from small_models import relief
+fusion.CHUNK = store.CHUNK = 64
+asked = 0
+def killed():
+    global asked
+    asked += 1
+    if asked > int(sys.argv[2]):
+        assert not {"napari", "qtpy", "PyQt6", "magicgui"} & set(sys.modules)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return False
+fuse(relief(100, 120, 5).stack, "sml", out=sys.argv[1], should_stop=killed)
+"""
+    many_regions(monkeypatch)
+    counter = StopAfter()
+    expected = fuse(
+        small(), "sml", out=tmp_path / "whole.ome.zarr", should_stop=counter
+    )
+    out = tmp_path / "a.ome.zarr"
+    done = run_python(code, str(out), str(counter.asked * 3 // 5))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert names_in(tmp_path) == ["a.ome.zarr.partial", "whole.ome.zarr"]
+    with pytest.raises(FocusFusionError, match="unfinished result of another run"):
+        fuse(small()[::-1], "sml", out=out)
+    same_result(fuse(small(), "sml", out=out), expected)
+    assert names_in(tmp_path) == ["a.ome.zarr", "whole.ome.zarr"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"blend": "select"},
+        {"smoothness": 0.5},
+        {"verify": False},
+        {"model": "pairs"},
+        {"model": "sesf"},
+        {"stack": "shifted"},
+        {"stack": "dtype"},
+        {"stack": "pixel size"},
+    ],
+    ids=lambda other: "-".join(map(str, *other.items())),
+)
+def test_a_partial_result_is_not_mixed_with_another_run(
+    other: dict[str, Any], tmp_path: Path
+) -> None:
+    stack, out = small(), tmp_path / "a.ome.zarr"
+    first: dict[str, Any] = {"stack": stack, "model": random_sesf(1)}
+    with pytest.raises(Cancelled):
+        fuse(**first, out=out, should_stop=lambda: True)
+    stacks = {
+        "shifted": np.roll(stack, 1, 1),
+        "dtype": as_dtype(stack, "int16"),
+        "pixel size": as_stack(stack, axes="ZYX", scale={"Z": 2}),
+    }
+    if "stack" in other:
+        other = {"stack": stacks[other["stack"]]}
+    if "model" in other:
+        other = {"model": MODELS[other["model"]]()}
+    with pytest.raises(FocusFusionError, match="another run"):
+        fuse(**(first | other), out=out)
+    assert names_in(tmp_path) == ["a.ome.zarr.partial"]
+
+
+def test_results_are_not_overwritten_unasked(tmp_path: Path) -> None:
+    out = tmp_path / "a.ome.zarr"
+    first = fuse(small(), "sml", out=out, blend="select")
+    fused, before = np.asarray(first.fused[...]), digest_of(out)
+    with pytest.raises(FocusFusionError, match="exists already"):
+        fuse(small(), "sml", out=out)
+    with pytest.raises(Cancelled):
+        fuse(small(), "sml", out=out, overwrite=True, should_stop=lambda: True)
+    assert digest_of(out) == before
+    second = fuse(small(), "sml", out=out, overwrite=True)
+    assert (np.asarray(second.fused[...]) != fused).any()
+    assert names_in(tmp_path) == ["a.ome.zarr"]
+
+
+def test_inputs_are_not_touched(tmp_path: Path) -> None:
+    stack = small().copy()
+    stack.flags.writeable = False
+    fuse(stack, "sml")
+    fuse(stack[None], random_sesf(), axes="CZYX", blend="select")
+    np.testing.assert_array_equal(stack, small())
+
+
+# 9. Errors speak to a biologist.
+
+
+@pytest.mark.parametrize(
+    ("stack", "words"),
+    [
+        ([], ["empty", "at least one"]),
+        (np.zeros((0, 30, 30), np.uint8), ["no slices", "'pollen'"]),
+        ([np.zeros((30, 30)), np.zeros((30, 31))], ["30 x 31", "30 x 30", "slice 1"]),
+        (np.zeros((3, 30, 30), complex), ["Complex", "magnitude"]),
+        (np.zeros((3, 30, 30), object), ["object", "one array of numbers"]),
+        (np.zeros((3, 30, 30), bool), ["mask", "Choose the image"]),
+        (np.zeros((3, 4, 30, 30)), ["does not say which axis", "axes="]),
+        (np.full((3, 30, 30), np.nan), ["NaN", "slice 0, row 0", "'pollen'"]),
+        ("gone.tif", ["gone.tif"]),
+        (None, ["NoneType", "Pass an array"]),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(stack: Any, words: list[str]) -> None:
+    with pytest.raises(FocusFusionError) as caught:
+        fuse(as_stack(stack, name="pollen"), "sml")
+    for word in words:
+        assert word in str(caught.value)
