@@ -38,7 +38,7 @@ from napari_focus_fusion.engine.store import (
     put_raw,
 )
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.models import hash_of_tensors, load_model
+from napari_focus_fusion.models import DEFAULT_MODEL, hash_of_tensors, load_model
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.stack import as_stack
