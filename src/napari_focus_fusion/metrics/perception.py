@@ -108,7 +108,7 @@ def viff_plane(fused: Plane, sources: Sequence[Plane]) -> float:
     for level, (side, share) in enumerate(zip(_VIFF_SIDES, _VIFF_SCALES, strict=True)):
         window = gaussian(side, side / 5)
         if level:
-            planes = [smooth_valid(plane, window)[::2, ::2] for plane in planes]
+            planes = [smooth_valid(plane, window)[::2, ::2].copy() for plane in planes]
         if not share:
             continue
         least, kept, reference = _visual_information(planes[0], planes[-1], window)

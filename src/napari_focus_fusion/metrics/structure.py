@@ -11,7 +11,7 @@ from napari_focus_fusion.metrics.images import over_channels
 from napari_focus_fusion.metrics.windows import gaussian, moments, similarity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -23,6 +23,7 @@ _SSIM_C2 = (0.03 * 255) ** 2
 _YANG_WINDOW = gaussian(7, 1.5)
 _YANG_C = 2e-16
 _YANG_ALIKE = 0.75
+_STRIP = 64  # rows
 
 
 def _weighted_mean(values: Sequence[Plane], variances: Sequence[Plane]) -> Plane:
@@ -34,35 +35,59 @@ def _weighted_mean(values: Sequence[Plane], variances: Sequence[Plane]) -> Plane
     return np.where(flat, plain, weighted / np.where(flat, 1, total))
 
 
+def _similarities(
+    fused: Plane, sources: Sequence[Plane], window: Plane, c1: float, c2: float
+) -> tuple[list[Plane], list[tuple[Plane, Plane]]]:
+    """Return the similarity map of the fused image to each slice, and their moments."""
+    fused_moments = moments(fused, window)
+    of_sources = [moments(source, window) for source in sources]
+    maps = [
+        similarity(fused, source, fused_moments, of_source, window, c1, c2)
+        for source, of_source in zip(sources, of_sources, strict=True)
+    ]
+    return maps, of_sources
+
+
+def _piella_map(fused: Plane, sources: Sequence[Plane]) -> Plane:
+    maps, of_sources = _similarities(fused, sources, _SSIM_WINDOW, _SSIM_C1, _SSIM_C2)
+    return _weighted_mean(maps, [variance for _, variance in of_sources])
+
+
+def _yang_map(fused: Plane, sources: Sequence[Plane]) -> Plane:
+    window, c = _YANG_WINDOW, _YANG_C
+    maps, of_sources = _similarities(fused, sources, window, c, c)
+    least_alike = np.full_like(maps[0], np.inf)
+    for i, j in combinations(range(len(sources)), 2):
+        pair = (sources[i], sources[j], of_sources[i], of_sources[j])
+        np.minimum(least_alike, similarity(*pair, window, c, c), out=least_alike)
+    mean = _weighted_mean(maps, [variance for _, variance in of_sources])
+    return np.where(least_alike >= _YANG_ALIKE, mean, np.max(maps, axis=0))
+
+
+def _mean_of_strips(
+    window_map: Callable[[Plane, Sequence[Plane]], Plane],
+    fused: Plane,
+    sources: Sequence[Plane],
+    window: Plane,
+) -> float:
+    """Return the mean of a map of windows, made strip by strip to bound the memory."""
+    border = len(window) - 1
+    height, width = fused.shape[0] - border, fused.shape[1] - border
+    total = 0.0
+    for top in range(0, height, _STRIP):
+        strip = slice(top, top + _STRIP + border)
+        total += window_map(fused[strip], [source[strip] for source in sources]).sum()
+    return float(total / (height * width))
+
+
 def q_s_plane(fused: Plane, sources: Sequence[Plane]) -> float:
     """Return Q_S of one plane; see `q_s`."""
-    window = _SSIM_WINDOW
-    fused_moments = moments(fused, window)
-    source_moments = [moments(source, window) for source in sources]
-    maps = [
-        similarity(fused, s, fused_moments, m, window, _SSIM_C1, _SSIM_C2)
-        for s, m in zip(sources, source_moments, strict=True)
-    ]
-    return float(_weighted_mean(maps, [m[1] for m in source_moments]).mean())
+    return _mean_of_strips(_piella_map, fused, sources, _SSIM_WINDOW)
 
 
 def q_y_plane(fused: Plane, sources: Sequence[Plane]) -> float:
     """Return Q_Y of one plane; see `q_y`."""
-    window = _YANG_WINDOW
-    fused_moments = moments(fused, window)
-    source_moments = [moments(source, window) for source in sources]
-    maps = [
-        similarity(fused, s, fused_moments, m, window, _YANG_C, _YANG_C)
-        for s, m in zip(sources, source_moments, strict=True)
-    ]
-    least_alike = np.full_like(maps[0], np.inf)
-    for i, j in combinations(range(len(sources)), 2):
-        pair = (sources[i], sources[j], source_moments[i], source_moments[j])
-        alike = similarity(*pair, window, _YANG_C, _YANG_C)
-        np.minimum(least_alike, alike, out=least_alike)
-    mean = _weighted_mean(maps, [m[1] for m in source_moments])
-    best = np.max(maps, axis=0)
-    return float(np.where(least_alike >= _YANG_ALIKE, mean, best).mean())
+    return _mean_of_strips(_yang_map, fused, sources, _YANG_WINDOW)
 
 
 def q_s(
