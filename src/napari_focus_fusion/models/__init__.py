@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import sys
 import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.errors import FocusFusionError
@@ -252,3 +254,14 @@ def _load_weights(model: FusionModel, path: Path) -> None:
             f"{str(path)!r} does not fit {model.spec.title}: it was made by another "
             f"version or for another model ({error})."
         ) from error
+
+
+class _Registry(ModuleType):
+    """This package, which shares its public name with the function that lists it."""
+
+    def __call__(self) -> dict[str, ModelSpec]:
+        """As :func:`models`, so that ``napari_focus_fusion.models()`` works."""
+        return models()
+
+
+sys.modules[__name__].__class__ = _Registry
