@@ -6,8 +6,8 @@ stack -> normalise once -> score every slice -> decide -> verify -> composite ->
 from __future__ import annotations
 
 import hashlib
-from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,27 +16,28 @@ import torch
 
 from napari_focus_fusion import __version__
 from napari_focus_fusion.composite import Blend
-from napari_focus_fusion.device import choose_device, describe, memory_budget
+from napari_focus_fusion.device import (
+    choose_device,
+    describe,
+    deterministic,
+    memory_budget,
+)
 from napari_focus_fusion.engine.agreement import (
     LEAST_CORRELATION,
     correlation_with_plain,
 )
+from napari_focus_fusion.engine.cluster import (
+    JOB_BYTES,
+    JOBS_A_THREAD,
+    check_sendable,
+    run_on_cluster,
+    threads_of,
+)
 from napari_focus_fusion.engine.normalise import black_and_white
 from napari_focus_fusion.engine.reading import Reference, sample, sample_places
-from napari_focus_fusion.engine.regions import (
-    FINISH_HALO,
-    Work,
-    finish_region,
-    score_region,
-)
-from napari_focus_fusion.engine.store import (
-    CHUNK,
-    MemoryStore,
-    ZarrStore,
-    get_raw,
-    put_finished,
-    put_raw,
-)
+from napari_focus_fusion.engine.regions import Work
+from napari_focus_fusion.engine.steps import finish_step, score_step
+from napari_focus_fusion.engine.store import CHUNK, MemoryStore, ZarrStore
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models import DEFAULT_MODEL, hash_of_tensors, load_model
 from napari_focus_fusion.progress import Meter, Progress
@@ -47,8 +48,12 @@ from napari_focus_fusion.tiling import Tile, TilePlan
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_focus_fusion.engine.cluster import Step
+    from napari_focus_fusion.engine.store import Store
     from napari_focus_fusion.models.base import FusionModel
     from napari_focus_fusion.stack import FocusStack
+
+    Run = Callable[[Step, list[Tile], Callable[[Tile], None]], None]
 
 #: Side of a model's tile in pixels: larger ones only miss the CPU's caches.
 TILE = {"cpu": 256, "cuda": 1024, "mps": 512}
@@ -76,6 +81,7 @@ def fuse(
     memory: int | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    client: Any = None,
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> FusionResult:
@@ -119,6 +125,10 @@ def fuse(
         interrupted run leaves ``<out>.partial``; the same call goes on from there.
     overwrite
         Whether `out` may replace an existing result.
+    client
+        ``dask.distributed.Client``: regions are computed by its workers, which write
+        straight into `out`, a path that all of them see. `device` and `memory` (of a
+        job, by default 512 MB) are then the workers'.
     progress
         Called with a :class:`Progress`, at most ten times a second, in this thread.
     should_stop
@@ -146,15 +156,23 @@ def fuse(
     spec = network.spec
     assert spec is not None
     _check(source, network, scale, blend, smoothness, tile)
-    where = choose_device(device)
+    where = choose_device(device if client is None else "cpu")
     weights = tuple(float(w) for w in source.reference_weights(reference))
     budget = memory_budget(where, memory)
+    if client is not None:
+        if out is None:
+            raise FocusFusionError(
+                "On a cluster the workers write the result: give out= an OME-Zarr on a "
+                "file system that all of them share."
+            )
+        check_sendable(source)
+        budget = memory or JOB_BYTES
     provenance = {
         "software": "napari-focus-fusion",
         "version": __version__,
         "model": spec.name,
         "weights_sha256": network.weights_hash or hash_of_tensors(network),
-        "device": describe(where),
+        "device": describe(where) if client is None else f"dask cluster ({device})",
         "source": source.source,
         "source_shape": list(source.data.shape),
         "source_axes": source.axes,
@@ -166,13 +184,14 @@ def fuse(
             "verify": verify,
         },
     }
-    plan = _plan_regions(source, budget, out is not None)
-    store: MemoryStore | ZarrStore
+    jobs = 1 if client is None else JOBS_A_THREAD * threads_of(client)
+    plan = _plan_regions(source, budget, out is not None, jobs)
+    store: Store
     if out is None:
         store = MemoryStore(source)
     else:
         run = provenance | {
-            "device": where.type,
+            "device": where.type if client is None else device,
             "fingerprint": _fingerprint(source),
             "pixel_sizes": {axis: source.pixel_size(axis) for axis in source.axes},
             "units": {axis: source.unit(axis) for axis in source.axes},
@@ -197,11 +216,21 @@ def fuse(
         smoothness=smoothness,
         should_stop=should_stop or (lambda: False),
     )
+
+    def run(step: Step, regions: list[Tile], on_done: Callable[[Tile], None]) -> None:
+        if client is not None:
+            assert isinstance(store, ZarrStore)
+            run_on_cluster(client, step, work, device, store.partial, regions, on_done)
+            return
+        for region in regions:
+            step(work, store, region)
+            on_done(region)
+
     # Only networks run convolutions; oneDNN's choice of algorithm is deterministic.
-    with torch.inference_mode(), _deterministic(where):
+    with torch.inference_mode(), deterministic(where):
         for t in range(source.n_times):
             begun = t * plane * (effort + passes)
-            _fuse_time_point(work, t, plan, store, meter, begun, effort, passes)
+            _fuse_time_point(work, t, plan, store, run, meter, begun, effort, passes)
     provenance["notes"] = work.notes
     outputs = store.outputs
     if isinstance(store, ZarrStore):
@@ -215,40 +244,47 @@ def _fuse_time_point(
     work: Work,
     t: int,
     plan: TilePlan,
-    store: MemoryStore | ZarrStore,
+    store: Store,
+    run: Run,
     meter: Meter,
     begun: float,
     effort: float,
     passes: int,
 ) -> None:
-    """Score, decide and fuse one time point, region by region."""
+    """Score, decide and fuse one time point: each step for all regions."""
     stack = work.reference.stack
     when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
     meter.enter(f"Looking at the stack{when}", begun)
     windows = _prepare(work, t)
-    done = begun
-    for region in plan:
-        meter.enter(f"Finding what is sharp{when}", done)
-        if not store.is_done("scored", t, region):
-            work.tick = lambda count: meter.add(count * effort)
-            put_raw(store.raw, t, region, score_region(work, region))
-            store.mark_done("scored", t, region)
-        done += region.height * region.width * stack.n_slices * effort
-    for region in plan:
-        meter.enter(f"Fusing{when}", done)
-        if not store.is_done("fused", t, region):
-            work.tick = meter.add
-            rim = _rim(region, FINISH_HALO, stack)
-            fused, maps = finish_region(work, region, get_raw(store.raw, t, rim), rim)
-            put_finished(store.outputs, stack, t, region, fused, maps)
-            store.mark_done("fused", t, region)
-        done += region.height * region.width * stack.n_slices * passes
+    for step, note, stage, weight in (
+        (score_step, "scored", "Finding what is sharp", effort),
+        (finish_step, "fused", "Fusing", passes),
+    ):
+        left = [region for region in plan if not store.is_done(note, t, region)]
+        finished = sum(r.height * r.width for r in plan) - sum(
+            r.height * r.width for r in left
+        )
+        done = begun + finished * stack.n_slices * weight
+        meter.enter(f"{stage}{when}", done)
+        work.tick = partial(_count, meter, weight)
+
+        def on_done(region: Tile, weight: float = weight, stage: str = stage) -> None:
+            nonlocal done
+            done += region.height * region.width * stack.n_slices * weight
+            meter.enter(f"{stage}{when}", done)
+
+        run(step, left, on_done)
+        begun += stack.height * stack.width * stack.n_slices * weight
     if work.model.needs_sample:
         _hold_against_plain(work, t, windows, store)
 
 
+def _count(meter: Meter, weight: float, pixels: float) -> None:
+    meter.add(pixels * weight)
+
+
 def _hold_against_plain(
-    work: Work, t: int, windows: list[np.ndarray], store: MemoryStore | ZarrStore
+    work: Work, t: int, windows: list[np.ndarray], store: Store
 ) -> None:
     """Note it where a network's decision contradicts the plain focus measure."""
     stack = work.reference.stack
@@ -262,9 +298,9 @@ def _hold_against_plain(
     correlation = correlation_with_plain(windows, decisions)
     if correlation is not None and correlation < LEAST_CORRELATION:
         when = f" at time point {t}" if stack.n_times > 1 else ""
+        assert work.model.spec is not None
         work.notes.append(
-            f"The decision of {work.model.spec.title if work.model.spec else 'the model'}"
-            f"{when} contradicts the plain focus measure (rank correlation "
+            f"The decision of {work.model.spec.title}{when} contradicts the plain focus measure (rank correlation "
             f"{correlation:.2f} where that is sure). Look at the decision map, and "
             "compare with model='sml'."
         )
@@ -324,13 +360,17 @@ def _check(
         )
 
 
-def _plan_regions(stack: FocusStack, budget: int, stored: bool) -> TilePlan:
-    """Regions whose state fits the budget: bands of whole rows where those fit."""
+def _plan_regions(stack: FocusStack, budget: int, stored: bool, jobs: int) -> TilePlan:
+    """Regions whose state fits the budget, at least as many as jobs are wanted.
+
+    Bands of whole rows where those fit.
+    """
     align = (CHUNK, CHUNK) if stored else (1, 1)
     if not stored and stack.chunk_yx is not None:
         align = stack.chunk_yx
     align = (min(align[0], stack.height), min(align[1], stack.width))
     pixels = budget // (BYTES_A_PIXEL + BYTES_A_COMPONENT * stack.n_components)
+    pixels = min(pixels, max(stack.height * stack.width // jobs, CHUNK * CHUNK))
     rows = pixels // stack.width
     if rows >= min(align[0], stack.height):
         core = (int(rows), stack.width)
@@ -342,16 +382,6 @@ def _plan_regions(stack: FocusStack, budget: int, stored: bool) -> TilePlan:
         if stored:
             core, align = (CHUNK, max(pixels // CHUNK, CHUNK)), (CHUNK, CHUNK)
     return TilePlan(stack.height, stack.width, core, align=align)
-
-
-def _rim(region: Tile, halo: int, stack: FocusStack) -> Tile:
-    """A region and its surroundings, inside the plane."""
-    return Tile(
-        max(region.y0 - halo, 0),
-        min(region.y1 + halo, stack.height),
-        max(region.x0 - halo, 0),
-        min(region.x1 + halo, stack.width),
-    )
 
 
 def _fingerprint(stack: FocusStack) -> str:
@@ -375,10 +405,3 @@ def _spread(length: int, count: int) -> list[int]:
     """At most ``count`` of ``range(length)``, evenly spread, the ends among them."""
     steps = max(min(count, length) - 1, 1)
     return sorted({(length - 1) * i // steps for i in range(steps + 1)})
-
-
-def _deterministic(device: torch.device) -> Any:
-    """On CUDA, algorithms whose sums always run in the same order."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)

@@ -1,4 +1,4 @@
-"""Whether a network's decision can be believed: held against the plain focus measure."""
+"""Whether a network's decision agrees with that of the plain focus measure."""
 
 from __future__ import annotations
 

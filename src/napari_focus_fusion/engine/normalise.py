@@ -1,4 +1,4 @@
-"""One normalisation a stack, from a sample that depends neither on tiles nor on order."""
+"""One normalisation a stack, from a sample that knows neither tiles nor order."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Reference:
         return self._mix(used, read_components(self.stack, self.t, used, z, y, x))
 
     def mixed(self, values: np.ndarray) -> np.ndarray:
-        """The normalised plane (..., h, w) float32 of all components (components, ...)."""
+        """The normalised plane (..., h, w) of all components (components, ..., h, w)."""
         used = [i for i, weight in enumerate(self.weights) if weight]
         return self._mix(used, values[used] if len(used) < len(values) else values)
 
@@ -111,9 +111,7 @@ def sample(reference: Reference) -> Iterator[np.ndarray]:
     """
     places = sample_places(reference.stack)
     for z in range(reference.stack.n_slices):
-        yield np.stack(
-            [reference.planes(slice(z, z + 1), y, x)[0] for y, x in places]
-        )
+        yield np.stack([reference.planes(slice(z, z + 1), y, x)[0] for y, x in places])
 
 
 def sample_places(stack: FocusStack) -> list[tuple[slice, slice]]:

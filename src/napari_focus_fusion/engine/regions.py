@@ -268,7 +268,8 @@ def _within_memory(
     """Apply a model to (n, ..., h, w); halve the batch when memory runs out.
 
     First the slices are halved, then the tile, down to what is no longer worth it;
-    then the tile is computed on the CPU. What has once been too large is not tried again.
+    then the tile is computed on the CPU. What has once been too large is not tried
+    again.
     """
     pixels = batch.shape[0] * batch.shape[-2] * batch.shape[-1]
     if pixels < work.most_pixels:
@@ -317,7 +318,7 @@ def _on_cpu(work: Work, function: Callable[[Tensor], Tensor], batch: Tensor) -> 
         warnings.warn(note, RuntimeWarning, stacklevel=2)
     assert isinstance(function, partial)
     context = function.keywords["context"]
-    keywords = {"context": _moved_to(context, torch.device("cpu"))}
+    keywords = {"context": moved_to(context, torch.device("cpu"))}
     work.model.to("cpu")
     try:
         with torch.inference_mode():
@@ -327,12 +328,12 @@ def _on_cpu(work: Work, function: Callable[[Tensor], Tensor], batch: Tensor) -> 
     return found.to(work.device)
 
 
-def _moved_to(value: Any, device: torch.device) -> Any:
+def moved_to(value: Any, device: torch.device) -> Any:
     """Tensors, in whatever tuples, on another device."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, tuple):
-        moved = [_moved_to(item, device) for item in value]
+        moved = [moved_to(item, device) for item in value]
         return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
     return value
 

@@ -52,7 +52,55 @@ class MemoryStore:
         """Note a finished region: there is nothing to come back to."""
 
 
-class ZarrStore:
+class OpenStore:
+    """A partial result on disk, open to be filled by any process.
+
+    Parameters
+    ----------
+    partial
+        Folder that :class:`ZarrStore` made.
+    stack
+        The source.
+    """
+
+    def __init__(self, partial: Path, stack: FocusStack) -> None:
+        import zarr
+
+        self.partial, self.stack = partial, stack
+        self.outputs: dict[str, Any] = open_output(partial, stack)
+        self.raw = Maps(
+            *(zarr.open_array(partial / "raw" / n, mode="r+") for n in Maps._fields)
+        )
+
+    @property
+    def notes(self) -> Path:
+        """Folder with an empty file for each chunk that a stage has finished."""
+        return self.partial / "finished_chunks"
+
+    def _chunk_notes(self, stage: str, t: int, region: Tile) -> list[Path]:
+        rows = range(region.y0 // CHUNK, -(-region.y1 // CHUNK))
+        columns = range(region.x0 // CHUNK, -(-region.x1 // CHUNK))
+        return [
+            self.notes / f"{stage}-{t}-{row}-{column}"
+            for row in rows
+            for column in columns
+        ]
+
+    def is_done(self, stage: str, t: int, region: Tile) -> bool:
+        """Whether a region was finished, now or by an earlier run.
+
+        Noted chunk by chunk: an earlier run with less or more memory cut the plane
+        into other regions.
+        """
+        return all(note.exists() for note in self._chunk_notes(stage, t, region))
+
+    def mark_done(self, stage: str, t: int, region: Tile) -> None:
+        """Note that everything a stage writes of a region, whole chunks, is written."""
+        for note in self._chunk_notes(stage, t, region):
+            note.touch()
+
+
+class ZarrStore(OpenStore):
     """Results on disk under a temporary name, with a note of each finished chunk.
 
     Parameters
@@ -76,7 +124,6 @@ class ZarrStore:
         self, path: Path, stack: FocusStack, run: dict[str, Any], overwrite: bool
     ) -> None:
         self.path, self.overwrite = path, overwrite
-        self.stack = stack
         if path.suffix != ".zarr":
             raise FocusFusionError(
                 f"Results are written by region into an OME-Zarr, and {str(path)!r} "
@@ -84,17 +131,15 @@ class ZarrStore:
                 "result."
             )
         check_targets([path], overwrite=overwrite, source=stack.source)
-        self.partial = path.with_name(path.name + ".partial")
-        self.notes = self.partial / "finished_chunks"
+        self.partial, self.stack = path.with_name(path.name + ".partial"), stack
         if self.partial.exists():
             self._check_same(run)
-            self.outputs = open_output(self.partial, stack)
         else:
-            self.outputs = create_output(self.partial, stack, chunk=CHUNK)
+            create_output(self.partial, stack, chunk=CHUNK)
             self._create_raw()
             self.notes.mkdir()
             self._run_file.write_text(_as_text(run), encoding="utf-8")
-        self.raw = self._open_raw()
+        super().__init__(self.partial, stack)
 
     @property
     def _run_file(self) -> Path:
@@ -123,38 +168,6 @@ class ZarrStore:
                 dtype=dtype,
             )
 
-    def _open_raw(self) -> Maps:
-        import zarr
-
-        return Maps(
-            *(
-                zarr.open_array(self.partial / "raw" / name, mode="r+")
-                for name in Maps._fields
-            )
-        )
-
-    def _chunk_notes(self, stage: str, t: int, region: Tile) -> list[Path]:
-        rows = range(region.y0 // CHUNK, -(-region.y1 // CHUNK))
-        columns = range(region.x0 // CHUNK, -(-region.x1 // CHUNK))
-        return [
-            self.notes / f"{stage}-{t}-{row}-{column}"
-            for row in rows
-            for column in columns
-        ]
-
-    def is_done(self, stage: str, t: int, region: Tile) -> bool:
-        """Whether a region was finished, now or by an earlier run.
-
-        Noted chunk by chunk: an earlier run with less or more memory cut the plane
-        into other regions.
-        """
-        return all(note.exists() for note in self._chunk_notes(stage, t, region))
-
-    def mark_done(self, stage: str, t: int, region: Tile) -> None:
-        """Note that everything a stage writes of a region, whole chunks, is written."""
-        for note in self._chunk_notes(stage, t, region):
-            note.touch()
-
     def finish(self, provenance: dict[str, Any]) -> dict[str, Any]:
         """Give the result its final name; its arrays, opened for reading there."""
         complete_output(self.partial, provenance)
@@ -165,6 +178,9 @@ class ZarrStore:
         shutil.rmtree(self.notes)
         put_in_place(self.partial, self.path, overwrite=self.overwrite)
         return open_output(self.path, self.stack)
+
+
+Store = MemoryStore | OpenStore
 
 
 def _as_text(run: dict[str, Any]) -> str:

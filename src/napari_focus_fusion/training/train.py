@@ -202,8 +202,8 @@ def _data(recipe: Recipe, pictures: Path | None, textures: list[Any] | None) -> 
     if pictures is None or textures is None:
         return text
     return (
-        f"{text}; half of the scenes take textures from the {len(textures)} pictures in "
-        f"{pictures.name}"
+        f"{text}; half of the scenes take textures from the {len(textures)} pictures "
+        f"in {pictures.name}"
     )
 
 
