@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import sys
 import warnings
 from importlib.metadata import entry_points
@@ -178,7 +179,10 @@ def save_weights(model: FusionModel, path: Path, card: dict[str, Any]) -> str:
 
     assert model.spec is not None
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    save_file(tensors, path, metadata={"model": model.spec.name})
+    # Whole or not at all: the file may be in use, mapped into memory.
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata={"model": model.spec.name})
+    os.replace(partial, path)
     digest = hash_of(path)
     text = json.dumps({"model": model.spec.name, "sha256": digest, **card}, indent=1)
     path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
