@@ -1,0 +1,231 @@
+"""Finding and loading models: ours, those of other packages, and files of weights."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from napari_focus_fusion import FocusFusionError, fuse, load_model
+from napari_focus_fusion.models import (
+    OURS,
+    hash_of,
+    hash_of_tensors,
+    models,
+    new_model,
+    save_weights,
+)
+from napari_focus_fusion.models.base import FusionModel
+from small_models import energy_pairs, random_sesf, relief, same_result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PACKAGE = '''
+from napari_focus_fusion.models import ModelSpec
+from napari_focus_fusion.models.base import SliceScorer
+
+class Brightness(SliceScorer):
+    """The brightest slice wins."""
+    window = 1
+    def score(self, slices, context=None):
+        return slices[:, 0]
+
+spec = ModelSpec(
+    name="brightness", title="Brightness", summary="The brightest slice.",
+    kind="slice-scorer", target="tiny_models:Brightness", halo=0,
+)
+gone = ModelSpec(
+    name="gone", title="Gone", summary="Its code is not there.",
+    kind="slice-scorer", target="tiny_models.gone:Gone", halo=0,
+)
+again = ModelSpec(
+    name="sml", title="Mine", summary="A name that is taken.",
+    kind="slice-scorer", target="tiny_models:Brightness", halo=0,
+)
+nothing = "no spec"
+'''
+
+
+def install(folder: Path, entries: dict[str, str]) -> None:
+    """Make a package that registers models, as pip would leave it."""
+    (folder / "tiny_models").mkdir()
+    (folder / "tiny_models" / "__init__.py").write_text(PACKAGE)
+    about = folder / "tiny_models-1.0.dist-info"
+    about.mkdir()
+    metadata = "Metadata-Version: 2.1\nName: tiny-models\nVersion: 1.0\n"
+    (about / "METADATA").write_text(metadata)
+    lines = [f"{name} = {value}" for name, value in entries.items()]
+    (about / "entry_points.txt").write_text(
+        "\n".join(["[napari_focus_fusion.models]", *lines, ""])
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("tiny_models", None)
+    importlib.invalidate_caches()
+
+
+def test_our_models_can_be_made_and_say_what_they_are() -> None:
+    kinds = {"SliceScorer": "slice-scorer", "PairMasker": "pair-masker"}
+    for spec in OURS:
+        model = new_model(spec)
+        assert isinstance(model, FusionModel)
+        parents = {parent.__name__ for parent in type(model).__mro__}
+        assert spec.kind in {kinds[name] for name in parents & kinds.keys()}
+        assert spec.doi
+        assert spec.summary.endswith(".")
+        assert not model.training
+
+
+def test_other_packages_add_models(site: Path) -> None:
+    install(site, {"brightness": "tiny_models:spec"})
+    assert list(models())[: len(OURS)] == [spec.name for spec in OURS]
+    assert models()["brightness"].title == "Brightness"
+    levels = np.array([100, 0, 150, 50], np.uint8)
+    stack = np.broadcast_to(levels[:, None, None], (4, 30, 40))
+    result = fuse(stack, "brightness")
+    assert (result.decision == 2).all()
+    assert result.provenance["model"] == "brightness"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("tiny_models.missing:spec", r"'broken'.*cannot be used.*tiny_models\.missing"),
+        ("tiny_models:missing", r"'broken'.*cannot be used.*missing"),
+        ("tiny_models:nothing", r"'broken'.*no ModelSpec"),
+        ("tiny_models:again", r"two models called 'sml'"),
+    ],
+)
+def test_a_broken_entry_is_left_out_with_a_warning(
+    value: str, words: str, site: Path
+) -> None:
+    install(site, {"broken": value, "brightness": "tiny_models:spec"})
+    with pytest.warns(RuntimeWarning, match=words):
+        found = models()
+    assert set(found) == {spec.name for spec in OURS} | {"brightness"}
+    assert found["sml"] == OURS[0]
+
+
+def test_a_model_whose_code_is_gone_says_so(site: Path) -> None:
+    install(site, {"gone": "tiny_models:gone"})
+    with pytest.raises(
+        FocusFusionError, match=r"'gone'.*'tiny_models\.gone:Gone'.*Update"
+    ):
+        load_model("gone")
+
+
+def test_weights_survive_being_saved_and_loaded(tmp_path: Path) -> None:
+    model, path = random_sesf(5), tmp_path / "mine.safetensors"
+    digest = save_weights(model, path, {"steps": 3})
+    loaded = load_model(path)
+    assert loaded.weights_hash == digest == hash_of(path)
+    assert loaded.spec == models()["sesf"]
+    assert not loaded.training
+    assert hash_of_tensors(loaded) == hash_of_tensors(model)
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card == {"model": "sesf", "sha256": digest, "steps": 3}
+    stack = relief(40, 50, 3).stack
+    same_result(fuse(stack, path), fuse(stack, model))
+    assert fuse(stack, str(path)).provenance["weights_sha256"] == digest
+
+
+def test_saving_over_weights_in_use_replaces_them_whole(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    save_weights(random_sesf(1), path, {})
+    mapped = load_file(path)
+    before = {name: tensor.clone() for name, tensor in mapped.items()}
+    save_weights(random_sesf(2), path, {})
+    assert all(torch.equal(mapped[name], before[name]) for name in before)
+    assert hash_of_tensors(load_model(path)) == hash_of_tensors(random_sesf(2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "mine.json",
+        "mine.safetensors",
+    ]
+
+
+def damaged(kind: str, folder: Path) -> Path:
+    path = folder / "mine.safetensors"
+    save_weights(random_sesf(), path, {})
+    data = path.read_bytes()
+    # Copies: what is loaded is still mapped to the file.
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    name = "encoder.1.convolution.weight"
+    if kind == "cut short":
+        path.write_bytes(data[: len(data) // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "another format":
+        torch.save(tensors, path)
+    elif kind == "another model":
+        save_file(tensors, path, metadata={"model": "deepest"})
+    elif kind == "no model":
+        save_file(tensors, path)
+    elif kind == "a tensor less":
+        del tensors[name]
+        save_file(tensors, path, metadata={"model": "sesf"})
+    elif kind == "another shape":
+        tensors[name] = tensors[name][:-1].clone()
+        save_file(tensors, path, metadata={"model": "sesf"})
+    elif kind == "for sml":
+        save_file(tensors, path, metadata={"model": "sml"})
+    elif kind == "gone":
+        path.unlink()
+    elif kind == "a folder":
+        path.unlink()
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("cut short", "no readable safetensors.*incompletely"),
+        ("empty", "no readable safetensors"),
+        ("another format", "no readable safetensors"),
+        ("another model", "'deepest', which is not installed.*sml, sesf"),
+        ("no model", "which is not installed"),
+        ("a tensor less", "does not fit SESF-Fuse"),
+        ("another shape", "does not fit SESF-Fuse"),
+        ("for sml", "does not fit Sum-modified-Laplacian"),
+        ("gone", "no file of weights"),
+        ("a folder", "no file of weights"),
+    ],
+)
+def test_damaged_weights_are_named(kind: str, words: str, tmp_path: Path) -> None:
+    path = damaged(kind, tmp_path)
+    with pytest.raises(FocusFusionError, match=words) as caught:
+        load_model(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_name_that_is_not_there_is_answered_with_those_that_are() -> None:
+    with pytest.raises(FocusFusionError, match=r"no model 'sefs'.*sml, sesf"):
+        load_model("sefs")
+
+
+def test_a_loaded_model_is_taken_as_it_is() -> None:
+    model = energy_pairs()
+    assert load_model(model) is model
+    model.spec = None
+    with pytest.raises(FocusFusionError, match=r"no spec.*ModelSpec"):
+        load_model(model)
+
+
+def test_weights_without_a_file_have_a_hash_of_their_values() -> None:
+    first, again, other = random_sesf(1), random_sesf(1), random_sesf(2)
+    assert hash_of_tensors(first) == hash_of_tensors(again) != hash_of_tensors(other)
+    with torch.no_grad():
+        again.encoder[2].normalise.running_mean[3] += 1e-6
+    assert hash_of_tensors(first) != hash_of_tensors(again)
+    assert hash_of_tensors(load_model("sml")) == ""
