@@ -1,4 +1,4 @@
-"""The command line: ``napari-focus-fusion fuse | models | train | demo | evaluate``.
+"""The command line: ``napari-focus-fusion COMMAND``, see ``--help``.
 
 Exit codes: 0 all went well, 1 something failed, 2 the command made no sense, 130
 interrupted. Results go to standard output, progress and errors to standard error.
@@ -12,6 +12,7 @@ import dataclasses
 import glob
 import json
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -493,6 +494,57 @@ def _train(args: argparse.Namespace) -> int:
     return OK
 
 
+def _benchmark(args: argparse.Namespace) -> int:
+    from .benchmark.report import summaries, write_report
+    from .benchmark.run import run_benchmark
+    from .io.saving import check_targets
+
+    out = Path(args.out)
+    names = ("benchmark.md", "benchmark.csv", "benchmark.json")
+    out.mkdir(parents=True, exist_ok=True)
+    check_targets([out / name for name in names], overwrite=args.overwrite)
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    table = run_benchmark(
+        args.models,
+        args.data,
+        peers=args.peers,
+        untrained=args.untrained,
+        measures=args.measures,
+        limit=args.limit,
+        sheets=args.sheets,
+        seed=args.seed,
+        device=args.device,
+        say=say,
+    )
+    typed = shlex.join(["napari-focus-fusion", "benchmark", *_typed_options(args)])
+    outputs = write_report(table, out, typed)
+    rows = summaries(table)
+    if args.json:
+        print(json.dumps({"outputs": _texts(outputs), "rows": rows}, indent=2))
+    else:
+        print("\n".join(_texts(outputs)))
+    failed = [row for row in rows if row["scope"] == "all" and "failed" in row["note"]]
+    for row in failed:
+        _say_error(f"{row['data']}: {row['candidate']} {row['note']}")
+    return FAILED if failed else OK
+
+
+def _typed_options(args: argparse.Namespace) -> Iterator[str]:
+    """The options of `_benchmark` that decide its table, as they are typed."""
+    for name in ("models", "data", "measures"):
+        if value := getattr(args, name):
+            yield from (f"--{name}", ",".join(value))
+    for name in ("peers", "untrained"):
+        if getattr(args, name):
+            yield f"--{name}"
+    for name in ("limit", "seed", "device"):
+        if (value := getattr(args, name)) not in (None, 0, "auto"):
+            yield from (f"--{name}", str(value))
+
+
 # Talking to the person ----------------------------------------------------------------
 
 
@@ -583,6 +635,17 @@ def _memory(text: str) -> int:
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory, like 2GB")
     return int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))
+
+
+def _names(text: str) -> list[str]:
+    """Names separated by commas, or one path that has commas in it."""
+    return [text] if Path(text).exists() else [name for name in text.split(",") if name]
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
 
 
 def _channel(text: str) -> int | str:
@@ -714,6 +777,54 @@ def _parser() -> argparse.ArgumentParser:
         help="the value that is white, like 255; by default that of 8-bit data, else "
         "the brightest in the slices",
     )
+
+    sub = command("benchmark", _benchmark, "compare models, measured on data sets")
+    sub.epilog = _BENCHMARK_EPILOG
+    sub.add_argument(
+        "--models",
+        type=_names,
+        default=["sml"],
+        metavar="NAME,...",
+        help="names of the command models, or files of weights; by default sml",
+    )
+    sub.add_argument(
+        "--data",
+        type=_names,
+        default=["scenes"],
+        metavar="NAME,...",
+        help="scenes (by default), scenes-noise, lytro, lytro-x2, lytro-x3, lytro-x4, "
+        "triples, or files and folders of yours",
+    )
+    sub.add_argument(
+        "--peers", action="store_true", help="also other programs that are installed"
+    )
+    sub.add_argument(
+        "--untrained",
+        action="store_true",
+        help="also every model with the random weights it had before training",
+    )
+    sub.add_argument(
+        "--measures",
+        type=_names,
+        metavar="NAME,...",
+        help="which measures, like Q_G,PSNR; by default those of the data set",
+    )
+    sub.add_argument(
+        "--limit", type=_positive, metavar="K", help="only the first K stacks of each"
+    )
+    sub.add_argument(
+        "--sheets",
+        type=int,
+        default=1,
+        metavar="K",
+        help="contact sheets for each data set, by default 1",
+    )
+    sub.add_argument("--seed", type=int, default=0, help="of the random weights")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    sub.add_argument(
+        "-o", "--out", required=True, metavar="FOLDER", help="where the tables go"
+    )
+    sub.add_argument("--overwrite", action="store_true", help="replace what exists")
     return parser
 
 
@@ -732,4 +843,16 @@ one stack, in the order of their names. Examples:
   napari-focus-fusion fuse 'plate/*.ome.tif' -o results --model sml
   napari-focus-fusion fuse pictures/ -o fused.ome.zarr
   napari-focus-fusion fuse '*.tif' -o 'results/{stem}.ome.zarr' --json
+"""
+
+_BENCHMARK_EPILOG = """\
+Every candidate fuses every stack in a process of its own, so that time and memory are
+its own; what comes out is measured against the truth or against the slices, and written
+as benchmark.md, .csv and .json, with contact sheets. What fails is noted in the table.
+The public pictures (lytro, triples) are looked for in the folder that the environment
+variable FOCUS_FUSION_DATA names. Examples:
+
+  napari-focus-fusion benchmark -o results
+  napari-focus-fusion benchmark --models sml,my.safetensors --data my_stacks -o results
+  napari-focus-fusion benchmark --data scenes,lytro --peers --untrained -o results
 """

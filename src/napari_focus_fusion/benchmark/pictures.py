@@ -1,0 +1,64 @@
+"""Images as measures take them, and enlarged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+def pictures_of(image: Any, axes: str) -> list[Array]:
+    """Split an image into what measures take: one array a time point and channel.
+
+    Parameters
+    ----------
+    image
+        Array with these axes.
+    axes
+        Out of ``TCZYXS``, Y and X among them.
+
+    Returns
+    -------
+    list of ndarray
+        (Y, X) or (Y, X, 3), after Z where there is one; no alpha.
+    """
+    array = np.asarray(image)
+    ordered = array.transpose([axes.index(axis) for axis in "TCZYXS" if axis in axes])
+    lead = sum(axis in axes for axis in "TC")
+    pictures = ordered.reshape(-1, *ordered.shape[lead:])
+    return [picture[..., :3] if "S" in axes else picture for picture in pictures]
+
+
+def bicubic(images: Array, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize by cubic interpolation (a = -0.75, pixel centres aligned, no antialias).
+
+    The same as OpenCV's ``INTER_CUBIC``, to rounding.
+
+    Parameters
+    ----------
+    images : ndarray
+        float (N, Y, X) or (N, Y, X, S).
+    size : (int, int)
+        New height and width.
+
+    Returns
+    -------
+    ndarray
+        float32; overshoots as cubics do.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    grey = images.ndim == 3
+    batch = torch.from_numpy(np.array(images, np.float32))
+    batch = batch[..., None] if grey else batch
+    resized = interpolate(
+        batch.permute(0, 3, 1, 2), size, mode="bicubic", align_corners=False
+    )
+    result = resized.permute(0, 2, 3, 1).numpy()
+    return np.ascontiguousarray(result[..., 0] if grey else result)
