@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     #: (network, batch) -> named losses; the one called "loss" is minimised.
-    Objective = Callable[[nn.Module, Any], dict[str, Tensor]]
+    Objective = Callable[[Any, Any], dict[str, Tensor]]
     #: step -> batch; the same step gives the same batch, which makes resuming exact.
     Draw = Callable[[int], Any]
     #: network in evaluation mode -> score, lower is better.
@@ -198,7 +198,7 @@ def _update(
     optimiser.zero_grad(set_to_none=True)
     losses["loss"].backward()
     nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
-    row = {name: float(value) for name, value in losses.items()}
+    row = {name: float(value.detach()) for name, value in losses.items()}
     if not torch.isfinite(losses["loss"]):
         raise FocusFusionError(
             f"Training broke down at step {step}: the loss is {row['loss']}. Try a "
