@@ -36,7 +36,7 @@ _NOISE_SHRINK = 1.7
 _SMALL = 1e-4  # of the toolbox, in every quotient
 _FEATURE = 0.1  # least phase congruency of a feature
 _WINDOW = gaussian(11, 1.5)
-_STRIP = 32  # rows of all scales that stay in the cache
+_STRIP = 64  # rows; of all scales they nearly fit into the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +139,8 @@ def _orientation_energy(
         # Even and odd responses along their mean direction, less those across it
         total = response.sum(axis=0)
         response *= total.conj()
-        square = total.real**2 + total.imag**2
         across = np.abs(response.imag).sum(axis=0)
+        square = total.real**2 + total.imag**2
         energy[strip] = (square - across) / (np.sqrt(square) + _SMALL)
     energy -= bank.noise_gain[number] * np.sqrt(_median_square(smallest))
     np.maximum(energy, 0, out=energy)
@@ -206,67 +206,61 @@ def phase_features(plane: Plane) -> PhaseFeatures:
     )
 
 
-def _local_correlation(
-    source: Plane,
-    feature: NDArray[np.bool_],
-    fused: Plane,
-    fused_moments: tuple[Plane, Plane],
-) -> Plane:
-    """Return the correlation with the fused map where the source has a feature."""
-    masked = np.where(feature, source, 0)
-    mean_fused, variance_fused = fused_moments
-    mean = smooth_same(masked, _WINDOW)
-    variance = smooth_same(masked * masked, _WINDOW) - mean * mean
-    covariance = smooth_same(masked * fused, _WINDOW) - mean * mean_fused
-    scale = np.sqrt(np.abs(variance * variance_fused)) + _SMALL
-    return np.where(feature, (covariance + _SMALL) / scale, 0)
+class _Kept:
+    """How much of one feature of the slices the fused plane keeps, slice by slice."""
+
+    def __init__(self, fused: Plane) -> None:
+        self.fused = fused
+        self.mean = smooth_same(fused, _WINDOW)
+        self.variance = smooth_same(fused * fused, _WINDOW) - self.mean * self.mean
+        self.best = np.full_like(fused, -np.inf)
+
+    def compare(self, source: Plane, there: NDArray[np.bool_]) -> None:
+        """Take in the local correlation with a slice where it has a feature."""
+        masked = np.where(there, source, 0)
+        mean = smooth_same(masked, _WINDOW)
+        variance = smooth_same(masked * masked, _WINDOW) - mean * mean
+        covariance = smooth_same(masked * self.fused, _WINDOW) - mean * self.mean
+        scale = np.sqrt(np.abs(variance * self.variance)) + _SMALL
+        kept = np.where(there, (covariance + _SMALL) / scale, 0)
+        np.maximum(self.best, kept, out=self.best)
 
 
-def q_p_features(fused: PhaseFeatures, sources: Iterable[PhaseFeatures]) -> float:
-    """Return Q_P of one plane from the features of the fused plane and the slices.
+def _stronger(first: PhaseFeatures, second: PhaseFeatures) -> PhaseFeatures:
+    """Return at each pixel the features of the larger phase congruency."""
+    keep = first.congruency > second.congruency
+    maps = zip(first.maps, second.maps, strict=True)
+    return PhaseFeatures(*(np.where(keep, one, other) for one, other in maps))
 
-    The slices' features are used one after the other, so they may come from a
-    generator.
-    """
-    fused_moments = []
-    for plane in fused.maps:
-        mean = smooth_same(plane, _WINDOW)
-        fused_moments.append((mean, smooth_same(plane * plane, _WINDOW) - mean * mean))
 
-    def compare(source: PhaseFeatures) -> list[Plane]:
-        feature = source.congruency > _FEATURE
-        return list(
-            thread_map(
-                lambda s, f, m: _local_correlation(s, feature, f, m),
-                source.maps,
-                fused.maps,
-                fused_moments,
-            )
-        )
+def _q_p_of_channels(
+    fused: Sequence[PhaseFeatures], slices: Iterable[Sequence[PhaseFeatures]]
+) -> list[float]:
+    """Return Q_P of each channel, from slices given one after the other."""
+    kept = list(thread_map(_Kept, [plane for of in fused for plane in of.maps]))
 
-    best: list[Plane] = []
-    strongest: PhaseFeatures | None = None
-    for source in sources:
-        correlations = compare(source)
-        if strongest is None:
-            best, strongest = correlations, source
-            continue
-        best = [np.maximum(b, c) for b, c in zip(best, correlations, strict=True)]
-        keep = strongest.congruency > source.congruency
-        strongest = PhaseFeatures(
-            *(
-                np.where(keep, s, n)
-                for s, n in zip(strongest.maps, source.maps, strict=True)
-            )
-        )
-    assert strongest is not None
-    features = np.count_nonzero(strongest.congruency > _FEATURE)
-    if features == 0:
-        return float(not (fused.congruency > _FEATURE).any())
-    if not fused.congruency.any():
-        return 0.0
-    best = [np.maximum(b, c) for b, c in zip(best, compare(strongest), strict=True)]
-    return float(np.prod([plane.sum() / features for plane in best]))
+    def compare(channels: Sequence[PhaseFeatures]) -> None:
+        maps = [plane for of in channels for plane in of.maps]
+        there = [of.congruency > _FEATURE for of in channels for _ in of.maps]
+        for _ in thread_map(_Kept.compare, kept, maps, there):
+            pass
+
+    strongest: Sequence[PhaseFeatures] = ()
+    for channels in slices:
+        compare(channels)
+        strongest = list(map(_stronger, strongest or channels, channels))
+    compare(strongest)
+    scores = []
+    for channel, (of_fused, of_slices) in enumerate(zip(fused, strongest, strict=True)):
+        features = np.count_nonzero(of_slices.congruency > _FEATURE)
+        if features == 0:
+            scores.append(float(not (of_fused.congruency > _FEATURE).any()))
+        elif not of_fused.congruency.any():
+            scores.append(0.0)
+        else:
+            sums = [np.sum(one.best) for one in kept[3 * channel : 3 * channel + 3]]
+            scores.append(float(np.prod(sums) / features**3))
+    return scores
 
 
 def q_p(
@@ -322,12 +316,11 @@ def q_p(
     IEEE TPAMI 34(1), 2012. doi:10.1109/TPAMI.2011.109
     """
     checked = as_sources(sources, data_range)
-    scores = []
-    for channel, plane in enumerate(checked.channels(fused, "The fused image")):
-        slices = (
-            map(phase_features, checked.planes[channel])
-            if checked.phase is None
-            else checked.phase[channel]
-        )
-        scores.append(q_p_features(phase_features(plane), slices))
-    return float(np.mean(scores))
+    of_fused = list(map(phase_features, checked.channels(fused, "The fused image")))
+    slices: Iterable[Sequence[PhaseFeatures]]
+    if checked.phase is not None:
+        slices = zip(*checked.phase, strict=True)
+    else:  # one slice at a time, so that memory does not grow with their number
+        by_slice = zip(*checked.planes, strict=True)
+        slices = (tuple(map(phase_features, channels)) for channels in by_slice)
+    return float(np.mean(_q_p_of_channels(of_fused, slices)))
