@@ -45,8 +45,8 @@ def test_the_best_slice_is_the_arg_max_and_the_first_of_equals(
 ) -> None:
     scores = np.random.default_rng(seed).integers(0, 4, (count, 6, 7))
     maps = decide(scores).maps()
-    np.testing.assert_array_equal(maps.index, scores.argmax(0))
-    assert maps.index.dtype == np.uint16
+    np.testing.assert_array_equal(maps.labels, scores.argmax(0))
+    assert maps.labels.dtype == np.uint16
 
 
 @given(st.integers(2, 12), st.integers(0, 1000))
@@ -63,7 +63,7 @@ def test_confidence_is_the_lead_over_the_mean_of_the_others(
 def test_permuting_the_slices_permutes_the_map_and_nothing_else(order: list) -> None:
     scores = random_scores(9)
     maps, other = decide(scores).maps(), decide(scores[order]).maps()
-    np.testing.assert_array_equal(np.asarray(order)[other.index], maps.index)
+    np.testing.assert_array_equal(np.asarray(order)[other.labels], maps.labels)
     np.testing.assert_array_equal(other.confidence, maps.confidence)
 
 
@@ -103,7 +103,7 @@ def test_depth_at_the_ends_of_the_stack_is_the_index() -> None:
 def test_depth_is_within_half_a_slice_of_the_best_slice(count: int, seed: int) -> None:
     scores = np.random.default_rng(seed).integers(0, 5, (count, 6, 7))
     maps = decide(scores).maps()
-    assert np.abs(maps.depth - maps.index).max() <= 0.5
+    assert np.abs(maps.depth - maps.labels).max() <= 0.5
 
 
 def test_tiles_are_updated_on_their_own() -> None:
@@ -158,8 +158,8 @@ def test_verification_removes_islands_and_keeps_what_is_large() -> None:
     index[20:25, 30:36] = 7  # 30 pixels
     index[50:56, 50:56] = 5  # 36 pixels
     verified = verify(maps_of(index, 0.9))
-    assert (verified.index[15:30, 25:40] == 3).all()
-    assert (verified.index[50:56, 50:56] == 5).all()
+    assert (verified.labels[15:30, 25:40] == 3).all()
+    assert (verified.labels[50:56, 50:56] == 5).all()
     np.testing.assert_allclose(verified.depth[20:25, 30:36], 3.25, rtol=1e-6)
     assert (verified.depth[50:56, 50:56] == 5.25).all()
 
@@ -171,8 +171,8 @@ def test_unsure_pixels_take_the_label_of_the_sure_around_them() -> None:
     confidence[20:40, 10:30] = 0.05
     index[20:40, 10:30] = rng.integers(0, 9, (20, 20))
     verified = verify(maps_of(index, confidence))
-    assert (verified.index[:, :40] == 2).all()
-    assert (verified.index[:, 40:] == 6).all()
+    assert (verified.labels[:, :40] == 2).all()
+    assert (verified.labels[:, 40:] == 6).all()
 
 
 def test_where_nobody_around_is_sure_pixels_stay_as_they_are() -> None:
@@ -180,7 +180,7 @@ def test_where_nobody_around_is_sure_pixels_stay_as_they_are() -> None:
     index[:35] = 4
     maps = maps_of(index, 0.0)
     verified = verify(maps)
-    np.testing.assert_array_equal(verified.index, maps.index)
+    np.testing.assert_array_equal(verified.labels, maps.labels)
     np.testing.assert_array_equal(verified.depth, maps.depth)
 
 
@@ -212,7 +212,7 @@ def test_verification_sees_no_farther_than_its_halo() -> None:
     )
     part = verify(Maps(*(np.ascontiguousarray(a[window]) for a in maps)))
     inner = (slice(VERIFY_HALO, -VERIFY_HALO),) * 2
-    assert (whole.index[y, x] != maps.index[y, x]).any()
+    assert (whole.labels[y, x] != maps.labels[y, x]).any()
     for mine, other in zip(part, whole, strict=True):
         np.testing.assert_array_equal(mine[inner], other[y, x])
 
@@ -232,7 +232,7 @@ def test_a_long_thin_region_just_large_enough_needs_the_whole_halo() -> None:
     whole = verify(maps)
     part = verify(Maps(*(np.ascontiguousarray(a[:, :side]) for a in maps)))
     middle = (VERIFY_HALO, VERIFY_HALO)
-    assert part.index[middle] == whole.index[middle]
+    assert part.labels[middle] == whole.labels[middle]
     assert part.depth[middle] == whole.depth[middle]
 
 
@@ -240,7 +240,7 @@ def test_a_long_thin_region_just_large_enough_needs_the_whole_halo() -> None:
 def test_verification_does_not_care_how_the_slices_are_numbered(order: list) -> None:
     maps = rough_maps(1, (60, 70))
     numbers = np.asarray(order)
-    renamed = maps._replace(index=numbers[maps.index].astype(np.uint16))
+    renamed = maps._replace(labels=numbers[maps.labels].astype(np.uint16))
     verified, other = verify(maps), verify(renamed)
-    np.testing.assert_array_equal(other.index, numbers[verified.index])
+    np.testing.assert_array_equal(other.labels, numbers[verified.labels])
     np.testing.assert_array_equal(other.depth, verified.depth)

@@ -21,10 +21,10 @@ from napari_focus_fusion.models.layers import box_sum, line_sum
 TINY = 1e-30
 
 #: Scores are added up over windows inside one another: the model's own, one three times
-#: as wide (this is its weight, of the mean), and one nine times as wide (weighted by the
-#: smoothness that the user chooses). Where the small window holds detail it decides;
-#: where it holds none, or only the weak rims that refraction makes out of focus, the
-#: surroundings do.
+#: as wide (this is its weight, of the mean), and one nine times as wide (weighted by
+#: the smoothness that the user chooses). Where the small window holds detail it
+#: decides; where it holds none, or only the weak rims that refraction makes out of
+#: focus, the surroundings do.
 SURROUNDINGS_WEIGHT = 0.5
 
 #: Below this confidence a pixel takes the label that its neighbours vote for.
@@ -42,7 +42,7 @@ class Maps(NamedTuple):
 
     Attributes
     ----------
-    index
+    labels
         uint16, the best slice.
     confidence
         float32 in [0, 1].
@@ -50,7 +50,7 @@ class Maps(NamedTuple):
         float32, in slices.
     """
 
-    index: np.ndarray
+    labels: np.ndarray
     confidence: np.ndarray
     depth: np.ndarray
 
@@ -159,7 +159,8 @@ class RunningDecision:
         """Depth in slices, refined below one slice.
 
         The vertex of the parabola through the logarithms of three scores; exact for
-        scores that fall off as a Gaussian. At the first and last slice the index itself.
+        scores that fall off as a Gaussian. At the first and last slice the index
+        itself.
         """
         low, middle, high = (
             values.clamp_min(TINY).log()
@@ -190,19 +191,19 @@ def verify(maps: Maps) -> Maps:
     Maps
         Of the same shape; right where the halo was there.
     """
-    components = label(maps.index.astype(np.int32) + 1, connectivity=1, background=0)
+    components = label(maps.labels.astype(np.int32) + 1, connectivity=1, background=0)
     islands = np.bincount(components.ravel())[components] < SMALLEST_REGION
     doubtful = islands | (maps.confidence < UNSURE)
     if not doubtful.any():
         return maps
     votes = torch.from_numpy(np.where(islands, 0, maps.confidence) ** 4)
-    index = torch.from_numpy(maps.index.astype(np.int32))
+    index = torch.from_numpy(maps.labels.astype(np.int32))
     most = torch.zeros_like(votes)
     winner = index.clone()
     depth = torch.from_numpy(maps.depth)
     winning_depth = depth.clone()
     around = [VOTE_RADIUS] * 4
-    for z in np.unique(maps.index[~islands]):
+    for z in np.unique(maps.labels[~islands]):
         own = torch.where(index == int(z), votes, 0)
         total = box_sum(F.pad(own, around), VOTE_RADIUS)
         more = total > most
@@ -212,7 +213,7 @@ def verify(maps: Maps) -> Maps:
         torch.where(more, mean, winning_depth, out=winning_depth)
         torch.maximum(most, total, out=most)
     return Maps(
-        np.where(doubtful, winner.numpy(), maps.index).astype(np.uint16),
+        np.where(doubtful, winner.numpy(), maps.labels).astype(np.uint16),
         maps.confidence,
         np.where(doubtful, winning_depth.numpy(), maps.depth).astype(np.float32),
     )

@@ -190,13 +190,13 @@ def fuse(
     if out is None:
         store = MemoryStore(source)
     else:
-        run = provenance | {
+        identity = provenance | {
             "device": where.type if client is None else device,
             "fingerprint": _fingerprint(source),
             "pixel_sizes": {axis: source.pixel_size(axis) for axis in source.axes},
             "units": {axis: source.unit(axis) for axis in source.axes},
         }
-        store = ZarrStore(Path(out).expanduser(), source, run, overwrite)
+        store = ZarrStore(Path(out).expanduser(), source, identity, overwrite)
 
     passes = {"feather": 2, "select": 1}[blend]
     effort = 1 + spec.cost / COST_OF_THE_REST
@@ -300,9 +300,9 @@ def _hold_against_plain(
         when = f" at time point {t}" if stack.n_times > 1 else ""
         assert work.model.spec is not None
         work.notes.append(
-            f"The decision of {work.model.spec.title}{when} contradicts the plain focus measure (rank correlation "
-            f"{correlation:.2f} where that is sure). Look at the decision map, and "
-            "compare with model='sml'."
+            f"The decision of {work.model.spec.title}{when} contradicts the plain "
+            f"focus measure (rank correlation {correlation:.2f} where that is sure). "
+            "Look at the decision map, and compare with model='sml'."
         )
 
 

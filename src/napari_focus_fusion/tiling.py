@@ -1,8 +1,9 @@
 """Tiles of a plane: pure integer geometry, no pixels.
 
-A plane is cut into *cores* that cover it exactly once. To compute a core, a model must see
-its *halo* too: the ring of pixels that its receptive field reaches. All tiles of a plan are
-read in windows of one shape, so that one set of buffers (or one compiled graph) serves them.
+A plane is cut into *cores* that cover it exactly once. To compute a core, a model must
+see its *halo* too: the ring of pixels that its receptive field reaches. All tiles of a
+plan are read in windows of one shape, so that one set of buffers, or one compiled
+graph, serves them.
 """
 
 from __future__ import annotations
@@ -138,5 +139,6 @@ def even_split(length: int, size: int, align: int = 1) -> list[tuple[int, int]]:
         raise ValueError(f"cannot cut {length} pixels into {size} aligned to {align}")
     largest = max(size // align, 1) * align
     parts = -(-length // largest)
-    step = -(-(-(-length // parts)) // align) * align
+    equal = -(-length // parts)
+    step = -(-equal // align) * align
     return [(start, min(start + step, length)) for start in range(0, length, step)]

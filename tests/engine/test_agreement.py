@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
+import torch  # noqa: TC002
 
 from napari_focus_fusion.engine.agreement import correlation_with_plain
 from napari_focus_fusion.fusion import fuse

@@ -67,7 +67,7 @@ def same(a: Maps, b: Maps) -> None:
 
 def agree(a: Maps, b: Maps) -> None:
     """Up to ties: convolutions may add up in another order for another tile."""
-    agreed = a.index == b.index
+    agreed = a.labels == b.labels
     assert agreed.mean() >= 0.9999
     np.testing.assert_allclose(a.confidence, b.confidence, atol=1e-5)
     np.testing.assert_allclose(a.depth[agreed], b.depth[agreed], atol=1e-3)
@@ -122,7 +122,7 @@ def test_a_score_is_the_models_own_added_up_over_its_window() -> None:
     summed = torch.stack([aggregate(score, 5, 0.7) for score in scores])
     margin = (summed.shape[-2] - HIGH) // 2
     summed = summed[:, margin : margin + HIGH, margin : margin + WIDE]
-    np.testing.assert_array_equal(score_region(work, WHOLE).index, summed.argmax(0))
+    np.testing.assert_array_equal(score_region(work, WHOLE).labels, summed.argmax(0))
 
 
 def test_a_pair_masker_meets_the_best_of_the_others() -> None:

@@ -85,7 +85,7 @@ def test_regions_come_together_in_the_axes_of_the_stack(
     for t in range(stack.n_times):
         maps, key = random_maps(t), (t,) if "T" in axes else ()
         found = {name: np.asarray(outputs[name][...])[key] for name in outputs}
-        np.testing.assert_array_equal(found["decision"], maps.index)
+        np.testing.assert_array_equal(found["decision"], maps.labels)
         np.testing.assert_array_equal(found["confidence"], maps.confidence)
         np.testing.assert_allclose(found["depth"], maps.depth * 2.5, rtol=1e-6)
 

@@ -58,7 +58,7 @@ class Reference:
         return self._mix(used, read_components(self.stack, self.t, used, z, y, x))
 
     def mixed(self, values: np.ndarray) -> np.ndarray:
-        """The normalised plane (..., h, w) of all components (components, ..., h, w)."""
+        """The normalised plane (..., h, w) of components (components, ..., h, w)."""
         used = [i for i, weight in enumerate(self.weights) if weight]
         return self._mix(used, values[used] if len(used) < len(values) else values)
 

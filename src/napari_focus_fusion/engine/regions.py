@@ -170,6 +170,7 @@ def _score_sets(work: Work, region: Tile, running: RunningDecision) -> None:
     """Tile by tile, all slices of a tile at once."""
     rim = work.halo + aggregate_halo(work.model.window)
     plan = TilePlan(region.height, region.width, (work.tile, work.tile), rim)
+    assert isinstance(work.model, SetMasker)
     masks = partial(_masks, work.model, context=work.context)
     everything = slice(0, work.reference.stack.n_slices)
 
@@ -229,25 +230,22 @@ def _rivals(work: Work, region: Tile, rim: int) -> _Rivals:
     plain = SumModifiedLaplacian()
     reach = rim + 1 + aggregate_halo(plain.window)
     rest = aggregate_halo(plain.window)
-    top = index = best = runner_up = second = None
+    shape = (region.height + 2 * rim, region.width + 2 * rim)
+    top, runner_up = (torch.full(shape, -1.0, device=work.device) for _ in "12")
+    best, second = (torch.zeros(shape, device=work.device) for _ in "12")
+    index = torch.zeros(shape, dtype=torch.int16, device=work.device)
     for z, planes in _slabs(work, region, reach):
         work.done(0)
         for i, plane in enumerate(planes):
             score = plain.score(plane[None, None])[0, 1:-1, 1:-1]
             score = aggregate(score, plain.window, work.smoothness)
             shown = plane[1 + rest : -1 - rest, 1 + rest : -1 - rest]
-            if top is None:
-                top, best = score.clone(), shown.clone()
-                runner_up, second = torch.full_like(score, -1), best.clone()
-                index = torch.zeros_like(score, dtype=torch.int16)
-                continue
             first, close = score > top, score > runner_up
             second = torch.where(first, best, torch.where(close, shown, second))
             runner_up = torch.where(first, top, torch.where(close, score, runner_up))
             best = torch.where(first, shown, best)
             top = torch.where(first, score, top)
-            index = index.masked_fill(first, z + i)
-    assert index is not None and best is not None and second is not None
+            index.masked_fill_(first, z + i)
     return _Rivals(index, best, second)
 
 
@@ -368,7 +366,7 @@ def finish_region(
     )
     maps = Maps(*(np.ascontiguousarray(a[inside]) for a in verified))
     if work.blend == "select":
-        return _select(work, region, maps.index), maps
+        return _select(work, region, maps.labels), maps
     # The image is mirrored at its border, and so is what was decided of it.
     missing = [
         (max(COMPOSITE_HALO - before, 0), max(COMPOSITE_HALO - after, 0))
@@ -377,7 +375,7 @@ def finish_region(
             (region.x0 - rim.x0, rim.x1 - region.x1),
         )
     ]
-    padded = np.pad(verified.index, missing, mode="symmetric")
+    padded = np.pad(verified.labels, missing, mode="symmetric")
     y = region.y0 - rim.y0 + missing[0][0] - COMPOSITE_HALO
     x = region.x0 - rim.x0 + missing[1][0] - COMPOSITE_HALO
     around = padded[

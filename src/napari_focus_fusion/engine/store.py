@@ -68,9 +68,10 @@ class OpenStore:
 
         self.partial, self.stack = partial, stack
         self.outputs: dict[str, Any] = open_output(partial, stack)
-        self.raw = Maps(
-            *(zarr.open_array(partial / "raw" / n, mode="r+") for n in Maps._fields)
-        )
+        raw: list[Any] = [
+            zarr.open_array(partial / "raw" / name, mode="r+") for name in Maps._fields
+        ]
+        self.raw = Maps(*raw)
 
     @property
     def notes(self) -> Path:
@@ -225,7 +226,7 @@ def put_finished(
     """
     places = {"T": t, "Y": region.y, "X": region.x}
     key = tuple(places[axis] for axis in stack.map_axes)
-    outputs["decision"][key] = maps.index
+    outputs["decision"][key] = maps.labels
     outputs["confidence"][key] = maps.confidence
     outputs["depth"][key] = maps.depth * np.float32(stack.pixel_size("Z"))
     shape = (stack.n_channels, stack.n_samples, region.height, region.width)

@@ -55,7 +55,7 @@ OURS = (
     ModelSpec(
         name="sesf",
         title="SESF-Fuse",
-        summary="Deep spatial frequency of an unsupervised encoder: sees through noise.",
+        summary="Spatial frequency of learned features: sees through noise.",
         kind="slice-scorer",
         target="napari_focus_fusion.models.sesf:SESF",
         halo=5,
@@ -214,8 +214,8 @@ def _metadata(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise FocusFusionError(
-            f"{str(path)!r} is no readable safetensors file ({error}). It may have been "
-            "copied incompletely."
+            f"{str(path)!r} is no readable safetensors file ({error}). It may have "
+            "been copied incompletely."
         ) from error
 
 
@@ -261,7 +261,7 @@ def _load_weights(model: FusionModel, path: Path) -> None:
 
 
 class _Registry(ModuleType):
-    """This package, which shares its public name with the function that lists it."""
+    """The package, which shares its public name with the function that lists it."""
 
     def __call__(self) -> dict[str, ModelSpec]:
         """As :func:`models`, so that ``napari_focus_fusion.models()`` works."""

@@ -29,7 +29,7 @@ WIDTH = 16
 
 
 class Folded(NamedTuple):
-    """The encoder with its gates and batch normalisations folded into one stack's convolutions."""
+    """The encoder for one stack: gates and normalisations folded into convolutions."""
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
@@ -49,7 +49,7 @@ class Block(nn.Module):
         return self.normalise(F.relu(self.convolution(x)))
 
     def affine(self) -> tuple[Tensor, Tensor]:
-        """Gain and offset, (outputs,) each, that normalisation applies in evaluation."""
+        """Gain and offset, (outputs,) each, of the normalisation in evaluation."""
         bn = self.normalise
         assert bn.running_var is not None and bn.running_mean is not None
         gain = bn.weight / torch.sqrt(bn.running_var + bn.eps)
@@ -86,12 +86,16 @@ class SESF(SliceScorer):
             Four blocks' features, each (stacks * N, 16, h, w).
         """
         dense: list[Tensor] = []
-        for block, attention in zip(self.encoder, self.attention, strict=True):
+        for block, attention in self._pairs():
             y = block(torch.cat(dense, 1) if dense else x)
             means = y.reshape(stacks, -1, *y.shape[1:]).mean((1, 3, 4))
             gates = attention.gates(means).repeat_interleave(len(y) // stacks, 0)
             dense.append(y * gates[:, :, None, None])
         return dense
+
+    def _pairs(self) -> list[tuple[Block, SqueezeExcitation]]:
+        """Each encoder block with its attention."""
+        return list(zip(self.encoder, self.attention, strict=True))  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, stacks: int = 1) -> tuple[Tensor, Tensor]:
         """The auto-encoder and the focus measure of the same features.
@@ -113,7 +117,7 @@ class SESF(SliceScorer):
         return self.decoder(torch.cat(dense, 1)), spatial_frequency(dense, ones)
 
     def context(self, sample: Sequence[Tensor]) -> Folded:
-        """Gates from the sample, folded into the encoder together with the normalisation.
+        """Gates from the sample, folded into the encoder with the normalisation.
 
         In evaluation a block is ``gate * (gain * relu(conv(x)) + offset)``: an affine
         map of each channel, which the next convolution can take in, and which the
@@ -122,8 +126,9 @@ class SESF(SliceScorer):
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         gains = offsets = torch.empty(0, device=sample[0].device)
-        for block, attention in zip(self.encoder, self.attention, strict=True):
+        for block, attention in self._pairs():
             weight, bias = block.convolution.weight, block.convolution.bias
+            assert bias is not None
             if len(gains):
                 bias = bias + (weight * offsets[None, :, None, None]).sum((1, 2, 3))
                 weight = weight * gains[None, :, None, None]
@@ -140,7 +145,7 @@ class SESF(SliceScorer):
         return Folded(tuple(weights), tuple(biases), gains.square())
 
     def score(self, slices: Tensor, context: Folded) -> Tensor:  # type: ignore[override]
-        """Squared deep spatial frequency at each pixel (the root of eq. 5 is monotone)."""
+        """Squared deep spatial frequency (the root of eq. 5 is monotone)."""
         dense: list[Tensor] = []
         for weight, bias in zip(context.weights, context.biases, strict=True):
             inputs = torch.cat(dense, 1) if dense else slices

@@ -1,4 +1,4 @@
-"""Batches for training: a pool of scenes, cropped, turned and made noisy anew each step.
+"""Batches for training: scenes from a pool, cropped, turned, made noisy each step.
 
 Drawing a scene costs more than a step of a small network, so a pool is drawn once,
 free of noise; each step then takes crops of it and adds noise of its own.
@@ -109,15 +109,15 @@ def _expose(
     noisy = clean + spread * torch.randn(clean.shape, generator=generator)
     black, white = np.quantile(noisy.numpy()[:, ::2, ::2], (BLACK, WHITE))
     gain = 1 / max(float(white - black), 1e-6)
-    shown = tuple((a - float(black)) * gain for a in (noisy, clean, truth))
-    return (*shown, depth)
+    seen, wanted, sharp = ((a - float(black)) * gain for a in (noisy, clean, truth))
+    return seen, wanted, sharp, depth
 
 
 def make_pool(
     seeds: Sequence[int],
-    *,
     slices: int,
     side: int,
+    *,
     pictures: Sequence[np.ndarray] | None = None,
     on_scene: Callable[[int, int], None] | None = None,
 ) -> Pool:

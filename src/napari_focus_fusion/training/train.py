@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from torch import nn
-
     from napari_focus_fusion.training.data import Batch
     from napari_focus_fusion.training.fit import Objective
 
@@ -89,9 +87,9 @@ def train(
     name
         A model with a recipe.
     out
-        ``.safetensors`` file to write; the card (``.json``), the history (``.csv``) and,
-        while training, the checkpoint (``.checkpoint``) lie beside it. With a checkpoint
-        there, training goes on from it.
+        ``.safetensors`` file to write; the card (``.json``), the history (``.csv``)
+        and, while training, the checkpoint (``.checkpoint``) lie beside it. With a
+        checkpoint there, training goes on from it.
     pictures
         Folder of sharp pictures that half of the scenes take their textures from.
     steps
@@ -132,11 +130,9 @@ def train(
         schedule = Schedule(**(asdict(schedule) | {"steps": steps}))
     where = choose_device(device)
     textures = read_pictures(pictures) if pictures is not None else None
-    size = {"slices": recipe.slices, "side": recipe.side}
-    pool = make_pool(
-        range(recipe.scenes), pictures=textures, on_scene=on_scene, **size
-    )
-    held_back = _validation(make_pool(VALIDATION_SEEDS, **size), recipe)
+    size = (recipe.slices, recipe.side)
+    pool = make_pool(range(recipe.scenes), *size, pictures=textures, on_scene=on_scene)
+    held_back = _validation(make_pool(VALIDATION_SEEDS, *size), recipe)
     torch.manual_seed(seed)
     network = new_model(models()[name]).requires_grad_(True)
     checkpoint = out.with_suffix(".checkpoint")
