@@ -18,7 +18,13 @@ from napari_focus_fusion.benchmark.pictures import bicubic, pictures_of
 from napari_focus_fusion.benchmark.sheet import contact_sheet, worst_disagreements
 from napari_focus_fusion.benchmark.worker import in_words
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.metrics import WITH_TRUTH, depth_errors, evaluate, prepare
+from napari_focus_fusion.metrics import (
+    WITH_TRUTH,
+    WITHOUT_TRUTH,
+    depth_errors,
+    evaluate,
+    prepare,
+)
 from napari_focus_fusion.models import models
 
 if TYPE_CHECKING:
@@ -196,6 +202,12 @@ def run_benchmark(
             "device": device,
         }
     )
+    known = (*WITHOUT_TRUTH, *WITH_TRUTH)
+    if unknown := [name for name in measures or () if name not in known]:
+        raise FocusFusionError(
+            f"There is no measure {', '.join(map(repr, unknown))}; choose from "
+            f"{', '.join(known)}."
+        )
     candidates = find_candidates(model_names, untrained=untrained)
     if peers:
         found, table.missing = find_peers()
@@ -403,7 +415,8 @@ def _run_candidate(
     run.peak_mb = max(peaks, default=None)
     ended = f"ended with exit status {process.returncode}: {last}"
     run.error = about.get("error", "" if process.returncode == 0 else ended)
-    return costs + [{"error": run.error or ended}] * (len(cases) - len(costs))
+    missing = len(cases) - len(costs)
+    return costs + [{"error": run.error or ended} for _ in range(missing)]
 
 
 # Measuring ----------------------------------------------------------------------------

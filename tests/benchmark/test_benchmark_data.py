@@ -1,0 +1,191 @@
+"""The data sets as data, and users' own."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_focus_fusion.benchmark.data import (
+    DATA_SETS,
+    DATA_VARIABLE,
+    find_data_set,
+)
+from napari_focus_fusion.benchmark.pictures import bicubic, pictures_of
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.training.scenes import TRAINING_SEEDS, held_back_scenes
+
+
+@pytest.fixture
+def public(tmp_path, monkeypatch):
+    """A folder with two made-up pairs and a series of three, as the public ones lie."""
+    rng = np.random.default_rng(0)
+    for folder, letters in (("lytro", "AB"), ("lytro-triples", "ABC")):
+        (tmp_path / folder).mkdir()
+        for name in ("lytro-01", "lytro-02"):
+            for letter in letters:
+                pixels = rng.integers(0, 256, (52, 62, 3), np.uint8)
+                path = tmp_path / folder / f"{name}-{letter}.jpg"
+                Image.fromarray(pixels).save(path, quality=95)
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+def test_series_are_found_in_order_with_the_hash_of_their_files(public):
+    for folder, data, count in (("lytro", "lytro", 2), ("lytro-triples", "triples", 3)):
+        cases = list(find_data_set(data).cases())
+        assert [case.name for case in cases] == ["lytro-01", "lytro-02"]
+        files = sorted((public / folder).glob("lytro-02-*.jpg"))
+        assert len(files) == count
+        together = b"".join(path.read_bytes() for path in files)
+        assert cases[1].sha256 == hashlib.sha256(together).hexdigest()
+        (slices,) = cases[1].measured_against()
+        for found, path in zip(slices, files, strict=True):
+            np.testing.assert_array_equal(found, np.asarray(Image.open(path)))
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_reduced_pairs_are_measured_against_the_pairs_as_they_were(public, factor):
+    whole = next(find_data_set("lytro").cases())
+    case = next(find_data_set(f"lytro-x{factor}").cases())
+    height, width = 52 // factor, 62 // factor
+    assert (case.stack.height, case.stack.width) == (height, width)
+    assert case.enlarge == factor
+    assert case.sha256 == whole.sha256
+    (sources,), (large,) = case.measured_against(), whole.measured_against()
+    np.testing.assert_array_equal(
+        sources, large[:, : height * factor, : width * factor]
+    )
+    small = np.asarray(case.stack.data)
+    np.testing.assert_array_equal(
+        small, bicubic(sources.astype(np.float32) / 255, (height, width))
+    )
+    # In place: enlarged again it lies on the sources better than one pixel off.
+    again = bicubic(small, (height * factor, width * factor))
+    errors = [
+        np.abs(np.roll(again, shift, 2) - sources / 255)[:, 8:-8, 8:-8].mean()
+        for shift in (0, -1, 1)
+    ]
+    assert errors[0] < min(errors[1:])
+
+
+@pytest.mark.parametrize("name", ["lytro", "lytro-x3", "triples"])
+def test_what_is_missing_is_said_with_where_to_get_it(name, monkeypatch, tmp_path):
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    with pytest.raises(FocusFusionError, match=r"FOCUS_FUSION_DATA is not set.*https"):
+        next(find_data_set(name).cases())
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    with pytest.raises(FocusFusionError, match=r"there are none in .*lytro.*https"):
+        next(find_data_set(name).cases())
+
+
+def test_each_stack_file_and_each_folder_of_slices_is_a_stack(tmp_path):
+    rng = np.random.default_rng(0)
+    stack = rng.integers(0, 255, (3, 20, 24), np.uint8)
+    mine = tmp_path / "my stacks"
+    for folder in ("loose", "b10", "b9"):
+        (mine / folder).mkdir(parents=True)
+        for z in range(2):
+            Image.fromarray(stack[z]).save(mine / folder / f"z{z}.png")
+    (mine / "empty").mkdir()
+    tifffile.imwrite(mine / "a.ome.tif", stack, metadata={"axes": "ZYX"}, ome=True)
+    data_set = find_data_set(str(mine))
+    assert data_set.name == "my stacks"
+    cases = list(data_set.cases())
+    assert [(case.name, case.stack.n_slices) for case in cases] == [
+        ("a", 3),
+        ("b10", 2),
+        ("b9", 2),
+        ("loose", 2),
+    ]
+    np.testing.assert_array_equal(cases[0].measured_against()[0], stack)
+    # One stack file alone will do.
+    (case,) = find_data_set(str(mine / "a.ome.tif")).cases()
+    assert case.name == "a"
+
+
+def test_stacks_of_one_name_are_told_apart(tmp_path):
+    stack = np.zeros((3, 20, 24), np.uint8)
+    for folder in ("left", "right"):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(
+            tmp_path / folder / "s.ome.tif", stack, metadata={"axes": "ZYX"}, ome=True
+        )
+    names = [case.name for case in find_data_set(str(tmp_path)).cases()]
+    assert names == ["s", "s (2)"]
+
+
+def test_neither_a_data_set_nor_a_path(tmp_path):
+    with pytest.raises(FocusFusionError, match=r"'lytrow' is neither .*lytro-x2.* nor"):
+        find_data_set("lytrow")
+    with pytest.raises(FocusFusionError, match="holds no stacks"):
+        next(find_data_set(str(tmp_path)).cases())
+
+
+def test_scenes_are_those_that_no_training_sees():
+    specs = held_back_scenes()
+    assert min(spec.seed for spec in specs) not in TRAINING_SEEDS
+    by_name = {case.name: case for case in DATA_SETS["scenes"].cases()}
+    assert list(by_name) == [spec.name for spec in specs]
+    assert by_name["pair-steps-noisy"].groups == ("2 slices", "grey", "noisy")
+    assert by_name["rgb-layers"].groups == ("8 slices", "RGB")
+    assert by_name["fluorescence-deep"].groups == (
+        "32 slices",
+        "fluorescence",
+        "noisy",
+    )
+    assert by_name["brightfield-rgb"].groups == ("8 slices", "RGB", "brightfield")
+    channels = by_name["fluorescence-channels"]
+    assert len(channels.measured_against()) == 2
+
+
+def test_scenes_photographed_again_show_the_same_with_other_noise():
+    cases = {case.name: case for case in DATA_SETS["scenes-noise"].cases()}
+    assert len(cases) == 12
+    bright, dim = cases["layers-leaves-10000"], cases["layers-leaves-250"]
+    assert (bright.groups, dim.groups) == (("10000 electrons",), ("250 electrons",))
+    np.testing.assert_array_equal(bright.truth.depth, dim.truth.depth)
+    np.testing.assert_array_equal(bright.truth.image, dim.truth.image)
+
+    def noise(case):  # what neighbours do not share
+        return np.diff(np.asarray(case.stack.data, float), axis=2).std()
+
+    assert noise(dim) > 1.5 * noise(bright)
+
+
+def test_cubic_interpolation_is_that_of_opencv():
+    squares = np.arange(36.0, dtype=np.float32).reshape(6, 6) ** 2 % 97
+    half = [
+        [18.31543, 50.626953, 6.620117],
+        [63.345703, 2.667969, 88.6582],
+        [61.948242, 60.033203, 53.03418],
+    ]
+    np.testing.assert_allclose(bicubic(squares[None], (3, 3))[0], half, atol=1e-4)
+    np.testing.assert_allclose(
+        bicubic(squares[None], (2, 2))[0], [[49, 3], [43, 8]], atol=1e-4
+    )
+    twice = [
+        [-3.76886, -3.91803, -4.185242, -3.697571, -2.730408, -2.145203],
+        [7.764038, 8.797729, 10.429321, 13.562866, 16.428833, 18.1969],
+        [26.7594, 29.741333, 34.500366, 41.99182, 47.98523, 51.701538],
+        [38.292297, 42.457092, 49.11493, 59.25226, 67.14447, 72.04364],
+    ]
+    small = squares[None, :2, :3]
+    np.testing.assert_allclose(bicubic(small, (4, 6))[0], twice, atol=1e-4)
+    colour = bicubic(np.stack([small, -small], axis=-1), (4, 6))
+    np.testing.assert_array_equal(colour[..., 0], bicubic(small, (4, 6)))
+    np.testing.assert_array_equal(colour[..., 1], -colour[..., 0])
+
+
+def test_images_fall_into_one_picture_a_time_point_and_channel():
+    image = np.arange(2 * 3 * 4 * 5 * 6).reshape(2, 3, 4, 5, 6)
+    pictures = pictures_of(image, "ZTYXC")  # any order of axes
+    assert len(pictures) == 3 * 6
+    # time first, then channels
+    np.testing.assert_array_equal(pictures[6 * 2 + 5], image[:, 2, :, :, 5])
+    rgba = np.arange(3 * 4 * 5 * 4).reshape(3, 4, 5, 4)
+    first, *_ = pictures_of(rgba, "TYXS")
+    np.testing.assert_array_equal(first, rgba[0, ..., :3])
