@@ -276,7 +276,7 @@ def test_interrupting_stops_cleanly(tmp_path: Path) -> None:
         seen += read_until(ours, None)
         stdout = process.communicate()[0]
     os.close(ours)
-    assert process.returncode == 130
+    assert process.returncode == 130, seen.decode()
     assert b"interrupted" in seen
     assert b"Traceback" not in seen
     assert stdout.startswith("0 stacks fused")

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import glob
 import json
+import os
 import re
 import shlex
 import signal
@@ -589,8 +590,9 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
 
     def ask(number: int, frame: Any) -> None:
         signal.signal(signal.SIGINT, previous)
-        print("\nstopping; press Ctrl-C again to stop at once", file=sys.stderr)
         stop.set()
+        # Not through sys.stderr, which may be in the middle of writing the bar.
+        os.write(2, b"\nstopping; press Ctrl-C again to stop at once\n")
 
     previous = signal.signal(signal.SIGINT, ask)
     try:
