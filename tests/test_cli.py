@@ -191,15 +191,17 @@ def test_pictures_are_fused_to_a_pattern(
     assert (fused.height, fused.width) == (48, 220)
 
 
+@pytest.mark.parametrize("name", ["fused.tif", "fused_depth.ome.tif"])
 def test_nothing_is_overwritten_unasked(
-    stack_file: Path, tmp_path: Path, capsys: Any
+    name: str, stack_file: Path, tmp_path: Path, capsys: Any
 ) -> None:
     out = tmp_path / "fused.tif"
-    out.write_bytes(b"precious")
+    (tmp_path / name).write_bytes(b"precious")
     command = ["fuse", str(stack_file), "-o", str(out), *FAST]
     assert main(command) == 1
     assert "--overwrite" in capsys.readouterr().err
-    assert out.read_bytes() == b"precious"
+    assert (tmp_path / name).read_bytes() == b"precious"
+    assert out.exists() == (name == out.name)
     assert main([*command, "--overwrite"]) == 0
     assert tifffile.imread(out).shape == (48, 60)
 

@@ -145,12 +145,13 @@ def _fuse_one(
 ) -> dict[str, Any]:
     from . import as_stack, fuse
     from .io.saving import check_targets
+    from .result import result_files
 
     started = time.perf_counter()
     stack = as_stack(job.source, axes=options.get("axes"))
     # Said before the work, not after it.
     target.parent.mkdir(parents=True, exist_ok=True)
-    check_targets([target], overwrite=overwrite, source=stack.source)
+    check_targets(result_files(target), overwrite=overwrite, source=stack.source)
     rest = {name: value for name, value in options.items() if name != "axes"}
     if target.suffix.lower() == ZARR_SUFFIX:
         # Written tile by tile: neither the result nor an interruption costs much.
@@ -338,12 +339,13 @@ def _demo(args: argparse.Namespace) -> int:
     from .figure import side_by_side
     from .io.saving import check_targets
     from .metrics import psnr
+    from .result import result_files
     from .training.samples import brightfield_scene
 
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     target, picture = folder / "pollen_fused.ome.tif", folder / "pollen.png"
-    check_targets([target, picture], overwrite=args.overwrite)
+    check_targets([*result_files(target), picture], overwrite=args.overwrite)
     scene = brightfield_scene()
     stack = as_stack(
         scene.stack,

@@ -25,6 +25,18 @@ _TWO_COLOURS = ("magenta", "green")
 _MORE_COLOURS = ("cyan", "magenta", "yellow", "red", "green", "blue")
 
 
+def result_files(path: Path) -> list[Path]:
+    """The files that :meth:`FusionResult.save` writes for a name, the fused one first.
+
+    A TIFF has its maps in files of their own beside it; a Zarr holds everything.
+    """
+    from napari_focus_fusion.io import stem
+
+    if path.suffix.lower() == ".zarr":
+        return [path]
+    return [path, *(path.with_name(f"{stem(path)}_{name}.ome.tif") for name in _MAPS)]
+
+
 @dataclass(frozen=True, eq=False)
 class FusionResult:
     """A fused stack.
@@ -109,12 +121,10 @@ class FusionResult:
         )
 
     def _save_tiff(self, path: Path, *, overwrite: bool) -> list[Path]:
-        from napari_focus_fusion.io import stem
         from napari_focus_fusion.io.saving import check_targets, written_whole
         from napari_focus_fusion.io.tiff_write import write_ome_tiff
 
-        maps = [path.with_name(f"{stem(path)}_{name}.ome.tif") for name in _MAPS]
-        targets = [path, *maps]
+        targets = result_files(path)
         check_targets(
             targets,
             overwrite=overwrite,
