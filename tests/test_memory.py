@@ -72,9 +72,10 @@ for number, (shape, blend) in enumerate(runs):
         out=folder / f"{number}.ome.zarr",
     )))
     shutil.rmtree(path)
-windows = [torch.rand(1, 1, 192, 192)] * 16
+windows = [torch.rand(1, 1, 192, 192)] * 20
 with torch.inference_mode():
-    peaks.append(peak_of(lambda: random_sesf().context(windows)) - peaks[-1])
+    for count in (2, 20):
+        peaks.append(peak_of(lambda: random_sesf().context(windows[:count])))
 print(json.dumps(peaks))
 """
 
@@ -106,7 +107,7 @@ def test_a_stack_ten_times_larger_than_the_memory(tmp_path: Path) -> None:
         ((1, 2, 3072, "u2"), "feather"),
         ((2, 85, 1024, "f8"), "select"),
     ]
-    small, deep, large, huge, statistics = peaks_of(runs, tmp_path)
+    small, deep, large, huge, of_two, of_twenty = peaks_of(runs, tmp_path)
     size = 2 * 85 * 1024 * 1024 * 8
     print(
         f"a stack of {size / MB:.0f} MB took {huge / MB:.0f} MB; 2 slices "
@@ -117,5 +118,5 @@ def test_a_stack_ten_times_larger_than_the_memory(tmp_path: Path) -> None:
     # What the allocator keeps may still creep, but by no share of 12 and 8 MB more.
     assert deep < small + 8 * MB
     assert large < small + 16 * MB
-    # The features of one slice take 9 MB, of sixteen they would take 150.
-    assert statistics < 40 * MB
+    # A network's statistics: the features of each slice are 9 MB.
+    assert of_twenty < of_two + 32 * MB
