@@ -103,7 +103,7 @@ def test_a_stack_ten_times_larger_than_the_memory(tmp_path: Path) -> None:
     """Nor does the peak grow with slices or area."""
     runs = [
         ((1, 2, 1024, "u2"), "feather"),
-        ((1, 8, 1024, "u2"), "feather"),
+        ((1, 32, 512, "u2"), "feather"),
         ((1, 2, 3072, "u2"), "feather"),
         ((2, 85, 1024, "f8"), "select"),
     ]
@@ -111,12 +111,13 @@ def test_a_stack_ten_times_larger_than_the_memory(tmp_path: Path) -> None:
     size = 2 * 85 * 1024 * 1024 * 8
     print(
         f"a stack of {size / MB:.0f} MB took {huge / MB:.0f} MB; 2 slices "
-        f"{small / MB:.0f}, 8 slices {deep / MB:.0f}, three times the area "
+        f"{small / MB:.0f}, 32 slices {deep / MB:.0f}, three times the area "
         f"{large / MB:.0f} MB"
     )
     assert huge < size / 10
-    # What the allocator keeps may still creep, but by no share of 12 and 8 MB more.
-    assert deep < small + 8 * MB
-    assert large < small + 16 * MB
+    # What the allocator keeps creeps by a few MB. Holding the other 30 slices would take
+    # 80 MB, and the state of the other two thirds of the area 200.
+    assert deep < small + 24 * MB
+    assert large < small + 24 * MB
     # A network's statistics: the features of each slice are 9 MB.
     assert of_twenty < of_two + 32 * MB
