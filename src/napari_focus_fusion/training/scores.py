@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_focus_fusion.fusion import fuse
+from napari_focus_fusion.metrics import evaluate
 from napari_focus_fusion.training.scenes import held_back_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from napari_focus_fusion.models.base import FusionModel
     from napari_focus_fusion.training.scenes import Scene, SceneSpec
@@ -72,3 +74,37 @@ def score_scene(
         "depth_error": float(np.minimum(distance, 3).mean()),
         "off_by_more_than_one": float((distance > 1).mean()),
     }
+
+
+def score_on_lytro(
+    candidates: Mapping[str, FusionModel], folder: Path, device: str = "cpu"
+) -> dict[str, dict[str, float]]:
+    """Mean Q_AB/F over the Lytro pairs (Nejati et al., Information Fusion 25, 2015).
+
+    No truth is known of them, and at this resolution they cannot tell a good scorer
+    from a random one; they are here because every paper has them.
+
+    Parameters
+    ----------
+    candidates
+        Models by the name they shall have in the answer.
+    folder
+        With ``lytro-01-A.jpg``, ``lytro-01-B.jpg`` and so on.
+    device
+        Where to run.
+
+    Returns
+    -------
+    dict
+        ``{"Q_AB/F": mean}`` for each model, rounded to four digits.
+    """
+    from skimage.io import imread
+
+    found: dict[str, list[float]] = {name: [] for name in candidates}
+    for first in sorted(folder.glob("lytro-*-A.jpg")):
+        second = first.with_name(first.name.replace("-A", "-B"))
+        pair = np.stack([imread(first), imread(second)])
+        for name, model in candidates.items():
+            fused = fuse(pair, model, axes="ZYXS", device=device).fused
+            found[name] += evaluate(fused, pair, measures=["Q_AB/F"]).values()
+    return {name: {"Q_AB/F": round(float(np.mean(v)), 4)} for name, v in found.items()}

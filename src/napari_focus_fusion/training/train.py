@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import platform
-import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,11 +18,10 @@ from napari_focus_fusion.models import load_model, models, new_model, save_weigh
 from napari_focus_fusion.training import sesf
 from napari_focus_fusion.training.data import Pool, make_pool, read_pictures
 from napari_focus_fusion.training.fit import Schedule, fit
-from napari_focus_fusion.training.scores import score_on_scenes
+from napari_focus_fusion.training.scores import score_on_lytro, score_on_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from napari_focus_fusion.training.data import Batch
     from napari_focus_fusion.training.fit import Objective
@@ -107,7 +107,9 @@ def train(
     Returns
     -------
     dict
-        The card.
+        The card. Its scores are those of the plain measure, the network untrained and
+        the network trained, on scenes held back; and on the Lytro pairs, if
+        ``FOCUS_FUSION_DATA`` names a folder that has them.
 
     Raises
     ------
@@ -136,7 +138,6 @@ def train(
     torch.manual_seed(seed)
     network = new_model(models()[name]).requires_grad_(True)
     checkpoint = out.with_suffix(".checkpoint")
-    began = time.monotonic()
     fitted = fit(
         network,
         recipe.objective,
@@ -155,6 +156,7 @@ def train(
     network.to("cpu")
     torch.manual_seed(seed)
     untrained = new_model(models()[name])
+    candidates = {"sml": load_model("sml"), "untrained": untrained, "trained": network}
     card = {
         "version": __version__,
         "command": _command(name, pictures, steps, seed),
@@ -168,14 +170,14 @@ def train(
             "trained": fitted.best_score,
         },
         "seconds": round(sum(row.get("seconds", 0.0) for row in fitted.history)),
-        "seconds_of_this_run": round(time.monotonic() - began),
         "device": describe(where),
         "machine": platform.machine(),
         "torch": torch.__version__,
-        "scores": score_on_scenes(
-            {"sml": load_model("sml"), "untrained": untrained, "trained": network}
-        ),
+        "scores": score_on_scenes(candidates),
     }
+    lytro = Path(os.environ.get("FOCUS_FUSION_DATA", "")) / "lytro"
+    if lytro.is_dir():
+        card["lytro"] = score_on_lytro(candidates, lytro)
     card["sha256"] = save_weights(network, out, card)
     _write_history(out.with_suffix(".csv"), fitted.history)
     checkpoint.unlink(missing_ok=True)
