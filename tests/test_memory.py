@@ -115,7 +115,7 @@ def test_a_stack_ten_times_larger_than_the_memory(tmp_path: Path) -> None:
         f"{large / MB:.0f} MB"
     )
     assert huge < size / 10
-    # What the allocator keeps creeps by a few MB. Holding the other 30 slices would take
+    # What the allocator keeps creeps by a few MB. Holding 30 more slices would take
     # 80 MB, and the state of the other two thirds of the area 200.
     assert deep < small + 24 * MB
     assert large < small + 24 * MB
