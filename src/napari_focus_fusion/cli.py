@@ -518,6 +518,7 @@ def _benchmark(args: argparse.Namespace) -> int:
         measures=args.measures,
         limit=args.limit,
         sheets=args.sheets,
+        smoothness=args.smoothness,
         seed=args.seed,
         device=args.device,
         say=say,
@@ -543,8 +544,8 @@ def _typed_options(args: argparse.Namespace) -> Iterator[str]:
     for name in ("peers", "untrained"):
         if getattr(args, name):
             yield f"--{name}"
-    for name in ("limit", "seed", "device"):
-        if (value := getattr(args, name)) not in (None, 0, "auto"):
+    for name in ("limit", "smoothness", "seed", "device"):
+        if (value := getattr(args, name)) not in (None, "auto"):
             yield from (f"--{name}", str(value))
 
 
@@ -822,6 +823,9 @@ def _parser() -> argparse.ArgumentParser:
         default=1,
         metavar="K",
         help="contact sheets for each data set, by default 1",
+    )
+    sub.add_argument(
+        "--smoothness", type=float, help="that of fuse, instead of its default"
     )
     sub.add_argument("--seed", type=int, default=0, help="of the random weights")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")

@@ -167,11 +167,20 @@ def test_untrained_weights_come_from_the_seed(folder):
     stack = as_stack(folder / "channels.ome.tif")
 
     def depth(seed):
-        fuser, _ = prepare("untrained", "sesf", seed, "cpu")
+        fuser, _ = prepare("untrained", "sesf", seed, "cpu", {})
         return fuser(stack, 1)["depth"]
 
     np.testing.assert_array_equal(depth(0), depth(0))
     assert (depth(0) != depth(1)).any()
+
+
+def test_options_are_handed_on(folder):
+    stack = as_stack(folder / "channels.ome.tif")
+    fine, broad = (
+        prepare("model", "sml", 0, "cpu", {"smoothness": smoothness})[0](stack, 1)
+        for smoothness in (0, 10)
+    )
+    assert (fine["decision"] != broad["decision"]).any()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")

@@ -147,6 +147,7 @@ def run_benchmark(
     measures: Sequence[str] | None = None,
     limit: int | None = None,
     sheets: int = 1,
+    smoothness: float | None = None,
     seed: int = 0,
     device: str = "auto",
     say: Callable[[str], None] = lambda text: None,
@@ -174,6 +175,8 @@ def run_benchmark(
     sheets
         How many contact sheets to draw for each data set, of the stacks that the
         candidates disagree on the most.
+    smoothness
+        Handed on to :func:`fuse`; None for its default.
     seed
         What untrained weights are drawn from.
     device
@@ -198,6 +201,7 @@ def run_benchmark(
             "untrained": untrained,
             "measures": list(measures) if measures else None,
             "limit": limit,
+            "options": {} if smoothness is None else {"smoothness": smoothness},
             "seed": seed,
             "device": device,
         }
@@ -372,8 +376,7 @@ def _run_candidate(
     request = {
         "kind": candidate.kind,
         "target": candidate.target,
-        "seed": table.settings["seed"],
-        "device": table.settings["device"],
+        **{name: table.settings[name] for name in ("seed", "device", "options")},
         "jobs": [
             place | {"out": str(output)}
             for place, output in zip(files, outputs, strict=True)

@@ -38,9 +38,8 @@ def main() -> None:
         os.dup2(2, 1)
         request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
         try:
-            fuser, about = prepare(
-                request["kind"], request["target"], request["seed"], request["device"]
-            )
+            names = ("kind", "target", "seed", "device", "options")
+            fuser, about = prepare(*(request[name] for name in names))
         except Exception as error:
             _answer(answers, error=in_words(error))
             return
@@ -80,7 +79,7 @@ def _fuse(fuser: Fuser, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare(
-    kind: str, target: str, seed: int, device: str
+    kind: str, target: str, seed: int, device: str, options: dict[str, Any]
 ) -> tuple[Fuser, dict[str, Any]]:
     """What fuses, ready to run, and what it is.
 
@@ -94,6 +93,8 @@ def prepare(
         What the weights of an untrained model are drawn from.
     device
         Where models run.
+    options
+        Other keywords of ``fuse``.
 
     Returns
     -------
@@ -106,11 +107,11 @@ def prepare(
     """
     if kind == "peer":
         return _peer(target)
-    return _model(kind, target, seed, device)
+    return _model(kind, target, seed, options | {"device": device})
 
 
 def _model(
-    kind: str, target: str, seed: int, device: str
+    kind: str, target: str, seed: int, options: dict[str, Any]
 ) -> tuple[Fuser, dict[str, Any]]:
     import torch
 
@@ -123,13 +124,12 @@ def _model(
     spec = model.spec
     assert spec is not None
     # What is set up at a first run must not count for the first stack.
-    first = fuse(
-        np.random.default_rng(0).random((2, 64, 64), np.float32), model, device=device
-    )
+    noise = np.random.default_rng(0).random((2, 64, 64), np.float32)
+    first = fuse(noise, model, **options)
 
     def run(stack: FocusStack, enlarge: int) -> Arrays:
         scale = enlarge if enlarge in spec.upscale else 1
-        result = fuse(stack, model, scale=scale, device=device)
+        result = fuse(stack, model, scale=scale, **options)
         return {
             "fused": np.stack(pictures_of(result.fused, stack.fused_axes)),
             "decision": np.asarray(result.decision),
