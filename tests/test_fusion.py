@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -22,7 +23,8 @@ from napari_focus_fusion import (
     fusion,
     progress,
 )
-from napari_focus_fusion.decision import SMALLEST_REGION
+from napari_focus_fusion.decision import SMALLEST_REGION, aggregate_halo
+from napari_focus_fusion.engine.store import CHUNK
 from napari_focus_fusion.training.scenes import make_scene
 from small_models import (
     Watched,
@@ -420,3 +422,22 @@ def test_the_depth_is_a_height_in_the_unit_of_z() -> None:
 def test_stopping_at_once_gives_no_result() -> None:
     with pytest.raises(Cancelled):
         fuse(small(), "sml", should_stop=lambda: True)
+
+
+@pytest.mark.parametrize("memory", [16 << 20, 256 << 20])
+@pytest.mark.parametrize("chunk", [None, (1, 64), (64, 64), (512, 512), "row", "plane"])
+@pytest.mark.parametrize("shape", [(30, 90_000), (3000, 40_000), (7000, 5000)])
+def test_regions_fit_the_memory_and_mostly_hold_what_they_read(
+    shape: tuple[int, int], chunk: Any, memory: int
+) -> None:
+    high, wide = shape
+    chunk = {"row": (1, wide), "plane": shape}.get(chunk, chunk)
+    chunk = chunk and (min(chunk[0], high), min(chunk[1], wide))
+    stack = SimpleNamespace(height=high, width=wide, chunk_yx=chunk, n_components=1)
+    for stored in (False, True):
+        plan = fusion._plan_regions(stack, memory, stored, 1)  # type: ignore[arg-type]
+        most = max(memory // 120, CHUNK**2 if stored else 0)
+        assert plan.window[0] * plan.window[1] <= most
+        rim = aggregate_halo(5)
+        read = sum((t.height + 2 * rim) * (t.width + 2 * rim) for t in plan)
+        assert read <= 3 * (high + 2 * rim) * (wide + 2 * rim)

@@ -62,6 +62,8 @@ SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
 #: Working memory of a region's pixel in bytes: state and temporaries, and what each
 #: component adds to them.
 BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, 24
+#: A band of whole rows is as high as this, or it would mostly read its surroundings.
+LEAST_ROWS = 256
 #: Multiply-adds of a network that take as long as the rest of scoring a pixel.
 COST_OF_THE_REST = 2000
 
@@ -372,15 +374,14 @@ def _plan_regions(stack: FocusStack, budget: int, stored: bool, jobs: int) -> Ti
     pixels = budget // (BYTES_A_PIXEL + BYTES_A_COMPONENT * stack.n_components)
     pixels = min(pixels, max(stack.height * stack.width // jobs, CHUNK * CHUNK))
     rows = pixels // stack.width
-    if rows >= min(align[0], stack.height):
+    if rows >= min(max(align[0], LEAST_ROWS), stack.height):
         core = (int(rows), stack.width)
+    elif stored:
+        core, align = (CHUNK, max(pixels // CHUNK, CHUNK)), (CHUNK, CHUNK)
     else:
-        # Chunks as wide as the plane do not fit: then they are read more than once.
+        # Chunks larger than this are read more than once.
         side = max(int(pixels**0.5), 64)
-        core = (max(min(align[0], side), 64), side)
-        align = (min(align[0], core[0]), min(align[1], core[1]))
-        if stored:
-            core, align = (CHUNK, max(pixels // CHUNK, CHUNK)), (CHUNK, CHUNK)
+        core, align = (side, side), (min(align[0], side), min(align[1], side))
     return TilePlan(stack.height, stack.width, core, align=align)
 
 
