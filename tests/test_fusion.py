@@ -433,7 +433,13 @@ def test_regions_fit_the_memory_and_mostly_hold_what_they_read(
     high, wide = shape
     chunk = {"row": (1, wide), "plane": shape}.get(chunk, chunk)
     chunk = chunk and (min(chunk[0], high), min(chunk[1], wide))
-    stack = SimpleNamespace(height=high, width=wide, chunk_yx=chunk, n_components=1)
+    stack = SimpleNamespace(
+        height=high,
+        width=wide,
+        chunk_yx=chunk,
+        n_components=1,
+        dtype=np.dtype(np.uint16),
+    )
     for stored in (False, True):
         plan = fusion._plan_regions(stack, memory, stored, 1)  # type: ignore[arg-type]
         most = max(memory // 120, CHUNK**2 if stored else 0)

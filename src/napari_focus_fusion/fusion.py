@@ -59,9 +59,9 @@ if TYPE_CHECKING:
 TILE = {"cpu": 256, "cuda": 1024, "mps": 512}
 #: Slices that are scored together.
 SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
-#: Working memory of a region's pixel in bytes: state and temporaries, and what each
-#: component adds to them.
-BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, 24
+#: Working memory of a region's pixel in bytes, measured: state and temporaries, and what
+#: each component adds to them, the second for each of its own bytes.
+BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 4)
 #: A band of whole rows is as high as this, or it would mostly read its surroundings.
 LEAST_ROWS = 256
 #: Multiply-adds of a network that take as long as the rest of scoring a pixel.
@@ -371,7 +371,9 @@ def _plan_regions(stack: FocusStack, budget: int, stored: bool, jobs: int) -> Ti
     if not stored and stack.chunk_yx is not None:
         align = stack.chunk_yx
     align = (min(align[0], stack.height), min(align[1], stack.width))
-    pixels = budget // (BYTES_A_PIXEL + BYTES_A_COMPONENT * stack.n_components)
+    fixed, each = BYTES_A_COMPONENT
+    component = fixed + each * stack.dtype.itemsize
+    pixels = budget // (BYTES_A_PIXEL + component * stack.n_components)
     pixels = min(pixels, max(stack.height * stack.width // jobs, CHUNK * CHUNK))
     rows = pixels // stack.width
     if rows >= min(max(align[0], LEAST_ROWS), stack.height):
