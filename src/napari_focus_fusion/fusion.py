@@ -61,7 +61,7 @@ TILE = {"cpu": 256, "cuda": 1024, "mps": 512}
 SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
 #: Working memory of a region's pixel in bytes, measured: state and temporaries, and what
 #: each component adds to them, the second for each of its own bytes.
-BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 4)
+BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
 #: A band of whole rows is as high as this, or it would mostly read its surroundings.
 LEAST_ROWS = 256
 #: Multiply-adds of a network that take as long as the rest of scoring a pixel.
