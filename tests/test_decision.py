@@ -225,14 +225,13 @@ def test_a_long_thin_region_just_large_enough_needs_the_whole_halo() -> None:
     # The line begins at the reach of a vote from the middle and runs away from it.
     start = VERIFY_HALO + VOTE_RADIUS
     index[row, start : start + SMALLEST_REGION] = 1
-    confidence = np.full(index.shape, 0.5)
-    confidence[row, VERIFY_HALO] = 0.0
-    confidence[row, start] = 1.0
+    confidence = np.zeros(index.shape)
+    confidence[row, start:] = 0.5
     maps = maps_of(index, confidence)
     whole = verify(maps)
     part = verify(Maps(*(np.ascontiguousarray(a[:, :side]) for a in maps)))
     middle = (VERIFY_HALO, VERIFY_HALO)
-    assert part.labels[middle] == whole.labels[middle]
+    assert part.labels[middle] == whole.labels[middle] == 1
     assert part.depth[middle] == whole.depth[middle]
 
 

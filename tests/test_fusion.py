@@ -81,6 +81,28 @@ def test_fusing_finds_the_surface_and_beats_every_slice(name: str) -> None:
     assert psnr(result.fused, scene.truth) > psnr(selected, scene.truth) + 0.1
 
 
+def test_the_border_of_an_image_is_no_edge() -> None:
+    """A stack beside its mirror image: what was the border is fused as before."""
+    stack = small()
+    beside = np.concatenate([stack, stack[:, :, ::-1]], 2)
+    alone = fuse(stack, "sml", verify=False)
+    middle = fuse(beside, "sml", verify=False)
+    width = stack.shape[2]
+    same = alone.decision == middle.decision[:, :width]
+    assert same.mean() > 0.999
+    error = alone.fused.astype(int) - middle.fused[:, :width]
+    assert (np.abs(error[same]) > 1).mean() < 0.001
+
+
+def test_equal_pictures_are_averaged_until_little_noise_is_left() -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.uniform(20000, 40000, (80, 90))
+    stack = (picture + rng.normal(0, 1000, (16, 80, 90))).astype(np.uint16)
+    error = fuse(stack, "sml").fused - picture
+    # A quarter is all that sixteen slices can do.
+    assert error.std() < 0.27 * 1000
+
+
 @pytest.mark.parametrize("name", ["pairs", "sets"])
 def test_maskers_agree_with_the_plain_measure_where_it_is_easy(name: str) -> None:
     """Flat steps of full contrast, far from where two of them meet."""
