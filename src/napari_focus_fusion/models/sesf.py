@@ -134,11 +134,14 @@ class SESF(SliceScorer):
                 weight = weight * gains[None, :, None, None]
             weights.append(weight.contiguous(memory_format=torch.channels_last))
             biases.append(bias)
-            # Each slice anew for each block: memory does not grow with the slices.
-            means = [_maps(x, weights, biases)[-1].mean((0, 2, 3)) for x in sample]
+            # Each slice anew for each block, and nothing kept in between: memory does
+            # not grow with the slices, nor fall to pieces.
+            means = bias.new_empty(len(sample), WIDTH)
+            for mean, x in zip(means, sample, strict=True):
+                mean.copy_(_maps(x, weights, biases)[-1].mean((0, 2, 3)))
             gain, offset = block.affine()
             # Sorted, so that the order of the slices does not change the sum.
-            mean = torch.stack(means).sort(0).values.mean(0)
+            mean = means.sort(0).values.mean(0)
             gate = attention.gates(gain * mean + offset)
             gains = torch.cat([gains, gate * gain])
             offsets = torch.cat([offsets, gate * offset])
