@@ -73,7 +73,7 @@ def invisible(a: Any, b: Any) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_result_does_not_depend_on_the_size_of_tiles(name: str) -> None:
-    stack = relief(150, 290, 3).stack
+    stack = relief(140, 262, 3).stack[: 2 if name == "sesf" else 3]
     model = MODELS[name]()
     whole = fuse(stack, model, tile=4096)
     for tile in (128, 256, 777):
@@ -130,7 +130,7 @@ def test_no_more_is_read_at_once_for_more_slices_or_a_larger_plane(
 ) -> None:
     many_regions(monkeypatch)
     most = []
-    for shape in ((3, 320, 64), (9, 320, 64), (3, 640, 64)):
+    for shape in ((2, 320, 64), (6, 320, 64), (2, 448, 64)):
         pixels = np.random.default_rng(0).integers(0, 99, shape, dtype=np.uint8)
         requests = Requests(pixels)
         fuse(requests, MODELS[name](), axes="ZYX", memory=16 << 20)
@@ -147,7 +147,7 @@ def test_twice_the_pixels_or_slices_are_twice_the_work(
 ) -> None:
     many_regions(monkeypatch)
     work = []
-    for shape in ((3, 320, 64), (6, 320, 64), (3, 640, 64)):
+    for shape in ((2, 320, 64), (4, 320, 64), (2, 640, 64)):
         pixels = np.random.default_rng(0).integers(0, 99, shape, dtype=np.uint8)
         source, (model, seen) = Watched(pixels), watched(MODELS[name]())
         fuse(source, model, axes="ZYX", tile=64, memory=16 << 20)
@@ -311,7 +311,7 @@ def test_a_cancelled_run_leaves_nothing_that_looks_finished_and_goes_on_from_the
     options = {"out": tmp_path / "a.ome.zarr", "memory": 16 << 20, **pixels}
     expected = fuse(model=model, should_stop=everything, **options)
     effort_of_all, polls = sum(seen), everything.asked
-    for limit in np.linspace(0, polls - 1, 4).astype(int):
+    for limit in np.linspace(0, polls - 1, 3).astype(int):
         folder = tmp_path / f"stopped after {limit}"
         folder.mkdir()
         options["out"] = folder / "a.ome.zarr"
