@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 TILE = {"cpu": 256, "cuda": 1024, "mps": 512}
 #: Slices that are scored together.
 SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
-#: Working memory of a region's pixel in bytes, measured: state and temporaries, and what
-#: each component adds to them, the second for each of its own bytes.
+#: Working memory of a region's pixel in bytes, measured: state and temporaries, and
+#: what each component adds to them, the second for each of its own bytes.
 BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
 #: A band of whole rows is as high as this, or it would mostly read its surroundings.
 LEAST_ROWS = 256
