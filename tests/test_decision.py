@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -60,6 +60,7 @@ def test_confidence_is_the_lead_over_the_mean_of_the_others(
 
 
 @given(st.permutations(range(9)))
+@settings(max_examples=25)
 def test_permuting_the_slices_permutes_the_map_and_nothing_else(order: list) -> None:
     scores = random_scores(9)
     maps, other = decide(scores).maps(), decide(scores[order]).maps()
@@ -236,6 +237,7 @@ def test_a_long_thin_region_just_large_enough_needs_the_whole_halo() -> None:
 
 
 @given(st.permutations(range(5)))
+@settings(max_examples=15)
 def test_verification_does_not_care_how_the_slices_are_numbered(order: list) -> None:
     maps = rough_maps(1, (60, 70))
     numbers = np.asarray(order)
