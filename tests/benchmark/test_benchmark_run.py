@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import subprocess
 import sys
 
@@ -18,6 +19,8 @@ from napari_focus_fusion.benchmark.run import (
     AVERAGE,
     COPY,
     ORACLE,
+    _references,
+    _values,
     depth_values,
     run_benchmark,
 )
@@ -207,6 +210,36 @@ def test_programs_that_fail_or_take_everything_down(folder, tmp_path, monkeypatc
     assert "Q_G" not in killed
     assert rows["sml"]["Q_G"] > rows[AVERAGE]["Q_G"]
     assert "failed" in to_markdown(table, summaries(table), {}, "")
+
+
+def test_a_stack_that_cannot_be_measured_stops_no_other(folder, tmp_path):
+    shutil.copytree(folder / "pair", tmp_path / "good")
+    noise = np.random.default_rng(0).random((3, 40, 44), np.float32)
+    noise[1, 20, 20] = np.nan
+    path = tmp_path / "nan.ome.tif"
+    tifffile.imwrite(path, noise, metadata={"axes": "ZYX"}, ome=True)
+    table = run_benchmark(
+        ["sml"], [str(tmp_path)], measures=["Q_G", "Q_P"], device="cpu"
+    )
+    for candidate in ("sml", COPY):
+        good = rows_of(table, tmp_path.name, "stack: good")[candidate]
+        assert good["note"] == "" and good["Q_P"] > 0
+        note = rows_of(table, tmp_path.name)[candidate]["note"]
+        assert note.startswith("failed on 1 of 2 stacks: nan: ")
+        assert "NaN" in note
+
+
+def test_the_range_of_the_truth_counts_with_and_without_q_p():
+    scene = make_scene(1_000_002, shape=(64, 64), slices=3, exposure=0.5)
+    case = case_of_scene("dim", scene)
+    truth = scene.truth.astype(float)
+    picture = scene.stack[1]
+    squared = np.mean((picture - truth) ** 2)
+    expected = 10 * np.log10(np.ptp(truth) ** 2 / squared)
+    for names in (("PSNR",), ("PSNR", "Q_P")):
+        references = _references(case, "Q_P" in names)
+        found = _values(case, [picture], references, names)
+        assert found["PSNR"] == pytest.approx(expected)
 
 
 def test_depth_counts_where_focus_shows():

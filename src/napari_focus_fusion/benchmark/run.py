@@ -21,6 +21,8 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.metrics import (
     WITH_TRUTH,
     WITHOUT_TRUTH,
+    Sources,
+    as_sources,
     depth_errors,
     evaluate,
     prepare,
@@ -462,10 +464,16 @@ def _measure(
 ) -> dict[str, list[Array]]:
     """Measure all that was made of one stack; the images of the candidates."""
     names = tuple(name for name in measures if case.truth or name not in WITH_TRUTH)
-    references = [
-        prepare(slices) if "Q_P" in names else slices
-        for slices in case.measured_against()
+    yardsticks = [
+        Score(data_set.name, case.name, name) for name in _yardstick_images(case)
     ]
+    table.scores += yardsticks
+    try:
+        references = _references(case, "Q_P" in names)
+    except FocusFusionError as error:
+        for score in (*scores, *yardsticks):
+            score.error = score.error or f"cannot be measured: {in_words(error)}"
+        return {}
     images: dict[str, list[Array]] = {}
     for score, output in zip(scores, outputs, strict=True):
         if score.error:
@@ -489,13 +497,27 @@ def _measure(
             score.error = f"could not be measured: {in_words(error)}"
         else:
             images[score.candidate] = finished
-    for name, pictures in _yardstick_images(case).items():
-        values = _values(case, _finished(case, pictures), references, names)
-        if name == ORACLE and case.truth:
+    for score, pictures in zip(
+        yardsticks, _yardstick_images(case).values(), strict=True
+    ):
+        score.values = _values(case, _finished(case, pictures), references, names)
+        if score.candidate == ORACLE and case.truth:
             nearest = np.rint(case.truth.depth).clip(0, case.stack.n_slices - 1)
-            values |= depth_values(case, nearest)
-        table.scores.append(Score(data_set.name, case.name, name, values))
+            score.values |= depth_values(case, nearest)
     return images
+
+
+def _references(case: Case, with_phase: bool) -> list[Sources]:
+    """What each time point and channel is measured against, checked once.
+
+    With a truth its range counts, one for all channels, so that a dim one does not
+    count more.
+    """
+    span = None
+    if case.truth:
+        span = (float(case.truth.image.min()), float(case.truth.image.max()))
+    check = prepare if with_phase else as_sources
+    return [check(slices, span) for slices in case.measured_against()]
 
 
 def _finished(case: Case, pictures: list[Array]) -> list[Array]:
@@ -514,23 +536,19 @@ def _finished(case: Case, pictures: list[Array]) -> list[Array]:
 
 
 def _values(
-    case: Case, pictures: list[Array], references: list[Any], names: tuple[str, ...]
+    case: Case,
+    pictures: list[Array],
+    references: list[Sources],
+    names: tuple[str, ...],
 ) -> dict[str, float]:
     """Means over time points and channels."""
-    if case.truth is None:
-        found = [
-            evaluate(picture, slices, measures=names)
-            for picture, slices in zip(pictures, references, strict=True)
-        ]
-    else:
-        # One range for all channels, so that a dim one does not count more.
-        image = case.truth.image
-        span = (float(image.min()), float(image.max()))
-        truths = pictures_of(image, case.stack.fused_axes)
-        found = [
-            evaluate(picture, slices, truth, data_range=span, measures=names)
-            for picture, slices, truth in zip(pictures, references, truths, strict=True)
-        ]
+    truths: list[Any] = [None] * len(pictures)
+    if case.truth:
+        truths = pictures_of(case.truth.image, case.stack.fused_axes)
+    found = [
+        evaluate(picture, slices, truth, measures=names)
+        for picture, slices, truth in zip(pictures, references, truths, strict=True)
+    ]
     return {name: float(np.mean([values[name] for values in found])) for name in names}
 
 
