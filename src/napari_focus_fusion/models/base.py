@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -123,6 +123,85 @@ class SetMasker(FusionModel):
             (N, h, w) float32, at least 0, adding up to 1 over N; permuting the slices
             permutes the weights.
         """
+
+
+class Encoded(NamedTuple):
+    """What a :class:`Reconstructor` keeps of slices.
+
+    Attributes
+    ----------
+    largest
+        (N, C, h, w), of which the elementwise largest over the slices is kept, and the
+        slice that it came from.
+    added
+        (N, D, h, w), of which the sum over the slices is kept.
+    """
+
+    largest: Tensor
+    added: Tensor
+
+
+class Reconstructor(FusionModel):
+    """Fuses features of all slices and makes the picture anew from them.
+
+    Its intensities are reconstructed, not observed. Features are pooled over the
+    slices elementwise, so that slices can be streamed, in any order and number.
+
+    Attributes
+    ----------
+    channels
+        C and D of :class:`Encoded`.
+    decoder_halo
+        Pixels around a tile that :meth:`reconstruct` must see; ``spec.halo`` counts
+        them and those that :meth:`encode` must see.
+    """
+
+    channels: ClassVar[tuple[int, int]]
+    decoder_halo: ClassVar[int]
+
+    @abstractmethod
+    def encode(self, slices: Tensor, context: Any = None) -> Encoded:
+        """Features of slices (N, 1, h, w) float32, normalised; each on its own."""
+
+    @abstractmethod
+    def reconstruct(
+        self, largest: Tensor, added: Tensor, count: int, context: Any = None
+    ) -> Tensor:
+        """The fused picture.
+
+        Parameters
+        ----------
+        largest, added
+            (1, C, h, w) and (1, D, h, w), pooled over the slices.
+        count
+            How many slices there were.
+        context
+            What :meth:`context` returned for the stack.
+
+        Returns
+        -------
+        Tensor
+            (1, h, w) float32, normalised like the slices.
+        """
+
+    def vote(self, winner: Tensor, largest: Tensor, z: int) -> Tensor:
+        """How strongly features say that a slice is the sharpest.
+
+        Parameters
+        ----------
+        winner
+            (C, h, w) int16, the slice that each largest feature came from.
+        largest
+            (C, h, w).
+        z
+            Slice.
+
+        Returns
+        -------
+        Tensor
+            (h, w) float32, at least 0: here the sum of the features it won.
+        """
+        return (largest.clamp_min(0) * (winner == z)).sum(0)
 
 
 def as_batch(planes: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["slice-scorer", "pair-masker", "set-masker"]
+Kind = Literal["slice-scorer", "pair-masker", "set-masker", "reconstructor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class ModelSpec:
     summary
         One line: when to choose it.
     kind
-        ``"slice-scorer"``, ``"pair-masker"`` or ``"set-masker"``.
+        ``"slice-scorer"``, ``"pair-masker"``, ``"set-masker"`` or
+        ``"reconstructor"``.
     target
         ``"package.module:Class"``, imported when the model is first loaded.
     halo

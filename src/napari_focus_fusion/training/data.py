@@ -41,17 +41,22 @@ class Batch:
     depth
         (stacks, h, w) float32, in slices; NaN where nothing tells it: no detail, or
         no matter.
+    step
+        The step of the training that drew it: what else an objective draws at random
+        is seeded with it, which makes resuming exact.
     """
 
     noisy: Tensor
     clean: Tensor
     truth: Tensor
     depth: Tensor
+    step: int = 0
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
         return Batch(
-            *(t.to(device) for t in (self.noisy, self.clean, self.truth, self.depth))
+            *(t.to(device) for t in (self.noisy, self.clean, self.truth, self.depth)),
+            step=self.step,
         )
 
 
@@ -93,7 +98,8 @@ class Pool:
             if order:
                 clean, depth = clean.flip(0), len(clean) - 1 - depth
             parts.append(_expose(clean, truth, depth, generator))
-        return Batch(*(torch.stack(tensors) for tensors in zip(*parts, strict=True)))
+        stacked = [torch.stack(tensors) for tensors in zip(*parts, strict=True)]
+        return Batch(*stacked, step=step)
 
 
 def _expose(

@@ -54,6 +54,32 @@ def objective(
     return {"loss": loss, **losses}
 
 
+def pretext(
+    network: SESF, slices: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The paper's objective on slices whose truth nobody knows.
+
+    Parameters
+    ----------
+    network
+        In training.
+    slices
+        (stacks, N, h, w) float32, normalised.
+    generator
+        Of what is drawn at random.
+    """
+    stacks, count, height, width = slices.shape
+    target = slices.reshape(stacks * count, 1, height, width)
+    picture, _ = network(target.contiguous(memory_format=torch.channels_last), stacks)
+    pixel = F.l1_loss(picture, target)
+    structure = 1 - ssim(picture, target, data_range=1.0)
+    return {
+        "loss": pixel + STRUCTURE * structure,
+        "pixel": pixel,
+        "structure": structure,
+    }
+
+
 def depth_error(network: SESF, batches: list[Batch]) -> float:
     """Mean distance in slices between the best slice and the true depth; capped at 2.
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from napari_focus_fusion.training.data import Batch
     from napari_focus_fusion.training.fit import Objective
 
+    #: (network, slices (stacks, N, h, w) normalised, generator of all that is drawn at
+    #: random) -> named losses; the one called "loss" is minimised.
+    Pretext = Callable[[Any, torch.Tensor, torch.Generator], dict[str, torch.Tensor]]
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -34,7 +38,9 @@ class Recipe:
     Attributes
     ----------
     objective
-        Losses of a batch.
+        Losses of a batch of scenes, whose truth it may use.
+    pretext
+        Losses of slices whose truth nobody knows: what fine-tuning minimises.
     validate
         Score of the network on held-back batches, lower is better.
     schedule
@@ -46,6 +52,7 @@ class Recipe:
     """
 
     objective: Objective
+    pretext: Pretext
     validate: Callable[[Any, list[Batch]], float]
     schedule: Schedule
     scenes: int = 480
@@ -58,6 +65,7 @@ class Recipe:
 RECIPES = {
     "sesf": Recipe(
         objective=sesf.objective,
+        pretext=sesf.pretext,
         validate=sesf.depth_error,
         schedule=Schedule(steps=1600, learning_rate=2e-3),
     ),
