@@ -5,13 +5,19 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
 from napari_focus_fusion.models import ModelSpec, models
-from napari_focus_fusion.models.base import PairMasker, SetMasker, SliceScorer
+from napari_focus_fusion.models.base import (
+    Encoded,
+    PairMasker,
+    Reconstructor,
+    SetMasker,
+    SliceScorer,
+)
 from napari_focus_fusion.models.layers import box_sum
 from napari_focus_fusion.models.sesf import SESF
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
@@ -93,6 +99,35 @@ class EnergySets(SetMasker):
         return torch.softmax(4 * smooth_energy(slices).clamp_min(1e-12).log(), 0)
 
 
+class EnergyPictures(Reconstructor):
+    """The mean of the slices, weighted by their smoothed energies, and a bit more.
+
+    To it some of what it differs by from the plain mean is added, smoothed.
+
+    Its features are the smoothed energy and that of the upper left neighbour.
+    """
+
+    channels: ClassVar[tuple[int, int]] = (2, 3)
+    decoder_halo: ClassVar[int] = 1
+    needs_sample: ClassVar[bool] = True
+
+    def encode(self, slices: Tensor, context: Any = None) -> Encoded:
+        energy = smooth_energy(slices)[:, None] + 1e-6
+        moved = torch.nn.functional.pad(energy, (1, 0, 1, 0))[..., :-1, :-1]
+        weight = energy**4
+        return Encoded(
+            torch.cat([energy, moved], 1),
+            torch.cat([weight * slices, weight, slices], 1),
+        )
+
+    def reconstruct(
+        self, largest: Tensor, added: Tensor, count: int, context: Any = None
+    ) -> Tensor:
+        mean = added[:, :1] / added[:, 1:2]
+        more = torch.nn.functional.pad(mean - added[:, 2:] / count, (1, 1, 1, 1))
+        return mean[:, 0] + 0.01 * box_sum(more, 1)[:, 0]
+
+
 class TooLarge(SliceScorer):
     """The plain measure, on a device that holds ``most`` pixels at a time."""
 
@@ -125,6 +160,10 @@ def watched(model: Any) -> tuple[Any, list[int]]:
             seen.append(slices.numel())
             return super().masks(slices, context)
 
+        def encode(self, slices: Tensor, context: Any = None) -> Encoded:
+            seen.append(slices.numel())
+            return super().encode(slices, context)
+
     model.__class__ = Counting
     return model, seen
 
@@ -135,6 +174,10 @@ def energy_pairs() -> EnergyPairs:
 
 def energy_sets() -> EnergySets:
     return with_spec(EnergySets(), "set-masker", HALO)
+
+
+def energy_pictures() -> EnergyPictures:
+    return with_spec(EnergyPictures(), "reconstructor", HALO + 2)
 
 
 def too_large(most: int) -> TooLarge:

@@ -28,6 +28,7 @@ from small_models import (
     Watched,
     as_dtype,
     energy_pairs,
+    energy_pictures,
     energy_sets,
     random_sesf,
     relief,
@@ -43,6 +44,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "sesf": random_sesf,
     "pairs": energy_pairs,
     "sets": energy_sets,
+    "pictures": energy_pictures,
 }
 
 

@@ -35,11 +35,13 @@ from napari_focus_fusion.engine.cluster import (
 )
 from napari_focus_fusion.engine.normalise import black_and_white
 from napari_focus_fusion.engine.reading import Reference, sample, sample_places
-from napari_focus_fusion.engine.regions import Work
+from napari_focus_fusion.engine.reconstruction import bytes_a_pixel
 from napari_focus_fusion.engine.steps import finish_step, score_step
 from napari_focus_fusion.engine.store import CHUNK, MemoryStore, ZarrStore
+from napari_focus_fusion.engine.work import Work
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models import DEFAULT_MODEL, hash_of_tensors, load_model
+from napari_focus_fusion.models.base import Reconstructor, SetMasker
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.stack import as_stack
@@ -169,7 +171,7 @@ def fuse(
             )
         check_sendable(source)
         budget = memory or JOB_BYTES
-    provenance = {
+    provenance: dict[str, Any] = {
         "software": "napari-focus-fusion",
         "version": __version__,
         "model": spec.name,
@@ -187,10 +189,12 @@ def fuse(
         },
     }
     jobs = 1 if client is None else JOBS_A_THREAD * threads_of(client)
-    plan = _plan_regions(source, budget, out is not None, jobs)
+    plan = _plan_regions(source, network, budget, out is not None, jobs)
+    pictures = _pictures(source, network, blend)
+    provenance["reconstructed"] = bool(pictures)
     store: Store
     if out is None:
-        store = MemoryStore(source)
+        store = MemoryStore(source, len(pictures))
     else:
         identity = provenance | {
             "device": where.type if client is None else device,
@@ -198,10 +202,13 @@ def fuse(
             "pixel_sizes": {axis: source.pixel_size(axis) for axis in source.axes},
             "units": {axis: source.unit(axis) for axis in source.axes},
         }
-        store = ZarrStore(Path(out).expanduser(), source, identity, overwrite)
+        store = ZarrStore(
+            Path(out).expanduser(), source, identity, overwrite, len(pictures)
+        )
 
     passes = {"feather": 2, "select": 1}[blend]
-    effort = 1 + spec.cost / COST_OF_THE_REST
+    scored = sum(p.weights != weights for p in pictures) + 1
+    effort = scored * (1 + spec.cost / COST_OF_THE_REST)
     plane = source.height * source.width * source.n_slices
     meter = Meter(source.n_times * plane * (effort + passes), progress)
     network.to(where)
@@ -213,6 +220,7 @@ def fuse(
         device=where,
         tile=tile or TILE[where.type],
         slab=SLAB[where.type],
+        pictures=pictures,
         blend=blend,
         verified=verify,
         smoothness=smoothness,
@@ -308,8 +316,44 @@ def _hold_against_plain(
         )
 
 
+def _pictures(
+    stack: FocusStack, model: FusionModel, blend: Blend
+) -> tuple[Reference, ...]:
+    """What a model reconstructs: each channel, by its luminance where it has colours.
+
+    With ``blend="select"`` nothing: every pixel is then an observed one. One slice
+    passes through.
+    """
+    if not isinstance(model, Reconstructor) or blend == "select" or stack.n_slices == 1:
+        return ()
+    return tuple(
+        Reference(stack, 0, tuple(float(w) for w in stack.reference_weights(channel)))
+        for channel in range(stack.n_channels)
+    )
+
+
 def _prepare(work: Work, t: int) -> list[np.ndarray]:
     """Normalisation and the model's statistics, from a sample of one time point."""
+    windows = _normalise(work, t)
+    work.pictures = tuple(
+        work.reference
+        if picture.weights == work.reference.weights
+        else _normalised(replace(picture, t=t))
+        for picture in work.pictures
+    )
+    return windows
+
+
+def _normalised(reference: Reference) -> Reference:
+    """The plane of a channel on its own scale."""
+    stack = reference.stack
+    white = float(np.iinfo(stack.dtype).max) if stack.dtype.kind in "iu" else 1.0
+    reference = replace(reference, black=0.0, white=white)
+    low, high = black_and_white(list(sample(reference)))
+    return replace(reference, black=low * white, white=high * white)
+
+
+def _normalise(work: Work, t: int) -> list[np.ndarray]:
     stack, model = work.reference.stack, work.model
     # Integers are brought to 0..1 first, floats left alone: the sample is read once.
     white = float(np.iinfo(stack.dtype).max) if stack.dtype.kind in "iu" else 1.0
@@ -362,7 +406,9 @@ def _check(
         )
 
 
-def _plan_regions(stack: FocusStack, budget: int, stored: bool, jobs: int) -> TilePlan:
+def _plan_regions(
+    stack: FocusStack, model: FusionModel, budget: int, stored: bool, jobs: int
+) -> TilePlan:
     """Regions whose state fits the budget, at least as many as jobs are wanted.
 
     Bands of whole rows where those fit.
@@ -373,7 +419,13 @@ def _plan_regions(stack: FocusStack, budget: int, stored: bool, jobs: int) -> Ti
     align = (min(align[0], stack.height), min(align[1], stack.width))
     fixed, each = BYTES_A_COMPONENT
     component = fixed + each * stack.dtype.itemsize
-    pixels = budget // (BYTES_A_PIXEL + component * stack.n_components)
+    state = BYTES_A_PIXEL + component * stack.n_components
+    if isinstance(model, Reconstructor):
+        state += bytes_a_pixel(model)
+    if isinstance(model, SetMasker):
+        # The planes of all slices and their weights.
+        state += 8 * stack.n_slices
+    pixels = budget // state
     pixels = min(pixels, max(stack.height * stack.width // jobs, CHUNK * CHUNK))
     rows = pixels // stack.width
     if rows >= min(max(align[0], LEAST_ROWS), stack.height):

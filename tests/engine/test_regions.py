@@ -12,13 +12,10 @@ from scipy import ndimage
 
 from napari_focus_fusion import Cancelled, load_model
 from napari_focus_fusion.decision import Maps, aggregate
+from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
 from napari_focus_fusion.engine.reading import Reference, sample
-from napari_focus_fusion.engine.regions import (
-    FINISH_HALO,
-    Work,
-    finish_region,
-    score_region,
-)
+from napari_focus_fusion.engine.scoring import score_region
+from napari_focus_fusion.engine.work import Work
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.stack import as_stack
 from napari_focus_fusion.tiling import Tile, TilePlan

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from napari_focus_fusion.device import choose_device, deterministic
-from napari_focus_fusion.engine.regions import moved_to
+from napari_focus_fusion.engine.back_off import moved_to
 from napari_focus_fusion.engine.store import OpenStore
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari_focus_fusion.engine.regions import Work
     from napari_focus_fusion.engine.store import Store
+    from napari_focus_fusion.engine.work import Work
     from napari_focus_fusion.stack import FocusStack
     from napari_focus_fusion.tiling import Tile
 

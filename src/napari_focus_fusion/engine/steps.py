@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_focus_fusion.engine.regions import (
-    FINISH_HALO,
-    Work,
-    finish_region,
-    score_region,
-)
+import numpy as np
+
+from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
+from napari_focus_fusion.engine.reconstruction import reconstruct_region
+from napari_focus_fusion.engine.scoring import score_region
 from napari_focus_fusion.engine.store import get_raw, put_finished, put_raw
+from napari_focus_fusion.models.base import Reconstructor
 from napari_focus_fusion.tiling import Tile
 
 if TYPE_CHECKING:
     from napari_focus_fusion.engine.store import Store
+    from napari_focus_fusion.engine.work import Work
 
 
 def score_step(work: Work, store: Store, region: Tile) -> None:
-    """Raw maps of a region, from the scores of all slices."""
+    """Raw maps of a region, from the scores of all slices, and pictures of it."""
     t = work.reference.t
-    put_raw(store.raw, t, region, score_region(work, region))
+    if isinstance(work.model, Reconstructor):
+        maps, pictures = reconstruct_region(work, region)
+        for whole, picture in zip(store.pictures, pictures, strict=True):
+            whole[t, region.y, region.x] = picture
+    else:
+        maps = score_region(work, region)
+    put_raw(store.raw, t, region, maps)
     store.mark_done("scored", t, region)
 
 
@@ -33,6 +40,8 @@ def finish_step(work: Work, store: Store, region: Tile) -> None:
         max(region.x0 - FINISH_HALO, 0),
         min(region.x1 + FINISH_HALO, stack.width),
     )
-    fused, maps = finish_region(work, region, get_raw(store.raw, t, rim), rim)
+    pictures = [np.asarray(whole[t, region.y, region.x]) for whole in store.pictures]
+    raw = get_raw(store.raw, t, rim)
+    fused, maps = finish_region(work, region, raw, rim, pictures)
     put_finished(store.outputs, stack, t, region, fused, maps)
     store.mark_done("fused", t, region)

@@ -30,8 +30,11 @@ CHUNK = 512
 class MemoryStore:
     """Results in memory; nothing outlives the run."""
 
-    def __init__(self, stack: FocusStack) -> None:
+    def __init__(self, stack: FocusStack, pictures: int = 0) -> None:
         plane = (stack.n_times, stack.height, stack.width)
+        self.pictures: list[Any] = [
+            np.zeros(plane, np.float32) for _ in range(pictures)
+        ]
         self.raw = Maps(
             np.zeros(plane, np.uint16),
             np.zeros(plane, np.float32),
@@ -72,6 +75,10 @@ class OpenStore:
             zarr.open_array(partial / "raw" / name, mode="r+") for name in Maps._fields
         ]
         self.raw = Maps(*raw)
+        self.pictures: list[Any] = [
+            zarr.open_array(path, mode="r+")
+            for path in sorted((partial / "raw").glob("picture-*"))
+        ]
 
     @property
     def notes(self) -> Path:
@@ -114,6 +121,8 @@ class ZarrStore(OpenStore):
         What identifies the run: only the same run may go on with a partial result.
     overwrite
         Whether a finished result of that name may be replaced.
+    pictures
+        How many planes the model reconstructs.
 
     Raises
     ------
@@ -122,7 +131,12 @@ class ZarrStore(OpenStore):
     """
 
     def __init__(
-        self, path: Path, stack: FocusStack, run: dict[str, Any], overwrite: bool
+        self,
+        path: Path,
+        stack: FocusStack,
+        run: dict[str, Any],
+        overwrite: bool,
+        pictures: int = 0,
     ) -> None:
         self.path, self.overwrite = path, overwrite
         if path.suffix != ".zarr":
@@ -137,7 +151,7 @@ class ZarrStore(OpenStore):
             self._check_same(run)
         else:
             create_output(self.partial, stack, chunk=CHUNK)
-            self._create_raw()
+            self._create_raw(pictures)
             self.notes.mkdir()
             self._run_file.write_text(_as_text(run), encoding="utf-8")
         super().__init__(self.partial, stack)
@@ -157,11 +171,13 @@ class ZarrStore(OpenStore):
                 "stack, model or settings). Delete it, or choose another name."
             )
 
-    def _create_raw(self) -> None:
+    def _create_raw(self, pictures: int) -> None:
         import zarr
 
         stack = self.stack
-        for name, dtype in zip(Maps._fields, ("u2", "f4", "f4"), strict=True):
+        kept = dict(zip(Maps._fields, ("u2", "f4", "f4"), strict=True))
+        kept |= {f"picture-{i:04}": "f4" for i in range(pictures)}
+        for name, dtype in kept.items():
             zarr.create_array(
                 self.partial / "raw" / name,
                 shape=(stack.n_times, stack.height, stack.width),

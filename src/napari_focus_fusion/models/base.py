@@ -190,7 +190,8 @@ class Reconstructor(FusionModel):
         Parameters
         ----------
         winner
-            (C, h, w) int16, the slice that each largest feature came from.
+            (C, h, w) int16, the slice that each largest feature came from; -1 where
+            several slices have it.
         largest
             (C, h, w).
         z

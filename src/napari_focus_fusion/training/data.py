@@ -55,8 +55,11 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
         return Batch(
-            *(t.to(device) for t in (self.noisy, self.clean, self.truth, self.depth)),
-            step=self.step,
+            self.noisy.to(device),
+            self.clean.to(device),
+            self.truth.to(device),
+            self.depth.to(device),
+            self.step,
         )
 
 
@@ -98,8 +101,8 @@ class Pool:
             if order:
                 clean, depth = clean.flip(0), len(clean) - 1 - depth
             parts.append(_expose(clean, truth, depth, generator))
-        stacked = [torch.stack(tensors) for tensors in zip(*parts, strict=True)]
-        return Batch(*stacked, step=step)
+        noisy, clean, truth, depth = map(torch.stack, zip(*parts, strict=True))
+        return Batch(noisy, clean, truth, depth, step)
 
 
 def _expose(
