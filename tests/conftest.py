@@ -1,4 +1,4 @@
-"""What all tests share: where real stacks lie, and napari's settings kept apart."""
+"""What all tests share: where real stacks lie, and settings kept apart from yours."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ settings.load_profile("steady")
 # developer's own settings must neither matter nor change.
 _settings = tempfile.TemporaryDirectory(prefix="napari-settings-")
 os.environ["NAPARI_CONFIG"] = str(Path(_settings.name) / "settings.yaml")
+os.environ["NAPARI_FOCUS_FUSION_MODELS"] = str(Path(_settings.name) / "models")
 
 
 @pytest.fixture(scope="session")

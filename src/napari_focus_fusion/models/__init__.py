@@ -19,9 +19,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.models.fine_tuned import (
+    fine_tuned_models,
+    models_folder,
+    read_header,
+    spec_of_file,
+)
 from napari_focus_fusion.models.spec import ModelSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_focus_fusion.models.base import FusionModel
 
 __all__ = [
@@ -29,6 +37,7 @@ __all__ = [
     "ModelSpec",
     "load_model",
     "models",
+    "models_folder",
     "new_model",
     "save_weights",
     "weights_folder",
@@ -70,9 +79,9 @@ OURS = (
 
 
 def models() -> dict[str, ModelSpec]:
-    """All models by name: ours, then those that other packages registered.
+    """All models by name: ours, those of other packages, those that were fine-tuned.
 
-    An entry of another package that cannot be read is left out with a warning.
+    What cannot be read of the latter two is left out with a warning.
     """
     found = {spec.name: spec for spec in OURS}
     for entry in entry_points(group=ENTRY_POINTS):
@@ -100,7 +109,7 @@ def models() -> dict[str, ModelSpec]:
             )
         else:
             found[spec.name] = spec
-    return found
+    return found | fine_tuned_models(found)
 
 
 def weights_folder() -> Path:
@@ -149,16 +158,17 @@ def load_model(model: str | Path | FusionModel) -> FusionModel:
         )
     if not path.is_file():
         raise FocusFusionError(f"There is no file of weights {str(path)!r}.")
-    name = _metadata(path).get("model", "")
-    if name not in known:
-        raise FocusFusionError(
-            f"{str(path)!r} holds weights of the model {name!r}, which is not "
-            f"installed. There are: {', '.join(known)}."
-        )
-    return _build(known[name], path)
+    spec = spec_of_file(path, known)
+    # Weights that were not tuned from others are those of the model itself.
+    return _build(spec if "parent" in read_header(path) else known[spec.base], path)
 
 
-def save_weights(model: FusionModel, path: Path, card: dict[str, Any]) -> str:
+def save_weights(
+    model: FusionModel,
+    path: Path,
+    card: dict[str, Any],
+    about: Mapping[str, str] | None = None,
+) -> str:
     """Write a model's weights (safetensors) with a card (JSON) beside them.
 
     Parameters
@@ -169,6 +179,9 @@ def save_weights(model: FusionModel, path: Path, card: dict[str, Any]) -> str:
         Ends in ``.safetensors``; the card goes to the same name with ``.json``.
     card
         What is known of the weights; model and hash are added.
+    about
+        What stands in the header of the file: of fine-tuned weights ``parent``, the
+        name of the model they came from, and ``summary``.
 
     Returns
     -------
@@ -179,12 +192,13 @@ def save_weights(model: FusionModel, path: Path, card: dict[str, Any]) -> str:
 
     assert model.spec is not None
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    base = model.spec.base or model.spec.name
     # Whole or not at all: the file may be in use, mapped into memory.
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"model": model.spec.name})
+    save_file(tensors, partial, metadata={"model": base, **(about or {})})
     os.replace(partial, path)
     digest = hash_of(path)
-    text = json.dumps({"model": model.spec.name, "sha256": digest, **card}, indent=1)
+    text = json.dumps({"model": base, "sha256": digest, **card}, indent=1)
     path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
     return digest
 
@@ -204,19 +218,6 @@ def hash_of_tensors(model: FusionModel) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise FocusFusionError(
-            f"{str(path)!r} is no readable safetensors file ({error}). It may have "
-            "been copied incompletely."
-        ) from error
 
 
 def new_model(spec: ModelSpec) -> FusionModel:
@@ -250,7 +251,7 @@ def _load_weights(model: FusionModel, path: Path) -> None:
             f"The weights of {model.spec.name!r} are missing: {path}. Install the "
             "package again."
         )
-    _metadata(path)
+    read_header(path)
     try:
         model.load_state_dict(load_file(path))
     except RuntimeError as error:

@@ -30,13 +30,16 @@ class ModelSpec:
     paper, doi
         Where it comes from; empty for our own.
     weights
-        File in ``models/weights`` (``.safetensors``), or empty for a model without.
+        File in ``models/weights`` (``.safetensors``), or the path of one elsewhere;
+        empty for a model without.
     upscale
         Factors of super-resolution it offers; ``(1,)`` for none.
     self_supervised
         Whether it can be trained on stacks without labels.
     cost
         Multiply-adds per pixel and slice, for estimates.
+    base
+        Of fine-tuned weights: the name of the model whose network it is.
     """
 
     name: str
@@ -51,3 +54,4 @@ class ModelSpec:
     upscale: tuple[int, ...] = (1,)
     self_supervised: bool = False
     cost: int = 0
+    base: str = ""

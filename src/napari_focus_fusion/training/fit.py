@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,9 @@ def fit(
     schedule: Schedule,
     *,
     device: torch.device | str = "cpu",
+    statistics: bool = True,
     checkpoint: Path | None = None,
+    identity: dict[str, Any] | None = None,
     on_step: Callable[[dict[str, float]], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Fitted:
@@ -107,10 +110,16 @@ def fit(
         Length and learning rate.
     device
         Where to train; on CUDA in mixed precision (bfloat16).
+    statistics
+        Whether batch normalisation learns its running statistics; otherwise it keeps
+        those it has and normalises with them.
     checkpoint
-        File that holds the whole state after each look at the held-back part. If it is
-        there, training goes on from it, and ends where it would have ended without the
-        interruption.
+        File that holds the whole state after each look at the held-back part, and when
+        training was asked to stop. If it is there, training goes on from it, and ends
+        where it would have ended without the interruption.
+    identity
+        What makes a training the same, beside its schedule: numbers and text by name. A
+        checkpoint of another one is refused.
     on_step
         Called with each row of the history.
     should_stop
@@ -123,7 +132,8 @@ def fit(
     Raises
     ------
     FocusFusionError
-        If the loss is no longer a number, or the checkpoint belongs to another run.
+        If the loss is no longer a number, or the checkpoint is damaged or belongs to
+        another run.
     """
     device = torch.device(device)
     network.to(device)
@@ -131,20 +141,37 @@ def fit(
     fitted = Fitted()
     first = 0
     best = copy.deepcopy(network.state_dict())
+    identity = identity or {}
     if checkpoint is not None and checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["schedule"] != _as_row(schedule):
-            raise FocusFusionError(
-                f"{checkpoint} is from a training with other settings; delete it or "
-                "choose another file."
-            )
+        state = _load_checkpoint(checkpoint, device, _as_row(schedule) | identity)
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         best, first = state["best"], state["step"]
         fitted = Fitted(state["history"], state["best_step"], state["best_score"])
+
+    def save(step: int) -> None:
+        if checkpoint is None:
+            return
+        state = {
+            "network": network.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "best": best,
+            "step": step,
+            "history": fitted.history,
+            "best_step": fitted.best_step,
+            "best_score": fitted.best_score,
+            "schedule": _as_row(schedule),
+            "identity": identity,
+        }
+        partial = checkpoint.with_name(checkpoint.name + ".partial")
+        torch.save(state, partial)
+        os.replace(partial, checkpoint)
+
     for step in range(first, schedule.steps + 1):
         if should_stop is not None and should_stop():
             fitted.stopped = "asked"
+            if step > first:
+                save(step)
             break
         # Asked before a step and not after one, so that a run that had ended and is
         # taken up again ends at once.
@@ -166,14 +193,15 @@ def fit(
                 fitted.best_step, fitted.best_score = step, row["held_back"]
                 best = copy.deepcopy(network.state_dict())
         if step < schedule.steps:
+            network.train()
+            if not statistics:
+                _freeze_statistics(network)
             row |= _update(network, objective, draw(step), optimiser, schedule, step)
         fitted.history.append(row)
         if on_step is not None:
             on_step(row)
-        if looks and checkpoint is not None:
-            _save_checkpoint(
-                checkpoint, network, optimiser, best, fitted, schedule, step + 1
-            )
+        if looks:
+            save(step + 1)
     network.load_state_dict(best)
     network.eval()
     return fitted
@@ -191,7 +219,6 @@ def _update(
     began = time.perf_counter()
     for group in optimiser.param_groups:
         group["lr"] = schedule.learning_rate * schedule.rate(step)
-    network.train()
     device = next(network.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         losses = objective(network, batch)
@@ -210,29 +237,31 @@ def _update(
     return row
 
 
-def _as_row(schedule: Schedule) -> dict[str, float]:
+def _freeze_statistics(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def _as_row(schedule: Schedule) -> dict[str, Any]:
     return {name: getattr(schedule, name) for name in Schedule.__dataclass_fields__}
 
 
-def _save_checkpoint(
-    path: Path,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    best: dict[str, Tensor],
-    fitted: Fitted,
-    schedule: Schedule,
-    step: int,
-) -> None:
-    state = {
-        "network": network.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "best": best,
-        "step": step,
-        "history": fitted.history,
-        "best_step": fitted.best_step,
-        "best_score": fitted.best_score,
-        "schedule": _as_row(schedule),
-    }
-    partial = path.with_name(path.name + ".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+def _load_checkpoint(
+    path: Path, device: torch.device, identity: dict[str, Any]
+) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        other = state["schedule"] | state.get("identity", {})
+    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
+        raise FocusFusionError(
+            f"{path} is no readable checkpoint ({error}); delete it to begin anew."
+        ) from error
+    names = identity.keys() | other.keys()
+    differ = sorted(name for name in names if identity.get(name) != other.get(name))
+    if differ:
+        raise FocusFusionError(
+            f"{path} is from a training with other settings ({', '.join(differ)}); "
+            "delete it or choose another file."
+        )
+    return dict(state)

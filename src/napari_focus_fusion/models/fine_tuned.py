@@ -1,0 +1,151 @@
+"""Fine-tuned models: files of weights in a folder of the user's, found by their names.
+
+A file there is a model by the name of the file. What it was tuned from stands in its
+header; its card, ``NAME.json``, is for people.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_focus_fusion.errors import FocusFusionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_focus_fusion.models.spec import ModelSpec
+
+#: Environment variable that names the folder, instead of the platform's usual place.
+FOLDER_VARIABLE = "NAPARI_FOCUS_FUSION_MODELS"
+SUFFIX = ".safetensors"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# Windows keeps these for itself, whatever the ending.
+_RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9])", re.IGNORECASE)
+
+
+def models_folder() -> Path:
+    """The folder of fine-tuned models; it need not be there."""
+    if given := os.environ.get(FOLDER_VARIABLE):
+        return Path(given).expanduser()
+    home = Path.home()
+    if sys.platform == "win32":
+        data = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        data = home / "Library" / "Application Support"
+    else:
+        data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    return data / "napari-focus-fusion" / "models"
+
+
+def path_of_name(name: str, taken: Mapping[str, ModelSpec]) -> Path:
+    """The file that a new model of this name is kept in.
+
+    Parameters
+    ----------
+    name
+        Letters, digits, ``-`` and ``_``, at most 64.
+    taken
+        The models that there are.
+
+    Raises
+    ------
+    FocusFusionError
+        If the name is not fit for a file, or there is a model of that name.
+    """
+    if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
+        raise FocusFusionError(
+            f"A model cannot be called {name!r}. Use letters, digits, - and _, at most "
+            "64 of them, beginning with a letter or digit."
+        )
+    # Case does not tell files apart everywhere.
+    if name.lower() in {other.lower() for other in taken}:
+        raise FocusFusionError(
+            f"There is a model called {name!r} already. Choose another name."
+        )
+    return models_folder() / f"{name}{SUFFIX}"
+
+
+def fine_tuned_models(known: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
+    """The models in the folder by name, derived from those that they were tuned from.
+
+    A file that is damaged, whose model is not installed, or whose name is taken is
+    left out with a warning.
+    """
+    found: dict[str, ModelSpec] = {}
+    folder = models_folder()
+    try:
+        paths = sorted(folder.glob(f"*{SUFFIX}"))
+    except OSError as error:
+        warnings.warn(
+            f"The folder of fine-tuned models, {folder}, cannot be read: {error}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return {}
+    for path in paths:
+        try:
+            if path.stem in known:
+                raise FocusFusionError(f"there is a model called {path.stem!r} already")
+            found[path.stem] = spec_of_file(path, known)
+        except FocusFusionError as error:
+            warnings.warn(
+                f"The fine-tuned model {str(path)!r} is left out: {error}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+    return found
+
+
+def spec_of_file(path: Path, known: Mapping[str, ModelSpec]) -> ModelSpec:
+    """The entry of a file of weights, called like the file.
+
+    Raises
+    ------
+    FocusFusionError
+        If the file is damaged, or its model is not installed.
+    """
+    about = read_header(path)
+    base = about.get("model", "")
+    if base not in known:
+        raise FocusFusionError(
+            f"{str(path)!r} holds weights of the model {base!r}, which is not "
+            f"installed. There are: {', '.join(known)}."
+        )
+    spec, parent = known[base], about.get("parent", "")
+    how = "fine-tuned" if parent else "trained"
+    if parent not in ("", base):
+        how += f" from {parent}"
+    return replace(
+        spec,
+        name=path.stem,
+        title=f"{path.stem}: {spec.title}, {how}",
+        summary=about.get("summary") or spec.summary,
+        weights=str(path),
+        base=base,
+    )
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """What a file of weights says about itself.
+
+    Raises
+    ------
+    FocusFusionError
+        If it is no safetensors file, or an incomplete one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise FocusFusionError(
+            f"{str(path)!r} is no readable safetensors file ({error}). It may have "
+            "been copied incompletely."
+        ) from error

@@ -1,0 +1,391 @@
+"""Patches of a user's stacks: a few windows are read once, patches are cut from them.
+
+A stack may be far larger than memory and its chunks slow to read. So a bounded number
+of windows is read before training, each once and with all of its slices; those without
+detail are dropped. Some windows are held back. All lie apart from each other, so that
+nothing that is held back has been seen in training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from itertools import cycle
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_focus_fusion.engine.normalise import black_and_white
+from napari_focus_fusion.engine.reading import Reference, sample
+from napari_focus_fusion.errors import Cancelled, FocusFusionError
+from napari_focus_fusion.models.sml import SumModifiedLaplacian
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from napari_focus_fusion.stack import FocusStack
+
+#: Most windows that are read, and the bytes that they may take.
+WINDOWS, WINDOW_BYTES = 64, 256 << 20
+#: With fewer places than this, windows are no larger than a patch.
+FEW_PLACES = 16
+#: Between two windows, as a share of the patch.
+MARGIN = 0.25
+#: Windows lie in a few blocks of the plane, so that few chunks are read; a block is a
+#: chunk, or of this side in pixels where that is smaller or larger.
+BLOCKS, SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512, 2048
+#: Most time points of a stack that windows are taken from, evenly spread.
+TIMES = 16
+#: What is read at once, in bytes.
+SLAB_BYTES = 64 << 20
+#: A window with less detail than this share of the most detailed ones' is dropped.
+LEAST_DETAIL = 0.1
+#: Differences of focus below this, in units of the stack's range, are none.
+NO_DETAIL = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a window lies: stack, time point, upper left corner in pixels."""
+
+    stack: int
+    t: int
+    y: int
+    x: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a stack, all slices of it.
+
+    Attributes
+    ----------
+    place
+        Where it lies.
+    planes
+        (N, side, side) float32, normalised as the engine does.
+    energy
+        (N,), the mean of the plain focus measure over each slice.
+    """
+
+    place: Place
+    planes: Tensor
+    energy: Tensor
+
+    @property
+    def detail(self) -> float:
+        """How far the sharpest slice stands out from the most blurred one."""
+        return float(self.energy.max() - self.energy.min())
+
+
+class Drawn(NamedTuple):
+    """The slices (stacks, N, h, w) of a step, and the step."""
+
+    slices: Tensor
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """Windows in memory, and the patches that are drawn of them.
+
+    Attributes
+    ----------
+    training, held_back
+        Windows; no pixel of the one is within a margin of a pixel of the other.
+    patch
+        Side of a patch in pixels, at most that of a window.
+    seed
+        Of everything drawn.
+    """
+
+    training: tuple[Window, ...]
+    held_back: tuple[Window, ...]
+    patch: int
+    seed: int
+
+    def draw(self, step: int, *, stacks: int, slices: int) -> Drawn:
+        """Patches of a step: the same step of the same seed gives the same.
+
+        Parameters
+        ----------
+        step
+            Of the training.
+        stacks
+            How many patches.
+        slices
+            Slices of each, fewer where a stack has fewer; they are evenly spaced, as
+            wide apart as it falls out, and the sharpest is among them.
+        """
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        first = self.training[_integer(len(self.training), generator)]
+        slices = min(slices, len(first.planes))
+        fitting = [w for w in self.training if len(w.planes) >= slices]
+        parts = [self._patch(first, slices, generator)]
+        for _ in range(stacks - 1):
+            window = fitting[_integer(len(fitting), generator)]
+            parts.append(self._patch(window, slices, generator))
+        return Drawn(torch.stack(parts), step)
+
+    def _patch(self, window: Window, slices: int, generator: torch.Generator) -> Tensor:
+        """One patch (slices, patch, patch), turned and mirrored at random."""
+        chosen = some_slices(window, slices, generator)
+        room = window.planes.shape[-1] - self.patch + 1
+        y, x = _integer(room, generator), _integer(room, generator)
+        planes = window.planes[chosen, y : y + self.patch, x : x + self.patch]
+        planes = torch.rot90(planes, _integer(4, generator), (-2, -1))
+        if _integer(2, generator):
+            planes = planes.flip(-1)
+        if _integer(2, generator):
+            planes = planes.flip(0)
+        return planes
+
+    def digest(self) -> str:
+        """SHA-256 of all that training sees, to tell one run from another."""
+        digest = hashlib.sha256(f"{self.patch} {self.seed}".encode())
+        for windows in (self.training, self.held_back):
+            for window in windows:
+                digest.update(f" {window.place} {tuple(window.planes.shape)}".encode())
+                digest.update(window.planes.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def some_slices(window: Window, count: int, generator: torch.Generator) -> list[int]:
+    """Evenly spaced slices of a window, at random, the sharpest among them."""
+    length, sharpest = len(window.planes), int(window.energy.argmax())
+    if count >= length:
+        return list(range(length))
+    widest = 1 + _integer((length - 1) // max(count - 1, 1), generator)
+    # Side by side they always find a place, wide apart not around every slice.
+    for gap in (widest, 1):
+        before = [
+            n
+            for n in range(count)
+            if 0 <= sharpest - n * gap and sharpest + (count - 1 - n) * gap < length
+        ]
+        if before:
+            break
+    first = sharpest - gap * before[_integer(len(before), generator)]
+    return [first + n * gap for n in range(count)]
+
+
+def read_patches(
+    stacks: Sequence[FocusStack],
+    *,
+    patch: int,
+    holdout: float,
+    seed: int,
+    reference: int | str | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Patches:
+    """Choose windows of some stacks at random, and read them.
+
+    Parameters
+    ----------
+    stacks
+        Each of two slices or more.
+    patch
+        Side of a patch in pixels.
+    holdout
+        Share of the windows that is held back.
+    seed
+        Of what is chosen and drawn.
+    reference
+        What decides, as :func:`fuse` takes it.
+    should_stop
+        Asked between two readings.
+
+    Raises
+    ------
+    FocusFusionError
+        If a plane is smaller than a patch, there is no room for windows to train on
+        and to hold back, a stack holds NaN, or no slice is sharper than another.
+    Cancelled
+        If `should_stop` said so.
+    """
+    rng = np.random.default_rng(seed)
+    for stack in stacks:
+        if min(stack.height, stack.width) < patch:
+            raise FocusFusionError(
+                f"{stack.name!r} has {stack.height} x {stack.width} pixels, fewer than "
+                f"a patch of {patch} x {patch}. Choose a smaller patch, or leave this "
+                "stack out."
+            )
+    training, held_back, side = _choose_places(stacks, patch, holdout, rng)
+    read = {
+        window.place: window
+        for number, stack in enumerate(stacks)
+        for window in _read_stack(
+            stack,
+            [p for p in (*training, *held_back) if p.stack == number],
+            side,
+            reference,
+            should_stop or (lambda: False),
+        )
+    }
+    details = [window.detail for window in read.values()]
+    if max(details) < NO_DETAIL:
+        raise FocusFusionError(
+            f"{_names(stacks)}: no slice is sharper than another, so nothing can be "
+            "learnt. Are all slices the same, or empty?"
+        )
+    least = LEAST_DETAIL * float(np.quantile(details, 0.9))
+    with_detail = [
+        tuple(read[p] for p in places if read[p].detail >= least)
+        for places in (training, held_back)
+    ]
+    if not all(with_detail):
+        raise _no_part_left(stacks, patch)
+    return Patches(*with_detail, patch=patch, seed=seed)
+
+
+def _choose_places(
+    stacks: Sequence[FocusStack], patch: int, holdout: float, rng: np.random.Generator
+) -> tuple[list[Place], list[Place], int]:
+    """Places of windows to train on and to hold back, and the side of a window."""
+    margin = round(patch * MARGIN)
+    side = patch * 3 // 2
+    if sum(len(_corners(stack, side, margin)) for stack in stacks) < FEW_PLACES:
+        side = patch
+    largest = max(stack.n_slices for stack in stacks)
+    most = min(WINDOWS, max(WINDOW_BYTES // (largest * side * side * 4), 4))
+    each = max(most // len(stacks), 1)
+    cells = [
+        (number, y, x)
+        for number, stack in enumerate(stacks)
+        for y, x in _spread_over_blocks(stack, side, margin, each, rng)
+    ]
+    if len(cells) < 2:
+        raise _no_part_left(stacks, patch)
+    # By cells and not by windows: what one time point shows, the next shows again.
+    order = rng.permutation(len(cells))
+    count = min(max(round(holdout * len(cells)), 1), len(cells) - 1)
+    times = [cycle(rng.permutation(_spread(s.n_times, TIMES))) for s in stacks]
+    places: tuple[list[Place], list[Place]] = ([], [])
+    for rank, index in enumerate(order):
+        number, y, x = cells[index]
+        repeats = min(stacks[number].n_times, TIMES, max(most // len(cells), 1))
+        for _ in range(repeats):
+            t = int(next(times[number]))
+            places[rank < count].append(Place(number, t, y, x))
+    return *places, side
+
+
+def _spread_over_blocks(
+    stack: FocusStack, side: int, margin: int, count: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """At most ``count`` corners of windows that lie in a few blocks."""
+    chunk = stack.chunk_yx or (LARGEST_BLOCK, LARGEST_BLOCK)
+    high, wide = (min(max(n, SMALLEST_BLOCK), LARGEST_BLOCK) for n in chunk)
+    blocks: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for y, x in _corners(stack, side, margin):
+        blocks.setdefault((y // high, x // wide), []).append((y, x))
+    chosen = [list(blocks.values())[i] for i in rng.permutation(len(blocks))[:BLOCKS]]
+    corners = [corner for block in chosen for corner in block]
+    return [corners[i] for i in rng.permutation(len(corners))[:count]]
+
+
+def _corners(stack: FocusStack, side: int, margin: int) -> list[tuple[int, int]]:
+    """Corners of windows that lie at least ``margin`` apart, evenly over the plane."""
+
+    def starts(length: int) -> list[int]:
+        count = (length + margin) // (side + margin)
+        if count < 2:
+            return [(length - side) // 2] if length >= side else []
+        return [i * (length - side) // (count - 1) for i in range(count)]
+
+    return [(y, x) for y in starts(stack.height) for x in starts(stack.width)]
+
+
+def _read_stack(
+    stack: FocusStack,
+    places: list[Place],
+    side: int,
+    reference: int | str | None,
+    should_stop: Callable[[], bool],
+) -> Iterator[Window]:
+    """Windows at some places of one stack, its time points one after the other."""
+    weights = tuple(float(w) for w in stack.reference_weights(reference))
+    for t in sorted({place.t for place in places}):
+        raw = Reference(stack, t, weights)
+        windows = []
+        for planes in sample(raw):
+            windows.append(planes)
+            if should_stop():
+                raise Cancelled
+        black, white = black_and_white(windows)
+        normal = replace(raw, black=black, white=white)
+        for together in _neighbours(stack, [p for p in places if p.t == t]):
+            yield from _read_together(normal, together, side, should_stop)
+
+
+def _neighbours(stack: FocusStack, places: list[Place]) -> list[list[Place]]:
+    """Places grouped by the block they lie in, to be read together."""
+    chunk = stack.chunk_yx or (SMALLEST_BLOCK, SMALLEST_BLOCK)
+    high, wide = (min(max(n, SMALLEST_BLOCK), LARGEST_BLOCK) for n in chunk)
+    groups: dict[tuple[int, int], list[Place]] = {}
+    for place in places:
+        groups.setdefault((place.y // high, place.x // wide), []).append(place)
+    return list(groups.values())
+
+
+def _read_together(
+    reference: Reference,
+    places: list[Place],
+    side: int,
+    should_stop: Callable[[], bool],
+) -> Iterator[Window]:
+    """Windows cut from the smallest region that holds them all, slab by slab."""
+    stack, plain = reference.stack, SumModifiedLaplacian()
+    top, left = min(p.y for p in places), min(p.x for p in places)
+    rows = slice(top, max(p.y for p in places) + side)
+    columns = slice(left, max(p.x for p in places) + side)
+    found = [torch.empty(stack.n_slices, side, side) for _ in places]
+    slab = _slab(stack, (rows.stop - top) * (columns.stop - left))
+    for z in range(0, stack.n_slices, slab):
+        span = slice(z, min(z + slab, stack.n_slices))
+        region = reference.planes(span, rows, columns)
+        for planes, p in zip(found, places, strict=True):
+            y, x = p.y - top, p.x - left
+            planes[span] = torch.from_numpy(region[:, y : y + side, x : x + side])
+        if should_stop():
+            raise Cancelled
+    for planes, place in zip(found, places, strict=True):
+        energy = [plain.score(plane[None, None]).mean() for plane in planes]
+        yield Window(place, planes, torch.stack(energy))
+
+
+def _slab(stack: FocusStack, pixels: int) -> int:
+    """Slices to read at once: whole chunks, as many as memory allows."""
+    most = max(SLAB_BYTES // (pixels * stack.n_components * stack.dtype.itemsize), 1)
+    chunks = getattr(stack.data, "chunksize", getattr(stack.data, "chunks", None))
+    if chunks is None:
+        return most
+    deep = int(chunks[stack.axes.index("Z")])
+    return most // deep * deep or most
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """At most ``count`` of ``range(length)``, evenly spread."""
+    if length <= count:
+        return list(range(length))
+    return [i * (length - 1) // (count - 1) for i in range(count)]
+
+
+def _integer(high: int, generator: torch.Generator) -> int:
+    return int(torch.randint(high, (), generator=generator))
+
+
+def _names(stacks: Sequence[FocusStack]) -> str:
+    names = [repr(stack.name) for stack in stacks[:3]]
+    return ", ".join(names) + (" and others" if len(stacks) > 3 else "")
+
+
+def _no_part_left(stacks: Sequence[FocusStack], patch: int) -> FocusFusionError:
+    return FocusFusionError(
+        f"{_names(stacks)}: no part is left to hold back and judge by. Two windows of "
+        f"{patch} x {patch} pixels with detail are needed, {round(patch * MARGIN)} "
+        "pixels apart. Choose a smaller patch, or give more or larger stacks."
+    )
