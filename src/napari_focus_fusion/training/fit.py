@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import os
 import pickle
 import time
@@ -205,6 +206,15 @@ def fit(
     network.load_state_dict(best)
     network.eval()
     return fitted
+
+
+def write_history(path: Path, history: list[dict[str, float]]) -> None:
+    """Write the rows of a history as CSV, one column a name."""
+    names = list(dict.fromkeys(name for row in history for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(history)
 
 
 def _update(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import platform
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.models import load_model, models, new_model, save_weights
 from napari_focus_fusion.training import sesf
 from napari_focus_fusion.training.data import Pool, make_pool, read_pictures
-from napari_focus_fusion.training.fit import Schedule, fit
+from napari_focus_fusion.training.fit import Schedule, fit, write_history
 from napari_focus_fusion.training.scores import score_on_lytro, score_on_scenes
 
 if TYPE_CHECKING:
@@ -187,7 +186,7 @@ def train(
     if lytro.is_dir():
         card["lytro"] = score_on_lytro(candidates, lytro)
     card["sha256"] = save_weights(network, out, card)
-    _write_history(out.with_suffix(".csv"), fitted.history)
+    write_history(out.with_suffix(".csv"), fitted.history)
     checkpoint.unlink(missing_ok=True)
     return card
 
@@ -220,11 +219,3 @@ def _command(name: str, pictures: Path | None, steps: int | None, seed: int) -> 
     if steps is not None:
         words += ["--steps", str(steps)]
     return " ".join([*words, "--seed", str(seed)])
-
-
-def _write_history(path: Path, history: list[dict[str, float]]) -> None:
-    names = list(dict.fromkeys(name for row in history for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(history)
