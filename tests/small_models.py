@@ -17,6 +17,7 @@ from napari_focus_fusion.models.base import (
     Reconstructor,
     SetMasker,
     SliceScorer,
+    SuperResolver,
 )
 from napari_focus_fusion.models.layers import box_sum
 from napari_focus_fusion.models.sesf import SESF
@@ -128,6 +129,23 @@ class EnergyPictures(Reconstructor):
         return mean[:, 0] + 0.01 * box_sum(more, 1)[:, 0]
 
 
+class FinerPairs(EnergyPairs, SuperResolver):
+    """Decides by energy, and makes slices finer by cubic interpolation."""
+
+    feature_channels: ClassVar[int] = 3
+    upscale_halo: ClassVar[int] = 3
+    needs_sample: ClassVar[bool] = True
+
+    def features(self, slices: Tensor, scale: int, context: Any = None) -> Tensor:
+        colours = slices.expand(-1, 3, -1, -1)
+        return torch.nn.functional.interpolate(
+            colours, scale_factor=scale, mode="bicubic"
+        )
+
+    def resolve(self, features: Tensor, scale: int, context: Any = None) -> Tensor:
+        return features
+
+
 class TooLarge(SliceScorer):
     """The plain measure, on a device that holds ``most`` pixels at a time."""
 
@@ -178,6 +196,10 @@ def energy_sets() -> EnergySets:
 
 def energy_pictures() -> EnergyPictures:
     return with_spec(EnergyPictures(), "reconstructor", HALO + 2)
+
+
+def finer_pairs() -> FinerPairs:
+    return respecced(with_spec(FinerPairs(), "pair-masker", HALO), upscale=(1, 2, 3, 4))
 
 
 def too_large(most: int) -> TooLarge:

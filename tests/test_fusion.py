@@ -511,6 +511,7 @@ def test_regions_fit_the_memory_and_mostly_hold_what_they_read(
         plan = fusion._plan_regions(
             stack,  # type: ignore[arg-type]
             load_model("sml"),
+            None,
             memory,
             stored,
             1,

@@ -42,7 +42,9 @@ def result_for(axes: str, scale: int = 1, **fields) -> FusionResult:
     decision = rng.integers(0, stack.n_slices, stack.map_shape, np.uint16)
     confidence = rng.random(stack.map_shape).astype(np.float32)
     depth = (decision * 0.5).astype(np.float32)
-    return FusionResult(fused, decision, confidence, depth, stack, PROVENANCE, scale)
+    maps = (decision, confidence, depth)
+    consistency = None if scale == 1 else confidence / 10
+    return FusionResult(fused, *maps, stack, PROVENANCE, scale, consistency)
 
 
 def turned(n: int, i: int, j: int, degrees: float) -> np.ndarray:
@@ -247,9 +249,10 @@ def test_saved_results_read_back_the_same(axes, scale, fields, kind, tmp_path) -
     assert sorted(os.listdir(tmp_path)) == sorted(path.name for path in paths)
     if kind.endswith("zarr"):
         yaozarrs.validate_zarr_store(paths[0])
-        inside = ["", "labels/decision", "confidence", "depth"]
-        paths = [paths[0] / place for place in inside]
-    outputs = ("fused", "decision", "confidence", "depth")
+        inside = ["", "labels/decision", "confidence", "depth", "consistency"]
+        paths = [paths[0] / place for place in inside[: 4 + (scale > 1)]]
+    outputs = ("fused", "decision", "confidence", "depth", "consistency")
+    outputs = outputs[: 4 + (scale > 1)]
     for output, path in zip(outputs, paths, strict=True):
         read = as_stack(path)
         original = getattr(result, output)

@@ -22,6 +22,7 @@ from napari_focus_fusion.device import (
     deterministic,
     memory_budget,
 )
+from napari_focus_fusion.engine import reconstruction, superresolving
 from napari_focus_fusion.engine.agreement import (
     LEAST_CORRELATION,
     correlation_with_plain,
@@ -35,13 +36,13 @@ from napari_focus_fusion.engine.cluster import (
 )
 from napari_focus_fusion.engine.normalise import black_and_white
 from napari_focus_fusion.engine.reading import Reference, sample, sample_places
-from napari_focus_fusion.engine.reconstruction import bytes_a_pixel
 from napari_focus_fusion.engine.steps import finish_step, score_step
 from napari_focus_fusion.engine.store import CHUNK, MemoryStore, ZarrStore
+from napari_focus_fusion.engine.superresolving import Upscale
 from napari_focus_fusion.engine.work import Work
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models import DEFAULT_MODEL, hash_of_tensors, load_model
-from napari_focus_fusion.models.base import Reconstructor, SetMasker
+from napari_focus_fusion.models.base import Reconstructor, SetMasker, SuperResolver
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.stack import as_stack
@@ -68,6 +69,9 @@ BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
 LEAST_ROWS = 256
 #: Multiply-adds of a network that take as long as the rest of scoring a pixel.
 COST_OF_THE_REST = 2000
+#: Mean distance of a super-resolved image from the slices, as a share of their range,
+#: from which on it shows something else: much more than noise that it may leave out.
+MOST_INCONSISTENT = 0.05
 
 
 def fuse(
@@ -77,6 +81,8 @@ def fuse(
     axes: str | None = None,
     reference: int | str | None = None,
     scale: int = 1,
+    decision: str | Path | FusionModel | None = None,
+    joint: bool = True,
     blend: Blend = "feather",
     smoothness: float = 1.0,
     verify: bool = True,
@@ -105,7 +111,15 @@ def fuse(
         What decides for all channels: a channel's index or name, ``"luminance"`` or
         ``"mean"``; None: luminance on RGB, the mean of the channels otherwise.
     scale
-        Factor of super-resolution, one that the model offers.
+        Factor of super-resolution, one that the model offers: the fused image gets so
+        many times the rows and columns. What is finer than the source's pixels is
+        inferred, not observed; ``result.consistency`` holds it against the slices.
+    decision
+        With super-resolution: another model that decides what is sharp, as `model`
+        names them; None: the model's own decision.
+    joint
+        With super-resolution: whether slices are made finer and then fused (the
+        default), or the fused image is made finer.
     blend
         ``"feather"``: softened seams, and less noise where slices agree;
         ``"select"``: every pixel exactly as observed in its slice.
@@ -157,9 +171,20 @@ def fuse(
             f"example axes={source.axes.replace('Z', '').replace('T', 'Z')!r}."
         )
     network = load_model(model)
+    _check(source, network, scale, blend, smoothness, tile)
+    upscale = None
+    if scale > 1:
+        assert isinstance(network, SuperResolver)
+        upscale = Upscale(network, scale, joint)
+        if decision is not None:
+            network = load_model(decision)
+    elif decision is not None:
+        raise FocusFusionError(
+            f"decision={decision!r} goes with super-resolution only (scale 2, 3 or 4). "
+            f"Without it, use model={decision!r}."
+        )
     spec = network.spec
     assert spec is not None
-    _check(source, network, scale, blend, smoothness, tile)
     where = choose_device(device if client is None else "cpu")
     weights = tuple(float(w) for w in source.reference_weights(reference))
     budget = memory_budget(where, memory)
@@ -176,6 +201,7 @@ def fuse(
         "version": __version__,
         "model": spec.name,
         "weights_sha256": network.weights_hash or hash_of_tensors(network),
+        **_described(upscale),
         "device": describe(where) if client is None else f"dask cluster ({device})",
         "source": source.source,
         "source_shape": list(source.data.shape),
@@ -189,12 +215,16 @@ def fuse(
         },
     }
     jobs = 1 if client is None else JOBS_A_THREAD * threads_of(client)
-    plan = _plan_regions(source, network, budget, out is not None, jobs)
-    pictures = _pictures(source, network, blend)
+    plan = _plan_regions(source, network, upscale, budget, out is not None, jobs)
+    channels = tuple(
+        Reference(source, 0, tuple(float(w) for w in source.reference_weights(channel)))
+        for channel in range(source.n_channels)
+    )
+    pictures = channels if _reconstructs(source, network, upscale, blend) else ()
     provenance["reconstructed"] = bool(pictures)
     store: Store
     if out is None:
-        store = MemoryStore(source, len(pictures))
+        store = MemoryStore(source, len(pictures), scale)
     else:
         identity = provenance | {
             "device": where.type if client is None else device,
@@ -203,7 +233,7 @@ def fuse(
             "units": {axis: source.unit(axis) for axis in source.axes},
         }
         store = ZarrStore(
-            Path(out).expanduser(), source, identity, overwrite, len(pictures)
+            Path(out).expanduser(), source, identity, overwrite, len(pictures), scale
         )
 
     passes = {"feather": 2, "select": 1}[blend]
@@ -212,6 +242,8 @@ def fuse(
     plane = source.height * source.width * source.n_slices
     meter = Meter(source.n_times * plane * (effort + passes), progress)
     network.to(where)
+    if upscale is not None:
+        upscale.resolver.to(where)
     work = Work(
         reference=Reference(source, 0, weights),
         model=network,
@@ -221,6 +253,7 @@ def fuse(
         tile=tile or TILE[where.type],
         slab=SLAB[where.type],
         pictures=pictures,
+        upscale=upscale and replace(upscale, channels=channels),
         blend=blend,
         verified=verify,
         smoothness=smoothness,
@@ -276,7 +309,8 @@ def _fuse_time_point(
         )
         done = begun + finished * stack.n_slices * weight
         meter.enter(f"{stage}{when}", done)
-        work.tick = partial(_count, meter, weight)
+        # Fusing counts each of its passes itself.
+        work.tick = partial(_count, meter, 1.0 if step is finish_step else weight)
 
         def on_done(region: Tile, weight: float = weight, stage: str = stage) -> None:
             nonlocal done
@@ -285,8 +319,10 @@ def _fuse_time_point(
 
         run(step, left, on_done)
         begun += stack.height * stack.width * stack.n_slices * weight
-    if work.model.needs_sample:
+    if work.model.needs_sample and windows:
         _hold_against_plain(work, t, windows, store)
+    if work.upscale is not None:
+        _hold_against_slices(work, t, plan, store)
 
 
 def _count(meter: Meter, weight: float, pixels: float) -> None:
@@ -316,64 +352,105 @@ def _hold_against_plain(
         )
 
 
-def _pictures(
-    stack: FocusStack, model: FusionModel, blend: Blend
-) -> tuple[Reference, ...]:
-    """What a model reconstructs: each channel, by its luminance where it has colours.
+def _hold_against_slices(work: Work, t: int, plan: TilePlan, store: Store) -> None:
+    """Note it where a super-resolved image shows something else than the slices."""
+    stack = work.reference.stack
+    total = 0.0
+    for region in plan:
+        places = {"T": t, "Y": region.y, "X": region.x}
+        key = tuple(places[axis] for axis in stack.map_axes)
+        total += float(np.asarray(store.outputs["consistency"][key]).sum())
+    mean = total / (stack.height * stack.width)
+    if mean > MOST_INCONSISTENT:
+        when = f" at time point {t}" if stack.n_times > 1 else ""
+        work.notes.append(
+            f"The super-resolved image{when}, brought back to the source's pixels, "
+            f"differs from the fused slices by {mean:.1%} of their range on average. "
+            "Do not trust its detail: look at the consistency map, or use scale=1."
+        )
 
-    With ``blend="select"`` nothing: every pixel is then an observed one. One slice
-    passes through.
+
+def _reconstructs(
+    stack: FocusStack, model: FusionModel, upscale: Upscale | None, blend: Blend
+) -> bool:
+    """Whether pixels are made by the model rather than taken from slices.
+
+    With ``blend="select"`` every pixel is an observed one. One slice passes through.
     """
-    if not isinstance(model, Reconstructor) or blend == "select" or stack.n_slices == 1:
-        return ()
-    return tuple(
-        Reference(stack, 0, tuple(float(w) for w in stack.reference_weights(channel)))
-        for channel in range(stack.n_channels)
+    return (
+        isinstance(model, Reconstructor)
+        and upscale is None
+        and blend == "feather"
+        and stack.n_slices > 1
     )
+
+
+def _described(upscale: Upscale | None) -> dict[str, Any]:
+    """What provenance says of super-resolution."""
+    if upscale is None:
+        return {}
+    resolver = upscale.resolver
+    assert resolver.spec is not None
+    return {
+        "super_resolution": {
+            "model": resolver.spec.name,
+            "weights_sha256": resolver.weights_hash or hash_of_tensors(resolver),
+            "scale": upscale.scale,
+            "joint": upscale.joint,
+            "detail": "finer than the source's pixels: inferred, not observed",
+        }
+    }
 
 
 def _prepare(work: Work, t: int) -> list[np.ndarray]:
-    """Normalisation and the model's statistics, from a sample of one time point."""
-    windows = _normalise(work, t)
-    work.pictures = tuple(
-        work.reference
-        if picture.weights == work.reference.weights
-        else _normalised(replace(picture, t=t))
-        for picture in work.pictures
-    )
-    return windows
+    """Normalisation and the models' statistics, from a sample of one time point.
 
-
-def _normalised(reference: Reference) -> Reference:
-    """The plane of a channel on its own scale."""
-    stack = reference.stack
-    white = float(np.iinfo(stack.dtype).max) if stack.dtype.kind in "iu" else 1.0
-    reference = replace(reference, black=0.0, white=white)
-    low, high = black_and_white(list(sample(reference)))
-    return replace(reference, black=low * white, white=high * white)
-
-
-def _normalise(work: Work, t: int) -> list[np.ndarray]:
-    stack, model = work.reference.stack, work.model
-    # Integers are brought to 0..1 first, floats left alone: the sample is read once.
-    white = float(np.iinfo(stack.dtype).max) if stack.dtype.kind in "iu" else 1.0
-    work.reference = replace(work.reference, t=t, black=0.0, white=white)
+    Gives back the sample, (windows, h, w) for each slice; empty where none is needed.
+    """
+    stack, model, upscale = work.reference.stack, work.model, work.upscale
+    work.reference = replace(work.reference, t=t)
     # Integers of 8 and 16 bits know their range; of others only the pixels tell it.
-    if not model.needs_sample and stack.dtype.kind in "iu" and white < 1 << 16:
+    if stack.dtype in (np.uint8, np.int8, np.uint16, np.int16) and not (
+        model.needs_sample or upscale or work.pictures
+    ):
+        work.reference = replace(work.reference, black=0.0, white=_white(stack))
         return []
-    windows = []
-    for planes in sample(work.reference):
-        windows.append(planes)
-        work.done(0)
+    work.reference, windows = _normalised(work.reference)
+    work.done(0)
+
+    def on_own_scale(channel: Reference) -> Reference:
+        if channel.weights == work.reference.weights:
+            return work.reference
+        return _normalised(replace(channel, t=t))[0]
+
+    work.context = model.context([w.to(work.device) for w in windows])
+    work.pictures = tuple(map(on_own_scale, work.pictures))
+    if upscale is not None:
+        context = work.context
+        if upscale.resolver is not model:
+            context = upscale.resolver.context([w.to(work.device) for w in windows])
+        channels = tuple(map(on_own_scale, upscale.channels))
+        work.upscale = replace(upscale, context=context, channels=channels)
+    return [planes[:, 0].numpy() for planes in windows]
+
+
+def _white(stack: FocusStack) -> float:
+    return float(np.iinfo(stack.dtype).max) if stack.dtype.kind in "iu" else 1.0
+
+
+def _normalised(reference: Reference) -> tuple[Reference, list[torch.Tensor]]:
+    """A plane with the intensities of its sample, and that, (windows, 1, h, w) each."""
+    # Integers are brought to 0..1 first, floats left alone: the sample is read once.
+    white = _white(reference.stack)
+    windows = list(sample(replace(reference, black=0.0, white=white)))
     low, high = black_and_white(windows)
-    work.reference = replace(work.reference, black=low * white, white=high * white)
-    work.context = model.context(
-        [
-            torch.from_numpy((planes - low) / (high - low))[:, None].to(work.device)
-            for planes in windows
-        ]
+    for planes in windows:
+        planes -= np.float32(low)
+        planes /= np.float32(high - low)
+    return (
+        replace(reference, black=low * white, white=high * white),
+        [torch.from_numpy(planes)[:, None] for planes in windows],
     )
-    return windows
 
 
 def _check(
@@ -407,7 +484,12 @@ def _check(
 
 
 def _plan_regions(
-    stack: FocusStack, model: FusionModel, budget: int, stored: bool, jobs: int
+    stack: FocusStack,
+    model: FusionModel,
+    upscale: Upscale | None,
+    budget: int,
+    stored: bool,
+    jobs: int,
 ) -> TilePlan:
     """Regions whose state fits the budget, at least as many as jobs are wanted.
 
@@ -421,7 +503,11 @@ def _plan_regions(
     component = fixed + each * stack.dtype.itemsize
     state = BYTES_A_PIXEL + component * stack.n_components
     if isinstance(model, Reconstructor):
-        state += bytes_a_pixel(model)
+        state += reconstruction.bytes_a_pixel(model)
+    if upscale is not None:
+        state += superresolving.bytes_a_pixel(
+            upscale, stack.dtype.itemsize, stack.n_components
+        )
     if isinstance(model, SetMasker):
         # The planes of all slices and their weights.
         state += 8 * stack.n_slices

@@ -25,7 +25,7 @@ _TWO_COLOURS = ("magenta", "green")
 _MORE_COLOURS = ("cyan", "magenta", "yellow", "red", "green", "blue")
 
 
-def result_files(path: Path) -> list[Path]:
+def result_files(path: Path, scale: int = 1) -> list[Path]:
     """The files that :meth:`FusionResult.save` writes for a name, the fused one first.
 
     A TIFF has its maps in files of their own beside it; a Zarr holds everything.
@@ -34,7 +34,12 @@ def result_files(path: Path) -> list[Path]:
 
     if path.suffix.lower() == ".zarr":
         return [path]
-    return [path, *(path.with_name(f"{stem(path)}_{name}.ome.tif") for name in _MAPS)]
+    maps = _maps_of(scale)
+    return [path, *(path.with_name(f"{stem(path)}_{name}.ome.tif") for name in maps)]
+
+
+def _maps_of(scale: int) -> tuple[str, ...]:
+    return _MAPS if scale == 1 else (*_MAPS, "consistency")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,10 @@ class FusionResult:
         Model, weights, parameters, version, device and source of the run.
     scale
         Super-resolution factor of `fused`.
+    consistency
+        float32, axes `stack.map_axes`, where `scale` is not 1: how far the
+        super-resolved image, brought back to the source's pixels, differs from the
+        fused slices, as a share of their range. None otherwise.
     """
 
     fused: Any
@@ -69,6 +78,7 @@ class FusionResult:
     stack: FocusStack
     provenance: dict[str, Any]
     scale: int = 1
+    consistency: Any = None
 
     def layers(self) -> list[LayerData]:
         """Give the result as napari layer-data tuples, without importing napari.
@@ -80,10 +90,11 @@ class FusionResult:
         Returns
         -------
         list of (data, attributes, "image")
-            The fused image (one a channel) first, then decision, confidence and depth,
-            which start hidden.
+            The fused image (one a channel) first, then decision, confidence, depth
+            and, of a super-resolved image, consistency, which start hidden.
         """
-        return [*self._fused_layers(), *(self._map_layer(name) for name in _MAPS)]
+        maps = _maps_of(self.scale)
+        return [*self._fused_layers(), *(self._map_layer(name) for name in maps)]
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write fused image, decision, confidence and depth to files.
@@ -124,7 +135,7 @@ class FusionResult:
         from napari_focus_fusion.io.saving import check_targets, written_whole
         from napari_focus_fusion.io.tiff_write import write_ome_tiff
 
-        targets = result_files(path)
+        targets = result_files(path, self.scale)
         check_targets(
             targets,
             overwrite=overwrite,
@@ -132,7 +143,8 @@ class FusionResult:
             nbytes=self._nbytes(),
         )
         with written_whole(targets, overwrite=overwrite) as parts:
-            for name, part in zip(("fused", *_MAPS), parts, strict=True):
+            names = ("fused", *_maps_of(self.scale))
+            for name, part in zip(names, parts, strict=True):
                 fused = name == "fused"
                 write_ome_tiff(
                     part,
@@ -172,7 +184,7 @@ class FusionResult:
         return [path]
 
     def _nbytes(self) -> int:
-        arrays = (self.fused, self.decision, self.confidence, self.depth)
+        arrays = [getattr(self, name) for name in ("fused", *_maps_of(self.scale))]
         return sum(int(np.prod(a.shape)) * np.dtype(a.dtype).itemsize for a in arrays)
 
     def _pixel_sizes(self, factor: int) -> dict[str, tuple[float, str]]:
@@ -232,6 +244,7 @@ class FusionResult:
             "decision": ("turbo", (0.0, float(last))),
             "confidence": ("magma", (0.0, 1.0)),
             "depth": ("viridis", (0.0, last * self.stack.pixel_size("Z"))),
+            "consistency": ("magma", (0.0, 0.2)),
         }[name]
         pixels, place = self._placed(getattr(self, name), self.stack.map_axes, 1)
         attributes = {

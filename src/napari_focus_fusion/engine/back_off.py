@@ -74,12 +74,17 @@ def _on_cpu(work: Work, function: Callable[[Tensor], Tensor], batch: Tensor) -> 
     assert isinstance(function, partial)
     context = function.keywords["context"]
     keywords = {"context": moved_to(context, torch.device("cpu"))}
-    work.model.to("cpu")
+    networks = [work.model]
+    if work.upscale is not None:
+        networks.append(work.upscale.resolver)
+    for network in networks:
+        network.to("cpu")
     try:
         with torch.inference_mode():
             found = function.func(*function.args, batch[:, None].cpu(), **keywords)
     finally:
-        work.model.to(work.device)
+        for network in networks:
+            network.to(work.device)
     return found.to(work.device)
 
 

@@ -112,7 +112,17 @@ def _run_job(
     """One region, on a worker; the notes of it."""
     where = choose_device(device)
     work.model.to(where)
-    here = replace(work, device=where, context=moved_to(work.context, where), notes=[])
+    upscale = work.upscale
+    if upscale is not None:
+        upscale.resolver.to(where)
+        upscale = replace(upscale, context=moved_to(upscale.context, where))
+    here = replace(
+        work,
+        device=where,
+        context=moved_to(work.context, where),
+        upscale=upscale,
+        notes=[],
+    )
     with torch.inference_mode(), deterministic(where):
         step(here, OpenStore(partial, work.reference.stack), region)
     return here.notes

@@ -87,7 +87,7 @@ def finish_region(
     fused = _feather(work, region, np.ascontiguousarray(surrounded))
     for reference, picture in zip(work.pictures, pictures, strict=True):
         _repaint(fused, reference, picture)
-    return _as_dtype(fused, work.reference.stack.dtype), maps
+    return as_dtype(fused, work.reference.stack.dtype), maps
 
 
 def _repaint(fused: np.ndarray, reference: Reference, picture: np.ndarray) -> None:
@@ -107,14 +107,14 @@ def _select(work: Work, region: Tile, index: np.ndarray) -> np.ndarray:
     stack = work.reference.stack
     fused = np.zeros((stack.n_components, *index.shape), stack.dtype)
     used = [int(z) for z in np.unique(index)]
-    for z, block in _component_slices(work, region, 0, used):
+    for z, block in component_slices(work, region, 0, used):
         np.copyto(fused, block, where=index == z)
         work.done(index.size)
     work.tick(index.size * (stack.n_slices - len(used)))
     return fused
 
 
-def _component_slices(
+def component_slices(
     work: Work, region: Tile, rim: int, slices: list[int]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Each slice with all components (components, h, w) of a region, read ahead."""
@@ -147,7 +147,7 @@ def _feather(work: Work, region: Tile, index: np.ndarray) -> np.ndarray:
 
     chosen = np.zeros((stack.n_components, *index.shape), stack.dtype)
     noise = torch.full(core, torch.inf, device=device)
-    for z, values in _component_slices(work, region, rim, everything):
+    for z, values in component_slices(work, region, rim, everything):
         np.copyto(chosen, values, where=index == z)
         plane = torch.from_numpy(reference.mixed(values)).to(device)
         for block in blocks:
@@ -168,7 +168,7 @@ def _feather(work: Work, region: Tile, index: np.ndarray) -> np.ndarray:
     # the slices came.
     total = np.zeros(core)
     added = np.zeros(selected.shape)
-    for z, values in _component_slices(work, region, rim, everything):
+    for z, values in component_slices(work, region, rim, everything):
         plane = torch.from_numpy(reference.mixed(values)).to(device)
         for block, labels_near in zip(blocks, present, strict=True):
             place = (block.y, block.x)
@@ -189,7 +189,7 @@ def _feather(work: Work, region: Tile, index: np.ndarray) -> np.ndarray:
     return np.add(added, selected, out=added)
 
 
-def _as_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def as_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Rounded and clipped to an integer type, or cast to a float one."""
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)

@@ -10,6 +10,7 @@ from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
 from napari_focus_fusion.engine.reconstruction import reconstruct_region
 from napari_focus_fusion.engine.scoring import score_region
 from napari_focus_fusion.engine.store import get_raw, put_finished, put_raw
+from napari_focus_fusion.engine.superresolving import finer_rim, super_resolve_region
 from napari_focus_fusion.models.base import Reconstructor
 from napari_focus_fusion.tiling import Tile
 
@@ -34,14 +35,19 @@ def score_step(work: Work, store: Store, region: Tile) -> None:
 def finish_step(work: Work, store: Store, region: Tile) -> None:
     """Verified maps and fused pixels of a region; all raw maps around it are there."""
     stack, t = work.reference.stack, work.reference.t
+    halo = FINISH_HALO if work.upscale is None else finer_rim(work.upscale)
     rim = Tile(
-        max(region.y0 - FINISH_HALO, 0),
-        min(region.y1 + FINISH_HALO, stack.height),
-        max(region.x0 - FINISH_HALO, 0),
-        min(region.x1 + FINISH_HALO, stack.width),
+        max(region.y0 - halo, 0),
+        min(region.y1 + halo, stack.height),
+        max(region.x0 - halo, 0),
+        min(region.x1 + halo, stack.width),
     )
-    pictures = [np.asarray(whole[t, region.y, region.x]) for whole in store.pictures]
     raw = get_raw(store.raw, t, rim)
-    fused, maps = finish_region(work, region, raw, rim, pictures)
-    put_finished(store.outputs, stack, t, region, fused, maps)
+    consistency = None
+    if work.upscale is None:
+        pictures = [np.asarray(p[t, region.y, region.x]) for p in store.pictures]
+        fused, maps = finish_region(work, region, raw, rim, pictures)
+    else:
+        fused, maps, consistency = super_resolve_region(work, region, raw, rim)
+    put_finished(store.outputs, stack, t, region, fused, maps, consistency)
     store.mark_done("fused", t, region)

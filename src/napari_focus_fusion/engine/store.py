@@ -30,7 +30,7 @@ CHUNK = 512
 class MemoryStore:
     """Results in memory; nothing outlives the run."""
 
-    def __init__(self, stack: FocusStack, pictures: int = 0) -> None:
+    def __init__(self, stack: FocusStack, pictures: int = 0, scale: int = 1) -> None:
         plane = (stack.n_times, stack.height, stack.width)
         self.pictures: list[Any] = [
             np.zeros(plane, np.float32) for _ in range(pictures)
@@ -41,11 +41,13 @@ class MemoryStore:
             np.zeros(plane, np.float32),
         )
         self.outputs: dict[str, Any] = {
-            "fused": np.zeros(stack.fused_shape, stack.dtype),
+            "fused": np.zeros(_finer(stack, scale), stack.dtype),
             "decision": np.zeros(stack.map_shape, np.uint16),
             "confidence": np.zeros(stack.map_shape, np.float32),
             "depth": np.zeros(stack.map_shape, np.float32),
         }
+        if scale > 1:
+            self.outputs["consistency"] = np.zeros(stack.map_shape, np.float32)
 
     def is_done(self, stage: str, t: int, region: Tile) -> bool:
         """Whether a region was finished by an earlier run: never."""
@@ -123,6 +125,8 @@ class ZarrStore(OpenStore):
         Whether a finished result of that name may be replaced.
     pictures
         How many planes the model reconstructs.
+    scale
+        Factor of super-resolution.
 
     Raises
     ------
@@ -137,6 +141,7 @@ class ZarrStore(OpenStore):
         run: dict[str, Any],
         overwrite: bool,
         pictures: int = 0,
+        scale: int = 1,
     ) -> None:
         self.path, self.overwrite = path, overwrite
         if path.suffix != ".zarr":
@@ -150,7 +155,7 @@ class ZarrStore(OpenStore):
         if self.partial.exists():
             self._check_same(run)
         else:
-            create_output(self.partial, stack, chunk=CHUNK)
+            create_output(self.partial, stack, scale=scale, chunk=CHUNK)
             self._create_raw(pictures)
             self.notes.mkdir()
             self._run_file.write_text(_as_text(run), encoding="utf-8")
@@ -200,6 +205,12 @@ class ZarrStore(OpenStore):
 Store = MemoryStore | OpenStore
 
 
+def _finer(stack: FocusStack, scale: int) -> tuple[int, ...]:
+    """Shape of the fused image, with so many times the rows and columns."""
+    sizes = zip(stack.fused_axes, stack.fused_shape, strict=True)
+    return tuple(size * scale if axis in "YX" else size for axis, size in sizes)
+
+
 def _as_text(run: dict[str, Any]) -> str:
     return json.dumps(run, indent=1, default=str)
 
@@ -222,6 +233,7 @@ def put_finished(
     region: Tile,
     fused: np.ndarray,
     maps: Maps,
+    consistency: np.ndarray | None = None,
 ) -> None:
     """Write the final pixels and maps of a region.
 
@@ -236,16 +248,23 @@ def put_finished(
     region
         Where.
     fused
-        (components, h, w).
+        (components, h, w), or so many times finer.
     maps
         (h, w) each; the depth in slices becomes a height in the unit of Z.
+    consistency
+        (h, w), of a super-resolved image.
     """
     places = {"T": t, "Y": region.y, "X": region.x}
     key = tuple(places[axis] for axis in stack.map_axes)
     outputs["decision"][key] = maps.labels
     outputs["confidence"][key] = maps.confidence
     outputs["depth"][key] = maps.depth * np.float32(stack.pixel_size("Z"))
-    shape = (stack.n_channels, stack.n_samples, region.height, region.width)
+    if consistency is not None:
+        outputs["consistency"][key] = consistency
+    scale = fused.shape[-1] // region.width
+    shape = (stack.n_channels, stack.n_samples, *fused.shape[1:])
+    for axis, core in (("Y", region.y), ("X", region.x)):
+        places[axis] = slice(scale * core.start, scale * core.stop)
     block = fused.reshape(shape)
     order = [("C", "S", "Y", "X").index(a) for a in stack.fused_axes if a != "T"]
     absent = [i for i, axis in enumerate("CSYX") if axis not in stack.fused_axes]

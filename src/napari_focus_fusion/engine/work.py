@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.composite import Blend
     from napari_focus_fusion.engine.reading import Reference
+    from napari_focus_fusion.engine.superresolving import Upscale
     from napari_focus_fusion.models.base import FusionModel
     from napari_focus_fusion.tiling import Tile
 
@@ -52,6 +53,8 @@ class Work:
     pictures
         For each channel the plane that a :class:`Reconstructor` makes its picture of;
         empty if pixels are only taken from slices.
+    upscale
+        How the result is made finer; None: it is not.
     blend
         ``"feather"`` or ``"select"``.
     verified
@@ -74,6 +77,7 @@ class Work:
     tile: int
     slab: int = 1
     pictures: tuple[Reference, ...] = ()
+    upscale: Upscale | None = None
     blend: Blend = "feather"
     verified: bool = True
     smoothness: float = 1.0

@@ -32,6 +32,7 @@ OUTPUTS = {
     "decision": "labels/decision",
     "confidence": "confidence",
     "depth": "depth",
+    "consistency": "consistency",
 }
 ATTRIBUTE = "napari_focus_fusion"
 # The smallest level of a pyramid is at most this wide and high.
@@ -67,8 +68,9 @@ def create_output(
     -------
     dict
         ``"fused"`` (stack.fused_axes, the stack's dtype), ``"decision"`` (uint16),
-        ``"confidence"`` and ``"depth"`` (float32, stack.map_axes): arrays to read and
-        write with one slice per axis. They travel to other processes as their path.
+        ``"confidence"``, ``"depth"`` and, if the scale is not 1, ``"consistency"``
+        (float32, stack.map_axes): arrays to read and write with one slice per axis.
+        They travel to other processes as their path.
 
     Raises
     ------
@@ -89,6 +91,8 @@ def create_output(
         "confidence": (stack.map_axes, np.dtype("float32"), 1),
         "depth": (stack.map_axes, np.dtype("float32"), 1),
     }
+    if scale > 1:
+        kinds["consistency"] = (stack.map_axes, np.dtype("float32"), 1)
     # As many levels for all: OME-Zarr wants that of an image and its labels.
     count = 1
     while max(stack.height, stack.width) * scale > _OVERVIEW << (count - 1):
@@ -110,11 +114,18 @@ def open_output(path: str | Path, stack: FocusStack) -> dict[str, Any]:
     # Members of one group, so that an array finds the other levels of its pyramid.
     group = zarr.open_group(Path(path), mode="r+")
     arrays = {}
-    for output, place in OUTPUTS.items():
+    for output, place in _outputs_of(Path(path)).items():
         array = group[f"{place}/0".removeprefix("./")]
         axes = stack.fused_axes if output == "fused" else stack.map_axes
         arrays[output] = _as_axes(array, _stored_axes(axes), axes)
     return arrays
+
+
+def _outputs_of(path: Path) -> dict[str, str]:
+    """Places of the outputs that are there: only finer ones have a consistency."""
+    return {
+        output: place for output, place in OUTPUTS.items() if (path / place).is_dir()
+    }
 
 
 def finish_output(
@@ -147,7 +158,7 @@ def complete_output(path: Path, provenance: Mapping[str, Any]) -> None:
     """Fill the pyramids of a filled output and write where it came from."""
     import zarr
 
-    for output, place in OUTPUTS.items():
+    for output, place in _outputs_of(path).items():
         _fill_pyramid(path / place, nearest=output == "decision")
     group = zarr.open_group(path, mode="r+")
     ours: dict[str, Any] = dict(cast("Any", group.attrs[ATTRIBUTE]))

@@ -205,6 +205,63 @@ class Reconstructor(FusionModel):
         return (largest.clamp_min(0) * (winner == z)).sum(0)
 
 
+class SuperResolver(FusionModel):
+    """Makes slices finer and fuses what it makes of them.
+
+    Pixels are areas: pixel i of the finer grid has its centre at
+    ``(i + 0.5) / scale - 0.5`` of the coarser one.
+
+    Attributes
+    ----------
+    feature_channels
+        F, of :meth:`features`.
+    upscale_halo
+        Pixels of the slices around a tile that :meth:`features` and :meth:`resolve`
+        together must see.
+    """
+
+    feature_channels: ClassVar[int]
+    upscale_halo: ClassVar[int]
+
+    @abstractmethod
+    def features(self, slices: Tensor, scale: int, context: Any = None) -> Tensor:
+        """What is fused, on the finer grid.
+
+        Parameters
+        ----------
+        slices
+            (N, C, h, w) float32, normalised; C is 1, or 3 for RGB.
+        scale
+            2, 3 or 4.
+        context
+            What :meth:`context` returned for the stack.
+
+        Returns
+        -------
+        Tensor
+            (N, F, scale * h, scale * w).
+        """
+
+    @abstractmethod
+    def resolve(self, features: Tensor, scale: int, context: Any = None) -> Tensor:
+        """The picture that fused features show.
+
+        Parameters
+        ----------
+        features
+            (B, F, scale * h, scale * w), the mean of the slices' features, weighted
+            by the decision.
+        scale, context
+            As :meth:`features` takes them.
+
+        Returns
+        -------
+        Tensor
+            (B, 3, scale * h, scale * w) RGB, normalised like the slices; of grey
+            slices the mean of the three is taken.
+        """
+
+
 def as_batch(planes: Tensor) -> Tensor:
     """(N, h, w) planes as the (N, 1, h, w) that networks take, channels last."""
     batch = planes.unsqueeze(1)
