@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,8 @@ def _fuse_one(
     stack = as_stack(job.source, axes=options.get("axes"))
     # Said before the work, not after it.
     target.parent.mkdir(parents=True, exist_ok=True)
-    check_targets(result_files(target), overwrite=overwrite, source=stack.source)
+    files = result_files(target, options.get("scale", 1))
+    check_targets(files, overwrite=overwrite, source=stack.source)
     rest = {name: value for name, value in options.items() if name != "axes"}
     if target.suffix.lower() == ZARR_SUFFIX:
         # Written tile by tile: neither the result nor an interruption costs much.
@@ -285,7 +287,10 @@ def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
 
 def _fuse_options(args: argparse.Namespace) -> dict[str, Any]:
     """Keywords for ``fuse``: those that were given, so that its defaults hold."""
-    names = "axes model reference scale blend verify tile device memory".split()
+    names = (
+        *("axes", "model", "reference", "scale", "decision", "joint", "blend"),
+        *("smoothness", "verify", "tile", "device", "memory"),
+    )
     given = {name: getattr(args, name, None) for name in names}
     options = {name: value for name, value in given.items() if value is not None}
     if "model" in options:
@@ -456,17 +461,7 @@ def _train(args: argparse.Namespace) -> int:
         def on_scene(done: int, total: int) -> None:
             Meter(total, bar).enter(f"scene {done} of {total}", done)
 
-        steps = Meter(args.steps or RECIPES[args.name].schedule.steps, bar)
-
-        def on_step(row: dict[str, float]) -> None:
-            held_back = row.get("held_back")
-            known = "" if held_back is None else f", held back {held_back:.4f}"
-            text = f"step {row['step']:.0f}{known}"
-            steps.enter(text, row["step"])
-            steps.add(1)
-            if known and not sys.stderr.isatty():
-                print(f"{args.name}: {text}", file=sys.stderr, flush=True)
-
+        steps = args.steps or RECIPES[args.name].schedule.steps
         try:
             card = train(
                 args.name,
@@ -476,7 +471,7 @@ def _train(args: argparse.Namespace) -> int:
                 seed=args.seed,
                 device=args.device,
                 overwrite=args.overwrite,
-                on_step=on_step,
+                on_step=_teller_of_steps(args.name, steps, bar),
                 on_scene=on_scene,
                 should_stop=stop.is_set,
             )
@@ -495,6 +490,64 @@ def _train(args: argparse.Namespace) -> int:
         f"History: {out.with_suffix('.csv')}"
     )
     return OK
+
+
+def _finetune(args: argparse.Namespace) -> int:
+    from .training.finetune import finetune
+
+    jobs, failures = find_jobs(args.inputs, as_one_stack=args.as_one_stack)
+    for inputs, text in failures:
+        _say_error(f"{inputs}: {text}")
+    if failures:
+        return FAILED
+    title = args.name or Path(args.out).stem
+    names = "name out axes reference steps lr patch holdout seed device".split()
+    given = {name: getattr(args, name) for name in names}
+    options = {name: value for name, value in given.items() if value is not None}
+    with _stop_on_interrupt() as stop, _Bar(title) as bar, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The tuned model is NOT better")
+        result = finetune(
+            args.model,
+            [job.source for job in jobs],
+            on_step=_teller_of_steps(title, args.steps, bar),
+            should_stop=stop.is_set,
+            **options,
+        )
+    if args.json:
+        path = None if result.path is None else str(result.path)
+        print(json.dumps({"path": path, **result.card}, indent=2, default=str))
+    else:
+        for name, before in result.before.items():
+            after = result.after.get(name)
+            text = "" if after is None else f"{after:>10.4f}"
+            print(f"{name:<10}{before:>10.4f}{text}")
+        print(result.verdict)
+        if result.path is not None:
+            print(f"Use it with --model {args.name or result.path}")
+    if result.stopped == "asked":
+        _say_error("interrupted; the same command goes on where it was")
+        return INTERRUPTED
+    return OK if result.better else FAILED
+
+
+def _teller_of_steps(
+    title: str, total: int, bar: _Bar
+) -> Callable[[dict[str, float]], None]:
+    """Say how far a training is, on a bar or, without a terminal, now and then."""
+    from .progress import Meter
+
+    steps = Meter(total, bar)
+
+    def tell(row: dict[str, float]) -> None:
+        held_back = row.get("held_back")
+        known = "" if held_back is None else f", held back {held_back:.4f}"
+        text = f"step {row['step']:.0f}{known}"
+        steps.enter(text, row["step"])
+        steps.add(1)
+        if known and not sys.stderr.isatty():
+            print(f"{title}: {text}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _benchmark(args: argparse.Namespace) -> int:
@@ -721,7 +774,19 @@ def _parser() -> argparse.ArgumentParser:
         "--scale",
         type=int,
         choices=(1, 2, 3, 4),
-        help="enlarge by super-resolution",
+        help="enlarge by super-resolution (--model affinity-sr)",
+    )
+    sub.add_argument(
+        "--decision",
+        metavar="MODEL",
+        help="with --scale: another model that decides what is sharp",
+    )
+    sub.add_argument(
+        "--two-step",
+        dest="joint",
+        action="store_const",
+        const=False,
+        help="with --scale: fuse first, then enlarge the fused image",
     )
     sub.add_argument(
         "--blend",
@@ -729,7 +794,12 @@ def _parser() -> argparse.ArgumentParser:
         help="feather: soft at the borders between slices; select: every pixel as "
         "it was observed",
     )
-
+    sub.add_argument(
+        "--smoothness",
+        type=float,
+        help="0 for the finest detail, 1 for most stacks, up to 10 where refraction "
+        "makes things look sharp out of focus",
+    )
     sub.add_argument(
         "--no-verify",
         dest="verify",
@@ -762,6 +832,37 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     sub.add_argument("--overwrite", action="store_true", help="replace what exists")
+
+    sub = command("finetune", _finetune, "tune a model on your own stacks")
+    sub.epilog = _FINETUNE_EPILOG
+    sub.add_argument("model", metavar="MODEL", help="which model, like sesf")
+    sub.add_argument(
+        "inputs", nargs="+", metavar="IN", help="stacks, as the command fuse takes them"
+    )
+    target = sub.add_mutually_exclusive_group(required=True)
+    target.add_argument("--name", help="what to call the tuned model")
+    target.add_argument(
+        "-o", "--out", metavar="FILE", help="a .safetensors file to keep it in instead"
+    )
+    sub.add_argument(
+        "--as-one-stack",
+        action="store_true",
+        help="all inputs are slices of one stack, in the order given",
+    )
+    sub.add_argument("--axes", help="what the dimensions are, like ZYX or TZCYX")
+    sub.add_argument(
+        "--reference",
+        type=_channel,
+        help="the channel that decides what is sharp, as for fuse",
+    )
+    sub.add_argument("--steps", type=int, default=300, help="by default 300")
+    sub.add_argument("--lr", type=float, help="learning rate")
+    sub.add_argument("--patch", type=int, metavar="PIXELS", help="by default 64")
+    sub.add_argument(
+        "--holdout", type=float, metavar="SHARE", help="held back, by default 0.2"
+    )
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
 
     sub = command("evaluate", _evaluate, "measure a fused image")
     sub.add_argument("fused", metavar="FUSED", help="the fused image")
@@ -851,6 +952,14 @@ one stack, in the order of their names. Examples:
   napari-focus-fusion fuse 'plate/*.ome.tif' -o results --model sml
   napari-focus-fusion fuse pictures/ -o fused.ome.zarr
   napari-focus-fusion fuse '*.tif' -o 'results/{stem}.ome.zarr' --json
+"""
+
+_FINETUNE_EPILOG = """\
+No labels are needed. A part of the stacks is held back, and what is not better on it
+than the model was before is not kept; the exit code is then 1. Examples:
+
+  napari-focus-fusion finetune sesf pollen.ome.tif --name pollen
+  napari-focus-fusion fuse pollen.ome.tif --model pollen -o fused.ome.tif
 """
 
 _BENCHMARK_EPILOG = """\
