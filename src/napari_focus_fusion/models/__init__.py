@@ -75,6 +75,20 @@ OURS = (
         self_supervised=True,
         cost=14_000,
     ),
+    ModelSpec(
+        name="affinity-sr",
+        title="Focus affinity and super-resolution",
+        summary="Fuses and enlarges two, three or four times in one.",
+        kind="pair-masker",
+        target="napari_focus_fusion.models.affinity_sr:AffinitySR",
+        halo=35,
+        paper="Li et al., Focus affinity perception and super-resolution embedding for "
+        "multifocus image fusion, IEEE TNNLS, 2024",
+        doi="10.1109/TNNLS.2024.3367782",
+        upscale=(1, 2, 3, 4),
+        self_supervised=True,
+        cost=54_000,
+    ),
 )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,15 @@ from napari_focus_fusion import __version__
 from napari_focus_fusion.device import choose_device, describe
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.models import load_model, models, new_model, save_weights
-from napari_focus_fusion.training import sesf
+from napari_focus_fusion.training import affinity_sr, sesf
 from napari_focus_fusion.training.data import Pool, make_pool, read_pictures
-from napari_focus_fusion.training.fit import Schedule, fit, write_history
+from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
 from napari_focus_fusion.training.scores import score_on_lytro, score_on_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_focus_fusion.models.base import FusionModel
     from napari_focus_fusion.training.data import Batch
     from napari_focus_fusion.training.fit import Objective
 
@@ -48,6 +50,14 @@ class Recipe:
         The pool: number of scenes, slices of each, side in pixels.
     stacks, crop
         A batch: number of stacks, side of a crop in pixels.
+    parts
+        Beginning of the names of the parameters that are trained; empty for all.
+    by_scale
+        Whether `objective` and `validate` can be told the ``scales`` to look at.
+    then
+        What is trained after it, on the same pool, from where it ended.
+    measure
+        More scores for the card, of networks by their name.
     """
 
     objective: Objective
@@ -59,6 +69,15 @@ class Recipe:
     side: int = 128
     stacks: int = 3
     crop: int = 72
+    parts: str = ""
+    by_scale: bool = False
+    then: tuple[Recipe, ...] = ()
+    measure: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Updates of all stages."""
+        return sum(stage.schedule.steps for stage in (self, *self.then))
 
 
 RECIPES = {
@@ -67,6 +86,34 @@ RECIPES = {
         pretext=sesf.pretext,
         validate=sesf.depth_error,
         schedule=Schedule(steps=1600, learning_rate=2e-3),
+    ),
+    "affinity-sr": Recipe(
+        objective=affinity_sr.focus_objective,
+        pretext=affinity_sr.pretext,
+        validate=affinity_sr.depth_error,
+        schedule=Schedule(steps=1200, learning_rate=2e-3, validate_every=200),
+        parts="fapn.",
+        then=(
+            Recipe(
+                objective=affinity_sr.finer_objective,
+                pretext=affinity_sr.pretext,
+                validate=affinity_sr.finer_error,
+                schedule=Schedule(steps=4500, learning_rate=2e-3, validate_every=300),
+                crop=96,
+                parts="srn.",
+                by_scale=True,
+            ),
+            Recipe(
+                objective=affinity_sr.fusing_objective,
+                pretext=affinity_sr.pretext,
+                validate=affinity_sr.fusing_error,
+                schedule=Schedule(steps=900, learning_rate=5e-4, validate_every=300),
+                crop=96,
+                parts="srn.",
+                by_scale=True,
+            ),
+        ),
+        measure=affinity_sr.super_resolution_scores,
     ),
 }
 
@@ -81,6 +128,7 @@ def train(
     pictures: Path | None = None,
     steps: int | None = None,
     seed: int = 0,
+    scale: int | None = None,
     device: str = "auto",
     overwrite: bool = False,
     on_step: Callable[[dict[str, float]], None] | None = None,
@@ -100,9 +148,11 @@ def train(
     pictures
         Folder of sharp pictures that half of the scenes take their textures from.
     steps
-        Instead of the recipe's.
+        Instead of the recipe's; shared out among its stages as they are.
     seed
         Of the initial weights and the batches.
+    scale
+        Of a model that super-resolves the one factor to train; None for all.
     device
         As :func:`fuse` takes it.
     overwrite
@@ -121,7 +171,8 @@ def train(
     Raises
     ------
     FocusFusionError
-        If there is no such recipe or folder, or `out` exists.
+        If there is no such recipe or folder, `out` exists, or the model does not
+        enlarge by `scale`.
     Cancelled
         If `should_stop` said so.
     """
@@ -134,49 +185,55 @@ def train(
         raise FocusFusionError(f"{str(out)!r} exists already; choose another name.")
     out.parent.mkdir(parents=True, exist_ok=True)
     recipe = RECIPES[name]
-    schedule = recipe.schedule
-    if steps is not None:
-        schedule = Schedule(**(asdict(schedule) | {"steps": steps}))
+    if scale is not None and scale not in models()[name].upscale[1:]:
+        raise FocusFusionError(f"{name!r} does not enlarge by {scale}.")
+    stages = [
+        replace(stage, schedule=_shortened(stage.schedule, steps, recipe.steps))
+        for stage in (recipe, *recipe.then)
+    ]
     where = choose_device(device)
     textures = read_pictures(pictures) if pictures is not None else None
     size = (recipe.slices, recipe.side)
     pool = make_pool(range(recipe.scenes), *size, pictures=textures, on_scene=on_scene)
     held_back = _validation(make_pool(VALIDATION_SEEDS, *size), recipe)
+    held_back = [batch.to(where) for batch in held_back]
     torch.manual_seed(seed)
-    network = new_model(models()[name]).requires_grad_(True)
-    checkpoint = out.with_suffix(".checkpoint")
-    fitted = fit(
-        network,
-        recipe.objective,
-        lambda step: pool.draw(
-            step, stacks=recipe.stacks, crop=recipe.crop, seed=seed
-        ).to(where),
-        lambda model: recipe.validate(model, [batch.to(where) for batch in held_back]),
-        schedule,
-        device=where,
-        checkpoint=checkpoint,
-        on_step=on_step,
-        should_stop=should_stop,
-    )
-    if fitted.stopped == "asked":
-        raise Cancelled
+    network = new_model(models()[name])
+    checkpoints = [
+        out.with_suffix(f".{number}.checkpoint" if number else ".checkpoint")
+        for number in range(len(stages))
+    ]
+    fits: list[Fitted] = []
+    history: list[dict[str, float]] = []
+    for stage, checkpoint in zip(stages, checkpoints, strict=True):
+        fits.append(
+            _fit_stage(
+                network,
+                stage,
+                pool,
+                held_back,
+                checkpoint,
+                seed=seed,
+                scale=scale,
+                first=len(history),
+                on_step=on_step,
+                should_stop=should_stop,
+            )
+        )
+        history += _moved(fits[-1].history, len(history))
     network.to("cpu")
     torch.manual_seed(seed)
     untrained = new_model(models()[name])
     candidates = {"sml": load_model("sml"), "untrained": untrained, "trained": network}
     card = {
         "version": __version__,
-        "command": _command(name, pictures, steps, seed),
+        "command": _command(name, pictures, steps, seed, scale),
         "data": _data(recipe, pictures, textures),
-        "recipe": asdict(schedule)
-        | {"stacks": recipe.stacks, "slices": recipe.slices, "crop": recipe.crop},
+        "recipe": _settings(stages[0]) | {"slices": recipe.slices},
         "seed": seed,
-        "best_step": fitted.best_step,
-        "validation_depth_error": {
-            "untrained": fitted.history[0]["held_back"],
-            "trained": fitted.best_score,
-        },
-        "seconds": round(sum(row.get("seconds", 0.0) for row in fitted.history)),
+        "best_step": fits[0].best_step,
+        "validation_depth_error": _before_and_after(fits[0]),
+        "seconds": round(sum(row.get("seconds", 0.0) for row in history)),
         "device": describe(where),
         "machine": platform.machine(),
         "torch": torch.__version__,
@@ -185,10 +242,87 @@ def train(
     lytro = Path(os.environ.get("FOCUS_FUSION_DATA", "")) / "lytro"
     if lytro.is_dir():
         card["lytro"] = score_on_lytro(candidates, lytro)
+    if recipe.then:
+        card["then"] = [
+            {
+                "recipe": _settings(stage),
+                "best_step": fitted.best_step,
+                "validation": _before_and_after(fitted),
+            }
+            for stage, fitted in zip(stages[1:], fits[1:], strict=True)
+        ]
+    if recipe.measure is not None:
+        own = {key: candidates[key] for key in ("untrained", "trained")}
+        card["more_scores"] = recipe.measure(own)
     card["sha256"] = save_weights(network, out, card)
-    write_history(out.with_suffix(".csv"), fitted.history)
-    checkpoint.unlink(missing_ok=True)
+    write_history(out.with_suffix(".csv"), history)
+    for checkpoint in checkpoints:
+        checkpoint.unlink(missing_ok=True)
     return card
+
+
+def _fit_stage(
+    network: FusionModel,
+    stage: Recipe,
+    pool: Pool,
+    held_back: list[Batch],
+    checkpoint: Path,
+    *,
+    seed: int,
+    scale: int | None,
+    first: int,
+    on_step: Callable[[dict[str, float]], None] | None,
+    should_stop: Callable[[], bool] | None,
+) -> Fitted:
+    """Train what a stage trains; ``first`` rows of the history are there already."""
+    device = held_back[0].noisy.device
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(stage.parts))
+    only = {"scales": (scale,)} if scale is not None and stage.by_scale else {}
+
+    def validate(model: torch.nn.Module) -> float:
+        return stage.validate(model, held_back, **only)
+
+    fitted = fit(
+        network,
+        partial(stage.objective, **only),
+        lambda step: pool.draw(
+            step, stacks=stage.stacks, crop=stage.crop, seed=seed
+        ).to(device),
+        validate,
+        stage.schedule,
+        device=device,
+        checkpoint=checkpoint,
+        identity=only and {"scale": scale},
+        on_step=on_step and (lambda row: on_step(_moved([row], first)[0])),
+        should_stop=should_stop,
+    )
+    if fitted.stopped == "asked":
+        raise Cancelled
+    return fitted
+
+
+def _moved(history: list[dict[str, float]], by: int) -> list[dict[str, float]]:
+    return [row | {"step": row["step"] + by} for row in history]
+
+
+def _shortened(schedule: Schedule, steps: int | None, of: int) -> Schedule:
+    """The schedule of a stage if all stages together shall have ``steps`` steps."""
+    if steps is None:
+        return schedule
+    share = max(round(steps * schedule.steps / of), 1)
+    return Schedule(**(asdict(schedule) | {"steps": share}))
+
+
+def _settings(stage: Recipe) -> dict[str, Any]:
+    return asdict(stage.schedule) | {"stacks": stage.stacks, "crop": stage.crop}
+
+
+def _before_and_after(fitted: Fitted) -> dict[str, float]:
+    return {
+        "untrained": fitted.history[0]["held_back"],
+        "trained": fitted.best_score,
+    }
 
 
 def _validation(pool: Pool, recipe: Recipe) -> list[Batch]:
@@ -212,10 +346,14 @@ def _data(recipe: Recipe, pictures: Path | None, textures: list[Any] | None) -> 
     )
 
 
-def _command(name: str, pictures: Path | None, steps: int | None, seed: int) -> str:
+def _command(
+    name: str, pictures: Path | None, steps: int | None, seed: int, scale: int | None
+) -> str:
     words = ["napari-focus-fusion", "train", name]
     if pictures is not None:
         words += ["--pictures", pictures.name]
     if steps is not None:
         words += ["--steps", str(steps)]
+    if scale is not None:
+        words += ["--scale", str(scale)]
     return " ".join([*words, "--seed", str(seed)])
