@@ -17,17 +17,20 @@ if TYPE_CHECKING:
     from .progress import Progress
     from .result import FusionResult
     from .stack import FocusStack, as_stack
+    from .training.finetune import FineTuneResult, finetune
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Cancelled",
+    "FineTuneResult",
     "FocusFusionError",
     "FocusStack",
     "FusionResult",
     "Progress",
     "as_stack",
     "evaluate",
+    "finetune",
     "fuse",
     "load_model",
     "models",
@@ -35,12 +38,14 @@ __all__ = [
 
 _HOME = {
     "Cancelled": "errors",
+    "FineTuneResult": "training.finetune",
     "FocusFusionError": "errors",
     "FocusStack": "stack",
     "FusionResult": "result",
     "Progress": "progress",
     "as_stack": "stack",
     "evaluate": "metrics",
+    "finetune": "training.finetune",
     "fuse": "fusion",
     "load_model": "models",
     "models": "models",

@@ -117,17 +117,29 @@ def spec_of_file(path: Path, known: Mapping[str, ModelSpec]) -> ModelSpec:
             f"{str(path)!r} holds weights of the model {base!r}, which is not "
             f"installed. There are: {', '.join(known)}."
         )
-    spec, parent = known[base], about.get("parent", "")
+    return derived_spec(
+        known[base],
+        path.stem,
+        parent=about.get("parent", ""),
+        summary=about.get("summary", ""),
+        weights=str(path),
+    )
+
+
+def derived_spec(
+    base: ModelSpec, name: str, *, parent: str, weights: str, summary: str = ""
+) -> ModelSpec:
+    """The entry of other weights of a model; without a parent not fine-tuned ones."""
     how = "fine-tuned" if parent else "trained"
-    if parent not in ("", base):
+    if parent not in ("", base.name):
         how += f" from {parent}"
     return replace(
-        spec,
-        name=path.stem,
-        title=f"{path.stem}: {spec.title}, {how}",
-        summary=about.get("summary") or spec.summary,
-        weights=str(path),
-        base=base,
+        base,
+        name=name,
+        title=f"{name}: {base.title}, {how}",
+        summary=summary or base.summary,
+        weights=weights,
+        base=base.name,
     )
 
 

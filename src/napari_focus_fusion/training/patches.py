@@ -232,13 +232,13 @@ def read_patches(
             "learnt. Are all slices the same, or empty?"
         )
     least = LEAST_DETAIL * float(np.quantile(details, 0.9))
-    with_detail = [
+    kept, left = (
         tuple(read[p] for p in places if read[p].detail >= least)
         for places in (training, held_back)
-    ]
-    if not all(with_detail):
+    )
+    if not kept or not left:
         raise _no_part_left(stacks, patch)
-    return Patches(*with_detail, patch=patch, seed=seed)
+    return Patches(kept, left, patch, seed)
 
 
 def _choose_places(
@@ -277,8 +277,7 @@ def _spread_over_blocks(
     stack: FocusStack, side: int, margin: int, count: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
     """At most ``count`` corners of windows that lie in a few blocks."""
-    chunk = stack.chunk_yx or (LARGEST_BLOCK, LARGEST_BLOCK)
-    high, wide = (min(max(n, SMALLEST_BLOCK), LARGEST_BLOCK) for n in chunk)
+    high, wide = _block(stack)
     blocks: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for y, x in _corners(stack, side, margin):
         blocks.setdefault((y // high, x // wide), []).append((y, x))
@@ -323,8 +322,9 @@ def _read_stack(
 
 def _neighbours(stack: FocusStack, places: list[Place]) -> list[list[Place]]:
     """Places grouped by the block they lie in, to be read together."""
-    chunk = stack.chunk_yx or (SMALLEST_BLOCK, SMALLEST_BLOCK)
-    high, wide = (min(max(n, SMALLEST_BLOCK), LARGEST_BLOCK) for n in chunk)
+    if stack.chunk_yx is None:
+        return [[place] for place in places]
+    high, wide = _block(stack)
     groups: dict[tuple[int, int], list[Place]] = {}
     for place in places:
         groups.setdefault((place.y // high, place.x // wide), []).append(place)
@@ -355,6 +355,15 @@ def _read_together(
     for planes, place in zip(found, places, strict=True):
         energy = [plain.score(plane[None, None]).mean() for plane in planes]
         yield Window(place, planes, torch.stack(energy))
+
+
+def _block(stack: FocusStack) -> tuple[int, int]:
+    """Rows and columns of the blocks that windows are chosen and read by."""
+    high, wide = stack.chunk_yx or (SMALLEST_BLOCK, SMALLEST_BLOCK)
+    return (
+        min(max(high, SMALLEST_BLOCK), LARGEST_BLOCK),
+        min(max(wide, SMALLEST_BLOCK), LARGEST_BLOCK),
+    )
 
 
 def _slab(stack: FocusStack, pixels: int) -> int:

@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from napari_focus_fusion.models.layers import box_mean
+from napari_focus_fusion.models.sesf import WIDTH, spatial_frequency
 from napari_focus_fusion.training.losses import slice_ranking, ssim
+from napari_focus_fusion.training.self_ranking import self_made_stack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +59,7 @@ def objective(
 def pretext(
     network: SESF, slices: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The paper's objective on slices whose truth nobody knows.
+    """The ranking loss on stacks made of slices whose truth nobody knows.
 
     Parameters
     ----------
@@ -68,16 +70,18 @@ def pretext(
     generator
         Of what is drawn at random.
     """
-    stacks, count, height, width = slices.shape
-    target = slices.reshape(stacks * count, 1, height, width)
-    picture, _ = network(target.contiguous(memory_format=torch.channels_last), stacks)
-    pixel = F.l1_loss(picture, target)
-    structure = 1 - ssim(picture, target, data_range=1.0)
-    return {
-        "loss": pixel + STRUCTURE * structure,
-        "pixel": pixel,
-        "structure": structure,
-    }
+    noisy, depth = self_made_stack(slices, generator)
+    stacks, count, height, width = noisy.shape
+    flat = noisy.reshape(stacks * count, 1, height, width)
+    dense = network.features(flat.contiguous(memory_format=torch.channels_last), stacks)
+    score = spatial_frequency(dense, [flat.new_ones(WIDTH)] * len(dense))
+    loss = slice_ranking(
+        score.reshape(noisy.shape).float(),
+        depth,
+        radius=network.window,
+        sharpness=SHARPNESS,
+    )
+    return {"loss": loss}
 
 
 def depth_error(network: SESF, batches: list[Batch]) -> float:

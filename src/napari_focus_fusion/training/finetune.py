@@ -1,0 +1,473 @@
+"""Fine-tuning a model on stacks whose truth nobody knows.
+
+Patches of the stacks train it on the model's own pretext. Other patches, which training
+never sees, judge it: the same losses, measures of fusion without a truth, and the error
+on stacks made of these patches, whose truth is known because we made them. The state
+with the least such error is kept, and only if it is better than the parent's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import traceback
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from napari_focus_fusion import __version__
+from napari_focus_fusion.device import choose_device, describe, deterministic
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.fusion import fuse
+from napari_focus_fusion.io.saving import remove, translated_errors
+from napari_focus_fusion.metrics import evaluate
+from napari_focus_fusion.models import (
+    hash_of_tensors,
+    load_model,
+    models,
+    models_folder,
+    save_weights,
+)
+from napari_focus_fusion.models.fine_tuned import SUFFIX, derived_spec, path_of_name
+from napari_focus_fusion.stack import as_stack
+from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
+from napari_focus_fusion.training.patches import (
+    Drawn,
+    Patches,
+    read_patches,
+    some_slices,
+)
+from napari_focus_fusion.training.self_ranking import self_made_batch
+from napari_focus_fusion.training.train import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from napari_focus_fusion.models.base import FusionModel
+    from napari_focus_fusion.stack import FocusStack
+    from napari_focus_fusion.training.data import Batch
+
+#: Smallest patch, in pixels: what networks and measures need.
+SMALLEST_PATCH = 48
+#: Patches of a step: few, so that a step takes a second on a core.
+STACKS = 2
+#: Looks at the held-back part, beside the one before training.
+LOOKS = 6
+#: Stacks made of the held-back part for each look, and for the last word.
+MADE = 6
+#: Windows of the held-back part that are fused, and slices of each.
+FUSED, FUSED_SLICES = 6, 8
+#: Measures without a truth that go along with the truth better than others do.
+MEASURES = ("Q_AB/F", "VIFF")
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuneResult:
+    """What came of fine-tuning.
+
+    Attributes
+    ----------
+    model
+        Ready for :func:`fuse`: the tuned model if it is better, otherwise its parent.
+    better
+        Whether the tuned model has less error on the held-back part than its parent.
+    before, after
+        Scores of the parent and of the tuned model on the held-back part: ``"error"``
+        of stacks made of it, whose truth is known (lower is better; what it measures
+        depends on the model); ``"loss"``, what training minimises (lower is better);
+        ``"Q_AB/F"`` and ``"VIFF"`` of the fused windows (higher is better; not in
+        `after` where tuning was asked to stop).
+    best_step
+        Step whose state was kept.
+    stopped
+        ``"finished"`` or ``"asked"``.
+    history
+        One row a step: step, losses, learning rate, seconds; ``held_back`` on the
+        steps that looked at the held-back part.
+    path
+        File of weights; None where nothing was saved.
+    card
+        What is written beside the weights.
+    """
+
+    model: FusionModel
+    better: bool
+    before: dict[str, float]
+    after: dict[str, float]
+    best_step: int
+    stopped: str
+    history: list[dict[str, float]]
+    path: Path | None
+    card: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """Whether it helped, in one sentence."""
+        change = (
+            f"error on the held-back part {self.before['error']:.4g} before, "
+            f"{self.after['error']:.4g} after"
+        )
+        if self.better:
+            return f"The tuned model is better than its parent: {change}."
+        return f"The tuned model is NOT better than its parent, which stays: {change}."
+
+
+def finetune(
+    model: str | Path | FusionModel,
+    stacks: Any,
+    *,
+    name: str | None = None,
+    out: str | Path | None = None,
+    axes: str | None = None,
+    reference: int | str | None = None,
+    steps: int = 300,
+    lr: float | None = None,
+    patch: int = 64,
+    holdout: float = 0.2,
+    seed: int = 0,
+    device: str = "auto",
+    on_step: Callable[[dict[str, float]], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> FineTuneResult:
+    """Tune a self-supervised model on stacks of one's own, without labels.
+
+    Only windows with detail are read, a few hundred megabytes at most, whatever the
+    size of the stacks.
+
+    Parameters
+    ----------
+    model
+        Name in :func:`models`, path of a ``.safetensors`` file, or a loaded model,
+        which is left as it is.
+    stacks
+        A stack as :func:`fuse` takes it, or a list of stacks. All time points count.
+    name
+        What the tuned model is called: it is kept in the user's folder of models and
+        can be chosen by this name everywhere.
+    out
+        ``.safetensors`` file to keep it in instead. With neither of the two nothing is
+        written.
+    axes, reference
+        As :func:`fuse` takes them.
+    steps
+        Updates.
+    lr
+        Learning rate of Adam; None: that which the model was trained with.
+    patch
+        Side of a patch in pixels.
+    holdout
+        Share of the windows that is held back, above 0 and at most 0.5.
+    seed
+        Of all that is chosen at random: the same seed gives the same weights on one
+        device.
+    device
+        As :func:`fuse` takes it.
+    on_step
+        Called with each row of the history.
+    should_stop
+        Asked before each step. A tuning that is asked to stop gives what it has so far.
+
+    Returns
+    -------
+    FineTuneResult
+        Nothing is saved of a model that is not better than its parent. An existing
+        file is never replaced. While tuning, and after it was stopped or killed, a
+        checkpoint lies beside the file to be: the same call goes on from there, and
+        ends where it would have ended.
+
+    Raises
+    ------
+    FocusFusionError
+        If the model cannot be tuned, the stacks are not fit for it, a parameter is
+        wrong, or the name is taken; before any work is done.
+    Cancelled
+        If `should_stop` said so before the first step.
+    """
+    _check(steps, lr, patch, holdout, seed)
+    where = choose_device(device)
+    parent = load_model(model)
+    recipe = _recipe_of(parent)
+    path = _free_path(name, out)
+    sources = _open(stacks, axes)
+    patches = read_patches(
+        sources,
+        patch=patch,
+        holdout=holdout,
+        seed=seed,
+        reference=reference,
+        should_stop=should_stop,
+    )
+    schedule = Schedule(
+        steps=steps,
+        learning_rate=recipe.schedule.learning_rate if lr is None else lr,
+        warm_up=min(20, steps // 10),
+        validate_every=max(math.ceil(steps / LOOKS), 1),
+    )
+    network = _child_of(parent, path)
+    settings = {"seed": seed, "patch": patch, "holdout": holdout}
+    parent_hash = parent.weights_hash or hash_of_tensors(parent)
+    # Those that choose the state have no say in whether it is better.
+    to_choose, to_judge = (
+        [batch.to(where) for batch in _made(patches, first)] for first in (0, MADE)
+    )
+    with _on(where, network), _writing_to(path):
+        before = _scores(network, recipe, patches, to_judge, where)
+        before |= _fused_scores(network, patches, where)
+        fitted = fit(
+            network.requires_grad_(True),
+            lambda network, drawn: _losses(network, recipe, drawn, seed, where),
+            lambda step: patches.draw(step, stacks=STACKS, slices=recipe.slices),
+            lambda network: recipe.validate(network, to_choose),
+            schedule,
+            device=where,
+            statistics=False,
+            checkpoint=path.with_suffix(".checkpoint") if path else None,
+            identity=settings | {"model": parent_hash, "stacks": patches.digest()},
+            on_step=on_step,
+            should_stop=should_stop,
+        )
+        network.requires_grad_(False)
+        after = _scores(network, recipe, patches, to_judge, where)
+        if fitted.stopped != "asked":
+            after |= _fused_scores(network, patches, where)
+    better = fitted.best_step > 0 and after["error"] < before["error"]
+    card = _card(parent, parent_hash, sources, schedule, fitted, where) | settings
+    card |= {"before": before, "after": after, "better": better}
+    if path is not None:
+        with translated_errors(path.parent):
+            _keep(network, path, card, fitted, better)
+    result = FineTuneResult(
+        model=network if better else parent,
+        better=better,
+        before=before,
+        after=after,
+        best_step=fitted.best_step,
+        stopped=fitted.stopped,
+        history=fitted.history,
+        path=path if better else None,
+        card=card,
+    )
+    if not better:
+        warnings.warn(result.verdict, RuntimeWarning, stacklevel=2)
+    return result
+
+
+# Before any work ----------------------------------------------------------------------
+
+
+def _check(steps: int, lr: float | None, patch: int, holdout: float, seed: int) -> None:
+    if steps < 1:
+        raise FocusFusionError(f"steps={steps} must be at least 1.")
+    if lr is not None and not 0 < lr < math.inf:
+        raise FocusFusionError(f"lr={lr}: the learning rate must be above 0.")
+    if patch < SMALLEST_PATCH:
+        raise FocusFusionError(
+            f"patch={patch} is too small; use at least {SMALLEST_PATCH} pixels."
+        )
+    if not 0 < holdout <= 0.5:
+        raise FocusFusionError(
+            f"holdout={holdout}: the share that is held back must be above 0 and at "
+            "most 0.5, or nothing could tell whether tuning helps."
+        )
+    if seed < 0:
+        raise FocusFusionError(f"seed={seed} must not be negative.")
+
+
+def _recipe_of(model: FusionModel) -> Recipe:
+    spec = model.spec
+    assert spec is not None
+    base = spec.base or spec.name
+    if not spec.self_supervised or base not in RECIPES:
+        raise FocusFusionError(
+            f"{spec.title} cannot be fine-tuned: it does not learn, or not without "
+            f"labels. These can: {', '.join(RECIPES)}."
+        )
+    return RECIPES[base]
+
+
+def _free_path(name: str | None, out: str | Path | None) -> Path | None:
+    """Where the tuned weights go; nothing is there but what the same run left."""
+    if name is not None and out is not None:
+        raise FocusFusionError("Give the tuned model a name or a file, not both.")
+    if name is not None:
+        left = models_folder() / f"{name}.checkpoint"
+        taken = models()
+        if left.exists() and name in taken and taken[name].base:
+            del taken[name]
+        path = path_of_name(name, taken)
+    elif out is not None:
+        path = Path(out).expanduser()
+        if path.suffix != SUFFIX:
+            raise FocusFusionError(f"{str(path)!r} must end in {SUFFIX}.")
+    else:
+        return None
+    if not path.with_suffix(".checkpoint").exists():
+        for suffix in (SUFFIX, ".json", ".csv"):
+            if path.with_suffix(suffix).exists():
+                raise FocusFusionError(
+                    f"{str(path.with_suffix(suffix))!r} exists already and is not "
+                    "replaced. Choose another name."
+                )
+    with translated_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _open(stacks: Any, axes: str | None) -> list[FocusStack]:
+    items = list(stacks) if isinstance(stacks, list | tuple) else [stacks]
+    if not items:
+        raise FocusFusionError("There is no stack to tune on: the list is empty.")
+    opened = [as_stack(item, axes=axes) for item in items]
+    for stack in opened:
+        if stack.n_slices < 2:
+            raise FocusFusionError(
+                f"{stack.name!r} has one slice, and nothing to choose from. If the "
+                "list holds the slices of one stack, put it in a list of its own; if "
+                "another axis is Z, say so with axes=."
+            )
+    return opened
+
+
+def _child_of(parent: FusionModel, path: Path | None) -> FusionModel:
+    """A copy of the parent on the CPU, with an entry of its own."""
+    child = copy.deepcopy(parent).to("cpu")
+    spec = parent.spec
+    assert spec is not None
+    name = path.stem if path else f"{spec.name}-tuned"
+    base = models()[spec.base or spec.name]
+    child.spec = derived_spec(base, name, parent=spec.name, weights=str(path or ""))
+    child.weights_hash = ""
+    return child
+
+
+# Judging ------------------------------------------------------------------------------
+
+
+def _made(patches: Patches, first: int) -> list[Batch]:
+    """Stacks of known depth, made of the windows held back."""
+    batches = []
+    for number in range(first, first + MADE):
+        window = patches.held_back[number % len(patches.held_back)]
+        generator = _generator(patches.seed, number)
+        batches.append(self_made_batch(window.planes[None], generator))
+    return batches
+
+
+def _scores(
+    network: FusionModel,
+    recipe: Recipe,
+    patches: Patches,
+    made: list[Batch],
+    device: torch.device,
+) -> dict[str, float]:
+    """Error on made stacks, and the loss on patches held back."""
+    network.to(device).eval()
+    held_back = replace(patches, training=patches.held_back)
+    losses = []
+    with torch.inference_mode():
+        error = recipe.validate(network, made)
+        for step in range(MADE):
+            drawn = held_back.draw(step, stacks=1, slices=recipe.slices)
+            loss = _losses(network, recipe, drawn, patches.seed, device)["loss"]
+            losses.append(float(loss))
+    return {"error": error, "loss": sum(losses) / len(losses)}
+
+
+def _fused_scores(
+    network: FusionModel, patches: Patches, device: torch.device
+) -> dict[str, float]:
+    """Means of measures without a truth over fused windows of the held-back part."""
+    rows = []
+    for number, window in enumerate(patches.held_back[:FUSED]):
+        chosen = some_slices(window, FUSED_SLICES, _generator(patches.seed, number))
+        planes = window.planes[chosen].numpy()
+        fused = fuse(planes, network, axes="ZYX", device=str(device)).fused
+        rows.append(evaluate(fused, planes, measures=MEASURES))
+    return {name: sum(row[name] for row in rows) / len(rows) for name in MEASURES}
+
+
+def _losses(
+    network: Any, recipe: Recipe, drawn: Drawn, seed: int, device: torch.device
+) -> dict[str, torch.Tensor]:
+    generator = _generator(seed, drawn.step)
+    return recipe.pretext(network, drawn.slices.to(device), generator)
+
+
+def _generator(seed: int, number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 1_000_003 + number)
+
+
+# Device and files ---------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _on(device: torch.device, network: FusionModel) -> Iterator[None]:
+    """Work on a device and leave nothing there, whatever happens."""
+    try:
+        with deterministic(device):
+            yield
+    except BaseException as error:
+        if device.type == "cuda":
+            # Else the optimiser's tensors live as long as the error does.
+            traceback.clear_frames(error.__traceback__)
+        raise
+    finally:
+        network.to("cpu")
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _writing_to(path: Path | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if path is None else translated_errors(path.parent)
+
+
+def _card(
+    parent: FusionModel,
+    parent_hash: str,
+    stacks: Sequence[FocusStack],
+    schedule: Schedule,
+    fitted: Fitted,
+    device: torch.device,
+) -> dict[str, Any]:
+    assert parent.spec is not None
+    return {
+        "version": __version__,
+        "parent": {"name": parent.spec.name, "sha256": parent_hash},
+        "stacks": [
+            {
+                "name": stack.name,
+                "source": stack.source,
+                "axes": stack.axes,
+                "shape": list(stack.data.shape),
+            }
+            for stack in stacks
+        ],
+        "steps": schedule.steps,
+        "learning_rate": schedule.learning_rate,
+        "best_step": fitted.best_step,
+        "stopped": fitted.stopped,
+        "seconds": round(sum(row.get("seconds", 0.0) for row in fitted.history)),
+        "device": describe(device),
+        "torch": torch.__version__,
+    }
+
+
+def _keep(
+    network: FusionModel, path: Path, card: dict[str, Any], fitted: Fitted, better: bool
+) -> None:
+    """Save what is better than its parent; leave a checkpoint only to go on from."""
+    if better:
+        parent = card["parent"]["name"]
+        names = [stack["name"] for stack in card["stacks"]]
+        on = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+        done = fitted.history[-1]["step"]
+        summary = f"Tuned from {parent} on {on}, {done:.0f} steps."
+        about = {"parent": parent, "summary": summary}
+        network.weights_hash = save_weights(network, path, card, about)
+        write_history(path.with_suffix(".csv"), fitted.history)
+    if fitted.stopped != "asked":
+        remove(path.with_suffix(".checkpoint"))
