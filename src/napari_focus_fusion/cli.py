@@ -461,7 +461,7 @@ def _train(args: argparse.Namespace) -> int:
         def on_scene(done: int, total: int) -> None:
             Meter(total, bar).enter(f"scene {done} of {total}", done)
 
-        steps = args.steps or RECIPES[args.name].schedule.steps
+        steps = args.steps or RECIPES[args.name].steps
         try:
             card = train(
                 args.name,
@@ -469,6 +469,7 @@ def _train(args: argparse.Namespace) -> int:
                 pictures=args.pictures,
                 steps=args.steps,
                 seed=args.seed,
+                scale=args.scale,
                 device=args.device,
                 overwrite=args.overwrite,
                 on_step=_teller_of_steps(args.name, steps, bar),
@@ -829,6 +830,12 @@ def _parser() -> argparse.ArgumentParser:
         help="sharp pictures that half of the scenes take their textures from",
     )
     sub.add_argument("--steps", type=int, help="instead of the recipe's")
+    sub.add_argument(
+        "--scale",
+        type=int,
+        choices=(2, 3, 4),
+        help="of a model that super-resolves, train this factor alone",
+    )
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     sub.add_argument("--overwrite", action="store_true", help="replace what exists")
