@@ -20,11 +20,11 @@ from napari_focus_fusion import (
     Progress,
     as_stack,
     fuse,
-    fusion,
     load_model,
     progress,
 )
 from napari_focus_fusion.decision import SMALLEST_REGION, aggregate_halo
+from napari_focus_fusion.engine import planning
 from napari_focus_fusion.engine.store import CHUNK
 from napari_focus_fusion.training.scenes import make_scene
 from small_models import (
@@ -316,6 +316,40 @@ def test_each_time_point_is_a_stack_of_its_own(name: str) -> None:
         np.testing.assert_array_equal(result.confidence[t], alone.confidence)
 
 
+def test_a_decision_map_can_be_given_edited_and_used_for_other_channels() -> None:
+    stack = small()
+    own = fuse(stack, "sml")
+    again = fuse(stack, decision=own.decision)
+    np.testing.assert_array_equal(again.fused, own.fused)
+    np.testing.assert_array_equal(again.decision, own.decision)
+    assert (again.confidence == 1).all()
+    assert again.provenance["model"] == "given decision map"
+    edited = own.decision.copy()
+    edited[20:40, 30:50] = 4
+    painted = fuse(stack, decision=edited, blend="select")
+    np.testing.assert_array_equal(painted.fused[20:40, 30:50], stack[4, 20:40, 30:50])
+    film = np.stack([stack, stack[::-1]])
+    result = fuse(film, decision=edited, blend="select", axes="TZYX")
+    np.testing.assert_array_equal(result.fused[0], painted.fused)
+    np.testing.assert_array_equal(result.fused[1, 20:40, 30:50], stack[0, 20:40, 30:50])
+    each = np.stack([edited, 4 - edited])
+    result = fuse(film, decision=each, blend="select", axes="TZYX")
+    np.testing.assert_array_equal(result.fused[1], painted.fused)
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [
+        (np.zeros((72, 84), np.float32), "whole numbers"),
+        (np.zeros((84, 72), np.uint16), "72 x 84"),
+        (np.full((72, 84), 5), "slices 0 to 4"),
+    ],
+)
+def test_a_wrong_decision_map_is_explained(decision: np.ndarray, words: str) -> None:
+    with pytest.raises(FocusFusionError, match=words):
+        fuse(small(), decision=decision)
+
+
 def test_verification_can_be_turned_off() -> None:
     stack = relief().stack
     raw = fuse(stack, "sml", verify=False, smoothness=0)
@@ -371,7 +405,7 @@ def test_progress_rises_to_its_end_in_the_callers_thread(
     name: str, blend: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports = Reports(monkeypatch)
-    monkeypatch.setattr(fusion, "BYTES_A_PIXEL", 5000)
+    monkeypatch.setattr(planning, "BYTES_A_PIXEL", 5000)
     stack = np.stack([small()[:3], small()[:3]])
     fuse(
         stack,
@@ -508,7 +542,7 @@ def test_regions_fit_the_memory_and_mostly_hold_what_they_read(
         dtype=np.dtype(np.uint16),
     )
     for stored in (False, True):
-        plan = fusion._plan_regions(
+        plan = planning.plan_regions(
             stack,  # type: ignore[arg-type]
             load_model("sml"),
             None,

@@ -20,10 +20,9 @@ from napari_focus_fusion import (
     FocusFusionError,
     as_stack,
     fuse,
-    fusion,
     load_model,
 )
-from napari_focus_fusion.engine import store
+from napari_focus_fusion.engine import planning, store
 from small_models import (
     Watched,
     as_dtype,
@@ -54,8 +53,8 @@ def small() -> np.ndarray:
 
 def many_regions(monkeypatch: pytest.MonkeyPatch, side: int = 64) -> None:
     """A budget of 16 MB for regions of a few thousand pixels, chunks of 64 x 64."""
-    monkeypatch.setattr(fusion, "BYTES_A_PIXEL", (16 << 20) // side**2 - 100)
-    monkeypatch.setattr(fusion, "CHUNK", side)
+    monkeypatch.setattr(planning, "BYTES_A_PIXEL", (16 << 20) // side**2 - 100)
+    monkeypatch.setattr(planning, "CHUNK", side)
     monkeypatch.setattr(store, "CHUNK", side)
 
 
@@ -346,7 +345,7 @@ def test_a_run_goes_on_with_more_memory_than_it_began_with(
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     here = Path(__file__).parent
-    folders = [str(here), str(Path(fusion.__file__).parents[1])]
+    folders = [str(here), str(Path(store.__file__).parents[2])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -362,10 +361,10 @@ def test_a_killed_run_leaves_nothing_that_looks_finished_and_goes_on_from_there(
 ) -> None:
     code = """
 import os, signal, sys
-from napari_focus_fusion import fuse, fusion
-from napari_focus_fusion.engine import store
+from napari_focus_fusion import fuse
+from napari_focus_fusion.engine import planning, store
 from small_models import relief
-fusion.CHUNK = store.CHUNK = 64
+planning.CHUNK = store.CHUNK = 64
 asked = 0
 def killed():
     global asked

@@ -22,10 +22,9 @@ from napari_focus_fusion.device import (
     deterministic,
     memory_budget,
 )
-from napari_focus_fusion.engine import reconstruction, superresolving
 from napari_focus_fusion.engine.agreement import (
-    LEAST_CORRELATION,
-    correlation_with_plain,
+    hold_against_plain,
+    hold_against_slices,
 )
 from napari_focus_fusion.engine.cluster import (
     JOB_BYTES,
@@ -34,27 +33,29 @@ from napari_focus_fusion.engine.cluster import (
     run_on_cluster,
     threads_of,
 )
-from napari_focus_fusion.engine.normalise import black_and_white
-from napari_focus_fusion.engine.reading import Reference, sample, sample_places
+from napari_focus_fusion.engine.planning import plan_regions
+from napari_focus_fusion.engine.preparing import prepare
+from napari_focus_fusion.engine.reading import Reference
 from napari_focus_fusion.engine.steps import finish_step, score_step
-from napari_focus_fusion.engine.store import CHUNK, MemoryStore, ZarrStore
+from napari_focus_fusion.engine.store import MemoryStore, ZarrStore, fingerprint
 from napari_focus_fusion.engine.superresolving import Upscale
 from napari_focus_fusion.engine.work import Work
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models import DEFAULT_MODEL, hash_of_tensors, load_model
-from napari_focus_fusion.models.base import Reconstructor, SetMasker, SuperResolver
+from napari_focus_fusion.models.base import FusionModel, Reconstructor, SuperResolver
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.stack import as_stack
-from napari_focus_fusion.tiling import Tile, TilePlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from napari_focus_fusion.engine.cluster import Step
     from napari_focus_fusion.engine.store import Store
-    from napari_focus_fusion.models.base import FusionModel
     from napari_focus_fusion.stack import FocusStack
+    from napari_focus_fusion.tiling import Tile, TilePlan
 
     Run = Callable[[Step, list[Tile], Callable[[Tile], None]], None]
 
@@ -62,16 +63,8 @@ if TYPE_CHECKING:
 TILE = {"cpu": 256, "cuda": 1024, "mps": 512}
 #: Slices that are scored together.
 SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
-#: Working memory of a region's pixel in bytes, measured: state and temporaries, and
-#: what each component adds to them, the second for each of its own bytes.
-BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
-#: A band of whole rows is as high as this, or it would mostly read its surroundings.
-LEAST_ROWS = 256
 #: Multiply-adds of a network that take as long as the rest of scoring a pixel.
 COST_OF_THE_REST = 2000
-#: Mean distance of a super-resolved image from the slices, as a share of their range,
-#: from which on it shows something else: much more than noise that it may leave out.
-MOST_INCONSISTENT = 0.05
 
 
 def fuse(
@@ -81,7 +74,7 @@ def fuse(
     axes: str | None = None,
     reference: int | str | None = None,
     scale: int = 1,
-    decision: str | Path | FusionModel | None = None,
+    decision: str | Path | FusionModel | NDArray[Any] | None = None,
     joint: bool = True,
     blend: Blend = "feather",
     smoothness: float = 1.0,
@@ -115,8 +108,10 @@ def fuse(
         many times the rows and columns. What is finer than the source's pixels is
         inferred, not observed; ``result.consistency`` holds it against the slices.
     decision
-        With super-resolution: another model that decides what is sharp, as `model`
-        names them; None: the model's own decision.
+        A decision map of your own, like one you have edited or of another channel:
+        the index of a slice, from 0, at each pixel of (T,) Y, X; nothing is then
+        scored or verified. Or, with super-resolution, another model that decides, as
+        `model` names them. None: the model's own decision.
     joint
         With super-resolution: whether slices are made finer and then fused (the
         default), or the fused image is made finer.
@@ -176,13 +171,9 @@ def fuse(
     if scale > 1:
         assert isinstance(network, SuperResolver)
         upscale = Upscale(network, scale, joint)
-        if decision is not None:
-            network = load_model(decision)
-    elif decision is not None:
-        raise FocusFusionError(
-            f"decision={decision!r} goes with super-resolution only (scale 2, 3 or 4). "
-            f"Without it, use model={decision!r}."
-        )
+    given = None
+    if decision is not None:
+        network, given = _who_decides(decision, source, upscale)
     spec = network.spec
     assert spec is not None
     where = choose_device(device if client is None else "cpu")
@@ -199,7 +190,7 @@ def fuse(
     provenance: dict[str, Any] = {
         "software": "napari-focus-fusion",
         "version": __version__,
-        "model": spec.name,
+        "model": spec.name if given is None else "given decision map",
         "weights_sha256": network.weights_hash or hash_of_tensors(network),
         **_described(upscale),
         "device": describe(where) if client is None else f"dask cluster ({device})",
@@ -211,11 +202,13 @@ def fuse(
             "scale": scale,
             "blend": blend,
             "smoothness": smoothness,
-            "verify": verify,
+            "verify": verify and given is None,
         },
     }
+    if given is not None:
+        provenance["decision_sha256"] = hashlib.sha256(given.tobytes()).hexdigest()
     jobs = 1 if client is None else JOBS_A_THREAD * threads_of(client)
-    plan = _plan_regions(source, network, upscale, budget, out is not None, jobs)
+    plan = plan_regions(source, network, upscale, budget, out is not None, jobs)
     channels = tuple(
         Reference(source, 0, tuple(float(w) for w in source.reference_weights(channel)))
         for channel in range(source.n_channels)
@@ -228,7 +221,7 @@ def fuse(
     else:
         identity = provenance | {
             "device": where.type if client is None else device,
-            "fingerprint": _fingerprint(source),
+            "fingerprint": fingerprint(source),
             "pixel_sizes": {axis: source.pixel_size(axis) for axis in source.axes},
             "units": {axis: source.unit(axis) for axis in source.axes},
         }
@@ -238,7 +231,7 @@ def fuse(
 
     passes = {"feather": 2, "select": 1}[blend]
     scored = sum(p.weights != weights for p in pictures) + 1
-    effort = scored * (1 + spec.cost / COST_OF_THE_REST)
+    effort = scored * (1 + spec.cost / COST_OF_THE_REST) if given is None else 0
     plane = source.height * source.width * source.n_slices
     meter = Meter(source.n_times * plane * (effort + passes), progress)
     network.to(where)
@@ -253,9 +246,10 @@ def fuse(
         tile=tile or TILE[where.type],
         slab=SLAB[where.type],
         pictures=pictures,
+        given=given,
         upscale=upscale and replace(upscale, channels=channels),
         blend=blend,
-        verified=verify,
+        verified=verify and given is None,
         smoothness=smoothness,
         should_stop=should_stop or (lambda: False),
     )
@@ -298,7 +292,7 @@ def _fuse_time_point(
     stack = work.reference.stack
     when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
     meter.enter(f"Looking at the stack{when}", begun)
-    windows = _prepare(work, t)
+    windows = prepare(work, t)
     for step, note, stage, weight in (
         (score_step, "scored", "Finding what is sharp", effort),
         (finish_step, "fused", "Fusing", passes),
@@ -319,55 +313,14 @@ def _fuse_time_point(
 
         run(step, left, on_done)
         begun += stack.height * stack.width * stack.n_slices * weight
-    if work.model.needs_sample and windows:
-        _hold_against_plain(work, t, windows, store)
+    if work.model.needs_sample and windows and work.given is None:
+        hold_against_plain(work, t, windows, store)
     if work.upscale is not None:
-        _hold_against_slices(work, t, plan, store)
+        hold_against_slices(work, t, plan, store)
 
 
 def _count(meter: Meter, weight: float, pixels: float) -> None:
     meter.add(pixels * weight)
-
-
-def _hold_against_plain(
-    work: Work, t: int, windows: list[np.ndarray], store: Store
-) -> None:
-    """Note it where a network's decision contradicts the plain focus measure."""
-    stack = work.reference.stack
-    places = {"T": t}
-    decisions = []
-    for y, x in sample_places(stack):
-        if y.start < 0 or x.start < 0:  # of a tiny plane, mirrored
-            return
-        key = tuple(places.get(a, y if a == "Y" else x) for a in stack.map_axes)
-        decisions.append(np.asarray(store.outputs["decision"][key]))
-    correlation = correlation_with_plain(windows, decisions)
-    if correlation is not None and correlation < LEAST_CORRELATION:
-        when = f" at time point {t}" if stack.n_times > 1 else ""
-        assert work.model.spec is not None
-        work.notes.append(
-            f"The decision of {work.model.spec.title}{when} contradicts the plain "
-            f"focus measure (rank correlation {correlation:.2f} where that is sure). "
-            "Look at the decision map, and compare with model='sml'."
-        )
-
-
-def _hold_against_slices(work: Work, t: int, plan: TilePlan, store: Store) -> None:
-    """Note it where a super-resolved image shows something else than the slices."""
-    stack = work.reference.stack
-    total = 0.0
-    for region in plan:
-        places = {"T": t, "Y": region.y, "X": region.x}
-        key = tuple(places[axis] for axis in stack.map_axes)
-        total += float(np.asarray(store.outputs["consistency"][key]).sum())
-    mean = total / (stack.height * stack.width)
-    if mean > MOST_INCONSISTENT:
-        when = f" at time point {t}" if stack.n_times > 1 else ""
-        work.notes.append(
-            f"The super-resolved image{when}, brought back to the source's pixels, "
-            f"differs from the fused slices by {mean:.1%} of their range on average. "
-            "Do not trust its detail: look at the consistency map, or use scale=1."
-        )
 
 
 def _reconstructs(
@@ -385,6 +338,41 @@ def _reconstructs(
     )
 
 
+def _who_decides(
+    decision: Any, stack: FocusStack, upscale: Upscale | None
+) -> tuple[FusionModel, np.ndarray | None]:
+    """The model that decides, or the plain one and the decision map that was given."""
+    if isinstance(decision, str | Path | FusionModel):
+        if upscale is None:
+            raise FocusFusionError(
+                f"decision={decision!r} goes with super-resolution only (scale 2, 3 or "
+                f"4). Without it, use model={decision!r}."
+            )
+        return load_model(decision), None
+    given = np.asarray(decision)
+    plane = (stack.height, stack.width)
+    if given.dtype.kind not in "iu":
+        raise FocusFusionError(
+            f"The decision map holds {given.dtype} numbers; it must hold the indices "
+            "of slices, whole numbers from 0."
+        )
+    if given.shape not in (plane, stack.map_shape):
+        raise FocusFusionError(
+            f"The decision map has the shape {given.shape}, and {stack.name!r} is "
+            f"{plane[0]} x {plane[1]} pixels. It must be a map of the same pixels."
+        )
+    if given.size and not 0 <= given.min() <= given.max() < stack.n_slices:
+        raise FocusFusionError(
+            f"The decision map names slices {given.min()} to {given.max()}; "
+            f"{stack.name!r} has slices 0 to {stack.n_slices - 1}."
+        )
+    order = [a for a in stack.map_axes if given.ndim > 2 or a != "T"]
+    places = [order.index(a) for a in "TYX" if a in order]
+    planes = given.transpose(places).reshape(-1, *plane)
+    shape = (stack.n_times, *plane)
+    return load_model("sml"), np.broadcast_to(planes, shape).astype(np.uint16)
+
+
 def _described(upscale: Upscale | None) -> dict[str, Any]:
     """What provenance says of super-resolution."""
     if upscale is None:
@@ -400,57 +388,6 @@ def _described(upscale: Upscale | None) -> dict[str, Any]:
             "detail": "finer than the source's pixels: inferred, not observed",
         }
     }
-
-
-def _prepare(work: Work, t: int) -> list[np.ndarray]:
-    """Normalisation and the models' statistics, from a sample of one time point.
-
-    Gives back the sample, (windows, h, w) for each slice; empty where none is needed.
-    """
-    stack, model, upscale = work.reference.stack, work.model, work.upscale
-    work.reference = replace(work.reference, t=t)
-    # Integers of 8 and 16 bits know their range; of others only the pixels tell it.
-    if stack.dtype in (np.uint8, np.int8, np.uint16, np.int16) and not (
-        model.needs_sample or upscale or work.pictures
-    ):
-        work.reference = replace(work.reference, black=0.0, white=_white(stack))
-        return []
-    work.reference, windows = _normalised(work.reference)
-    work.done(0)
-
-    def on_own_scale(channel: Reference) -> Reference:
-        if channel.weights == work.reference.weights:
-            return work.reference
-        return _normalised(replace(channel, t=t))[0]
-
-    work.context = model.context([w.to(work.device) for w in windows])
-    work.pictures = tuple(map(on_own_scale, work.pictures))
-    if upscale is not None:
-        context = work.context
-        if upscale.resolver is not model:
-            context = upscale.resolver.context([w.to(work.device) for w in windows])
-        channels = tuple(map(on_own_scale, upscale.channels))
-        work.upscale = replace(upscale, context=context, channels=channels)
-    return [planes[:, 0].numpy() for planes in windows]
-
-
-def _white(stack: FocusStack) -> float:
-    return float(np.iinfo(stack.dtype).max) if stack.dtype.kind in "iu" else 1.0
-
-
-def _normalised(reference: Reference) -> tuple[Reference, list[torch.Tensor]]:
-    """A plane with the intensities of its sample, and that, (windows, 1, h, w) each."""
-    # Integers are brought to 0..1 first, floats left alone: the sample is read once.
-    white = _white(reference.stack)
-    windows = list(sample(replace(reference, black=0.0, white=white)))
-    low, high = black_and_white(windows)
-    for planes in windows:
-        planes -= np.float32(low)
-        planes /= np.float32(high - low)
-    return (
-        replace(reference, black=low * white, white=high * white),
-        [torch.from_numpy(planes)[:, None] for planes in windows],
-    )
 
 
 def _check(
@@ -481,68 +418,3 @@ def _check(
             f"{stack.name!r} has {stack.n_slices} slices; more than "
             f"{np.iinfo(np.int16).max} cannot be told apart. Is the axis Z right?"
         )
-
-
-def _plan_regions(
-    stack: FocusStack,
-    model: FusionModel,
-    upscale: Upscale | None,
-    budget: int,
-    stored: bool,
-    jobs: int,
-) -> TilePlan:
-    """Regions whose state fits the budget, at least as many as jobs are wanted.
-
-    Bands of whole rows where those fit.
-    """
-    align = (CHUNK, CHUNK) if stored else (1, 1)
-    if not stored and stack.chunk_yx is not None:
-        align = stack.chunk_yx
-    align = (min(align[0], stack.height), min(align[1], stack.width))
-    fixed, each = BYTES_A_COMPONENT
-    component = fixed + each * stack.dtype.itemsize
-    state = BYTES_A_PIXEL + component * stack.n_components
-    if isinstance(model, Reconstructor):
-        state += reconstruction.bytes_a_pixel(model)
-    if upscale is not None:
-        state += superresolving.bytes_a_pixel(
-            upscale, stack.dtype.itemsize, stack.n_components
-        )
-    if isinstance(model, SetMasker):
-        # The planes of all slices and their weights.
-        state += 8 * stack.n_slices
-    pixels = budget // state
-    pixels = min(pixels, max(stack.height * stack.width // jobs, CHUNK * CHUNK))
-    rows = pixels // stack.width
-    if rows >= min(max(align[0], LEAST_ROWS), stack.height):
-        core = (int(rows), stack.width)
-    elif stored:
-        core, align = (CHUNK, max(pixels // CHUNK, CHUNK)), (CHUNK, CHUNK)
-    else:
-        # Chunks larger than this are read more than once.
-        side = max(int(pixels**0.5), 64)
-        core, align = (side, side), (min(align[0], side), min(align[1], side))
-    return TilePlan(stack.height, stack.width, core, align=align)
-
-
-def _fingerprint(stack: FocusStack) -> str:
-    """Hash of a few windows of a few slices: tells another stack from the same."""
-    digest = hashlib.sha256()
-    side = 32
-    for t in _spread(stack.n_times, 3):
-        for z in _spread(stack.n_slices, 5):
-            # Along the diagonal: the corners of a picture are often black.
-            for y, x in zip(
-                _spread(max(stack.height - side, 1), 5),
-                _spread(max(stack.width - side, 1), 5),
-                strict=False,
-            ):
-                rows, columns = slice(y, y + side), slice(x, x + side)
-                digest.update(stack.read(t, slice(z, z + 1), rows, columns).tobytes())
-    return digest.hexdigest()
-
-
-def _spread(length: int, count: int) -> list[int]:
-    """At most ``count`` of ``range(length)``, evenly spread, the ends among them."""
-    steps = max(min(count, length) - 1, 1)
-    return sorted({(length - 1) * i // steps for i in range(steps + 1)})

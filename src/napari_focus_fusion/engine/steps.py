@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_focus_fusion.decision import Maps
 from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
 from napari_focus_fusion.engine.reconstruction import reconstruct_region
 from napari_focus_fusion.engine.scoring import score_region
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 def score_step(work: Work, store: Store, region: Tile) -> None:
     """Raw maps of a region, from the scores of all slices, and pictures of it."""
     t = work.reference.t
-    if isinstance(work.model, Reconstructor):
+    if work.given is not None:
+        labels = work.given[t, region.y, region.x]
+        sure = np.ones(labels.shape, np.float32)
+        maps = Maps(labels, sure, labels.astype(np.float32))
+    elif isinstance(work.model, Reconstructor):
         maps, pictures = reconstruct_region(work, region)
         for whole, picture in zip(store.pictures, pictures, strict=True):
             whole[t, region.y, region.x] = picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -203,6 +204,29 @@ class ZarrStore(OpenStore):
 
 
 Store = MemoryStore | OpenStore
+
+
+def fingerprint(stack: FocusStack) -> str:
+    """Hash of a few windows of a few slices: tells another stack from the same."""
+    digest = hashlib.sha256()
+    side = 32
+    for t in _spread(stack.n_times, 3):
+        for z in _spread(stack.n_slices, 5):
+            # Along the diagonal: the corners of a picture are often black.
+            for y, x in zip(
+                _spread(max(stack.height - side, 1), 5),
+                _spread(max(stack.width - side, 1), 5),
+                strict=False,
+            ):
+                rows, columns = slice(y, y + side), slice(x, x + side)
+                digest.update(stack.read(t, slice(z, z + 1), rows, columns).tobytes())
+    return digest.hexdigest()
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """At most ``count`` of ``range(length)``, evenly spread, the ends among them."""
+    steps = max(min(count, length) - 1, 1)
+    return sorted({(length - 1) * i // steps for i in range(steps + 1)})
 
 
 def _finer(stack: FocusStack, scale: int) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from napari_focus_fusion.errors import Cancelled
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import numpy as np
     from torch import Tensor
 
     from napari_focus_fusion.composite import Blend
@@ -53,6 +54,8 @@ class Work:
     pictures
         For each channel the plane that a :class:`Reconstructor` makes its picture of;
         empty if pixels are only taken from slices.
+    given
+        A decision map that need not be found, (T, Y, X) uint16; None: it is found.
     upscale
         How the result is made finer; None: it is not.
     blend
@@ -77,6 +80,7 @@ class Work:
     tile: int
     slab: int = 1
     pictures: tuple[Reference, ...] = ()
+    given: np.ndarray | None = None
     upscale: Upscale | None = None
     blend: Blend = "feather"
     verified: bool = True
