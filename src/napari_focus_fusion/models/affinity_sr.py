@@ -30,7 +30,6 @@ find what interpolation misses.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -69,7 +68,7 @@ class AffinitySRConfig:
     near, far
         Channels of the 3x3 and the 5x5 convolutions of eq. 8.
     refine
-        Steps of refinement (eq. 9); 0 for none.
+        Steps of refinement (eq. 9); 0 for none, the rest of the network as it is.
     head
         Channels on the way from the refined features to the two masks.
     width, growth, dense, blocks
@@ -122,23 +121,34 @@ class AffinitySRConfig:
         enhanced = 2 * (len(self.path) + 1) + 2 * self.affinity
         if "spatial" in self.attention:
             enhanced += len(self.branch) + 1 + max(self.reach, self.rows) + 2
-        return enhanced + max(2 * len(self.far), len(self.near)) + self.refine + 1
+        return (
+            enhanced + max(2 * len(self.far), len(self.near)) + max(self.refine, 1) + 1
+        )
 
     @property
     def upscale_halo(self) -> int:
         """How many of the slice's pixels around a pixel SRN and D2 see."""
-        stem = (3 if self.gradient else 2) + self.gradient
+        # With the gradient branch: its map, its convolution, its first block.
+        stem = 4 + self.dense if self.gradient else 2
         trunk = stem + self.blocks * self.dense + 1 + self.lift
         if self.shallow_deep:
             trunk += len(self.embed) + 1
         return trunk + max(_head_reach(self, scale) for scale in self.scales)
 
 
+#: Kernel, stride and padding of the deconvolutions of each factor. All kernels are
+#: centred on the source's pixel.
+DECONVOLUTIONS = {2: ((4, 2, 1),), 3: ((3, 3, 0),), 4: ((4, 2, 1), (4, 2, 1))}
+
+
 def _head_reach(config: AffinitySRConfig, scale: int) -> int:
-    """Source pixels that the convolutions on the finer grids see, rounded up."""
-    fine = len(config.fine) + (1 if config.gradient else 0)
-    steps = {2: (1.0,), 3: (0.0,), 4: (1.0, 0.5)}[scale]
-    return math.ceil(sum(steps) + fine / scale)
+    """Pixels around a pixel, on the source's grid, that its finer ones depend on."""
+    fine = len(config.fine) + config.gradient
+    low, high = -fine, scale - 1 + fine
+    for kernel, stride, padding in DECONVOLUTIONS[scale]:
+        low = -((kernel - 1 - padding - low) // stride)
+        high = (high + padding) // stride
+    return max(-low, high)
 
 
 #: What is shipped: some 53 000 multiply-adds a pixel and pair, 100 000 a slice.
@@ -289,13 +299,12 @@ class FAPN(nn.Module):
         self.near = convolutions((4 * c, *config.near), 3, slope=None)
         self.far = convolutions((4 * c, *config.far), 5)
         both = config.near[-1] + config.far[-1]
+        # Without refinement one convolution brings the two together.
         self.refine = nn.ModuleList(
-            conv(both, config.near[-1], 3) for _ in range(config.refine)
+            conv(both, config.near[-1], 3) for _ in range(max(config.refine, 1))
         )
-        # One for all steps of refinement, as released.
+        # One for all steps, as released.
         self.normalise = nn.BatchNorm2d(config.near[-1]) if config.refine else None
-        if not config.refine:
-            self.refine.append(conv(both, config.near[-1], 3))
         self.head = nn.Sequential(
             conv(config.near[-1], config.head[0], 3),
             *(conv(m, n, 1) for m, n in pairwise((*config.head, 2))),
@@ -566,19 +575,11 @@ class Head(nn.Module):
 
     def __init__(self, config: AffinitySRConfig, scale: int) -> None:
         super().__init__()
-        self.scale, width, first = scale, config.width, config.fine[0]
-        layers: list[nn.Module]
-        # Kernels centred on the pixel: of 4 with a stride of 2, of 3 with one of 3.
-        if scale == 3:
-            layers = [nn.ConvTranspose2d(width, first, 3, stride=3)]
-        else:
-            layers = [nn.ConvTranspose2d(width, first, 4, stride=2, padding=1)]
-        if scale == 4:
-            layers += [
-                nn.LeakyReLU(SLOPE),
-                nn.ConvTranspose2d(first, first, 4, stride=2, padding=1),
-            ]
-        self.deconvolve = nn.Sequential(*layers, nn.LeakyReLU(SLOPE))
+        self.scale, widths = scale, (config.width, config.fine[0], config.fine[0])
+        layers: list[nn.Module] = []
+        for (m, n), sizes in zip(pairwise(widths), DECONVOLUTIONS[scale], strict=False):
+            layers += [nn.ConvTranspose2d(m, n, *sizes), nn.LeakyReLU(SLOPE)]
+        self.deconvolve = nn.Sequential(*layers)
         self.fine = convolutions((*config.fine, FEATURES), 3)
         self.embed = conv(FEATURES + 1, FEATURES, 3) if config.gradient else None
         self.d1 = conv(FEATURES, FEATURES, 3)
