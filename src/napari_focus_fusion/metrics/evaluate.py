@@ -67,9 +67,7 @@ def prepare(
         If the slices are not fit to be measured against; see `as_sources`.
     """
     checked = as_sources(sources, data_range)
-    phase = tuple(
-        tuple(thread_map(phase_features, planes)) for planes in checked.planes
-    )
+    phase = tuple(tuple(map(phase_features, planes)) for planes in checked.planes)
     return replace(checked, phase=phase)
 
 

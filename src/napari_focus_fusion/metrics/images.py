@@ -8,9 +8,11 @@ therefore mapped to 0..255 once, by one rule, here.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -38,14 +40,25 @@ _MOST_THREADS = 4  # each holds up to 14 planes of its own (Q_P)
 def thread_map(function: Callable[..., _Out], *items: Iterable[Any]) -> Iterator[_Out]:
     """Apply `function` to the items on all cores; yield the results in order.
 
-    FFTs and array arithmetic release the interpreter lock, so threads do.
+    FFTs and array arithmetic release the interpreter lock, so threads do. Each has a
+    core; PyTorch, where `function` uses it, is kept from starting more of its own.
     """
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows do not say
         cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(min(cores, _MOST_THREADS)) as pool:
-        yield from pool.map(function, *items)
+    pool = partial(ThreadPoolExecutor, min(cores, _MOST_THREADS))
+    torch = sys.modules.get("torch")
+    if torch is None:
+        with pool() as threads:
+            yield from threads.map(function, *items)
+        return
+    own = torch.get_num_threads()
+    try:
+        with pool(initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            yield from threads.map(function, *items)
+    finally:  # what one thread asks for becomes the default of all that start later
+        torch.set_num_threads(own)
 
 
 def _checked(image: ArrayLike, name: str) -> NDArray[Any]:

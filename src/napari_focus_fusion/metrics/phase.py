@@ -102,8 +102,8 @@ def _filter_bank(shape: tuple[int, int]) -> _FilterBank:
         np.sqrt(np.pi / 2) + _NOISE_SIGMAS * np.sqrt(2 - np.pi / 2)
     ) / _NOISE_SHRINK
     for number in range(_ORIENTATIONS):
-        turned = angle - number * np.pi / _ORIENTATIONS
-        distance = np.abs(np.arctan2(np.sin(turned), np.cos(turned)))
+        distance = np.abs(angle - number * np.pi / _ORIENTATIONS)
+        np.minimum(distance, 2 * np.pi - distance, out=distance)
         angular[number] = fft.ifftshift(
             np.exp(-(distance**2) / (2 * _ANGULAR_SIGMA**2))
         )
@@ -122,17 +122,16 @@ def _orientation_energy(
     """Return noise-free energy and amplitude at one orientation, and (ratio)^2."""
     height, width = spectrum.shape
     oriented = spectrum * bank.angular[number]
-    responses = np.empty((_SCALES, height, width), dtype=np.complex128)
-    for response, radial in zip(responses, bank.radial, strict=True):
-        np.multiply(oriented, radial, out=response)
-    # overwrite_x: the result lies where the filtered spectra were
-    responses = fft.ifft(responses, axis=1, overwrite_x=True)
+    responses = [_filtered(oriented, radial) for radial in bank.radial]
     energy, amplitude, smallest, weight = np.empty((4, height, width))
     for start in range(0, height, _STRIP):
         strip = slice(start, start + _STRIP)
-        response = fft.ifft(responses[:, strip], axis=2, overwrite_x=True)
         _measure(
-            response, energy[strip], amplitude[strip], smallest[strip], weight[strip]
+            [response[strip] for response in responses],
+            energy[strip],
+            amplitude[strip],
+            smallest[strip],
+            weight[strip],
         )
     energy -= bank.noise_gain[number] * np.sqrt(_median_square(smallest))
     np.maximum(energy, 0, out=energy)
@@ -144,27 +143,40 @@ def _orientation_energy(
     return energy, amplitude, share
 
 
+def _filtered(spectrum: NDArray[np.complex128], gain: Plane) -> NDArray[np.complex128]:
+    """Return the image of a spectrum times `gain`: its real part even, its other odd.
+
+    By PyTorch, whose Fourier transform is twice as fast as scipy's on most processors.
+    """
+    import torch
+
+    product = torch.empty(spectrum.shape, dtype=torch.complex128)
+    np.multiply(spectrum, gain, out=product.numpy())
+    image: NDArray[np.complex128] = torch.fft.ifft2(product).numpy()
+    return image
+
+
 def _measure(
-    response: NDArray[np.complex128],
+    responses: Sequence[NDArray[np.complex128]],
     energy: Plane,
     amplitude: Plane,
     smallest: Plane,
     weight: Plane,
 ) -> None:
-    """Fill in what is needed of the responses at all scales, (scales, Y, X).
+    """Fill in what is needed of the responses at all scales, each (Y, X).
 
     The real part of a response is that of the even filter, the imaginary that of the
     odd one. Sums are written out, and done in place: this is half of what Q_P costs.
     """
-    amplitudes = np.abs(response)
-    smallest[...] = amplitudes[0]
-    np.add(amplitudes[0], amplitudes[1], out=amplitude)
-    largest = np.maximum(amplitudes[0], amplitudes[1])
-    total = response[0] + response[1]
-    for scale in range(2, _SCALES):
-        amplitude += amplitudes[scale]
-        np.maximum(largest, amplitudes[scale], out=largest)
-        total += response[scale]
+    np.abs(responses[0], out=smallest)
+    amplitude[...] = smallest
+    largest = smallest.copy()
+    total = responses[0].copy()
+    for response in responses[1:]:
+        one = np.abs(response, out=weight)
+        amplitude += one
+        np.maximum(largest, one, out=largest)
+        total += response
     # weight = 1 / (1 + exp(10 (0.5 - spread / scales))), spread = amplitude / largest
     largest += _SMALL
     np.divide(amplitude, largest, out=weight)
@@ -177,10 +189,10 @@ def _measure(
     np.square(total.real, out=energy)
     energy += np.square(total.imag)
     size = np.sqrt(energy)
-    response *= np.conj(total, out=total)
-    across = np.abs(response.imag, out=amplitudes)
-    for one in across:
-        energy -= one
+    across = largest
+    turned_back = np.conj(total, out=total)
+    for response in responses:
+        energy -= np.abs((response * turned_back).imag, out=across)
     size += _SMALL
     energy /= size
 
@@ -214,6 +226,8 @@ def phase_features(plane: Plane) -> PhaseFeatures:
         nothing = np.zeros_like(plane)
         return PhaseFeatures(nothing, nothing, nothing)
     height, width = plane.shape
+    import torch  # noqa: F401 (before `thread_map` starts its threads)
+
     bank = _filter_bank((height, width))
     spectrum = fft.fft2(plane)
     results = thread_map(
@@ -357,11 +371,12 @@ def q_p(
     IEEE TPAMI 34(1), 2012. doi:10.1109/TPAMI.2011.109
     """
     checked = as_sources(sources, data_range)
-    of_fused = [*thread_map(phase_features, checked.channels(fused, "The fused image"))]
+    # One plane after the other: each is spread over the cores by its orientations.
+    of_fused = [*map(phase_features, checked.channels(fused, "The fused image"))]
     slices: Iterable[Sequence[PhaseFeatures]]
     if checked.phase is not None:
         slices = zip(*checked.phase, strict=True)
     else:  # one slice at a time, so that memory does not grow with their number
         by_slice = zip(*checked.planes, strict=True)
-        slices = ([*thread_map(phase_features, channels)] for channels in by_slice)
+        slices = ([*map(phase_features, channels)] for channels in by_slice)
     return float(np.mean(_q_p_of_channels(of_fused, slices)))
