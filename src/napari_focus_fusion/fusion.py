@@ -38,8 +38,7 @@ from napari_focus_fusion.engine.preparing import prepare
 from napari_focus_fusion.engine.reading import Reference
 from napari_focus_fusion.engine.steps import finish_step, score_step
 from napari_focus_fusion.engine.store import MemoryStore, ZarrStore, fingerprint
-from napari_focus_fusion.engine.superresolving import Upscale
-from napari_focus_fusion.engine.work import Work
+from napari_focus_fusion.engine.work import Upscale, Work
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models import DEFAULT_MODEL, hash_of_tensors, load_model
 from napari_focus_fusion.models.base import FusionModel, Reconstructor, SuperResolver

@@ -10,7 +10,7 @@ from napari_focus_fusion.models.base import Reconstructor, SetMasker
 from napari_focus_fusion.tiling import TilePlan
 
 if TYPE_CHECKING:
-    from napari_focus_fusion.engine.superresolving import Upscale
+    from napari_focus_fusion.engine.work import Upscale
     from napari_focus_fusion.models.base import FusionModel
     from napari_focus_fusion.stack import FocusStack
 

@@ -8,7 +8,6 @@ All sums lie on the source's grid, the pixels of the finer one side by side.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,40 +25,15 @@ from napari_focus_fusion.engine.finishing import (
     component_slices,
     finish_region,
 )
-from napari_focus_fusion.engine.work import Work, moved
+from napari_focus_fusion.engine.work import moved
 from napari_focus_fusion.tiling import Tile, TilePlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from napari_focus_fusion.engine.reading import Reference
+    from napari_focus_fusion.engine.work import Upscale, Work
     from napari_focus_fusion.models.base import SuperResolver
-
-
-@dataclass(frozen=True, slots=True)
-class Upscale:
-    """How a run super-resolves.
-
-    Attributes
-    ----------
-    resolver
-        The network.
-    scale
-        2, 3 or 4.
-    joint
-        Whether slices are made finer and then fused; else the fused image is made
-        finer.
-    context
-        The network's statistics of the stack.
-    channels
-        The grey plane of each channel, for its normalisation.
-    """
-
-    resolver: SuperResolver
-    scale: int
-    joint: bool
-    context: Any = None
-    channels: tuple[Reference, ...] = ()
 
 
 def finer_rim(upscale: Upscale) -> int:

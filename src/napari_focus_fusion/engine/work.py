@@ -27,12 +27,37 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.composite import Blend
     from napari_focus_fusion.engine.reading import Reference
-    from napari_focus_fusion.engine.superresolving import Upscale
-    from napari_focus_fusion.models.base import FusionModel
+    from napari_focus_fusion.models.base import FusionModel, SuperResolver
     from napari_focus_fusion.tiling import Tile
 
 #: Side of the blocks in which planes are swept: a few of them fit into a core's cache.
 SWEEP = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Upscale:
+    """How a run super-resolves.
+
+    Attributes
+    ----------
+    resolver
+        The network.
+    scale
+        2, 3 or 4.
+    joint
+        Whether slices are made finer and then fused; else the fused image is made
+        finer.
+    context
+        The network's statistics of the stack.
+    channels
+        The grey plane of each channel, for its normalisation.
+    """
+
+    resolver: SuperResolver
+    scale: int
+    joint: bool
+    context: Any = None
+    channels: tuple[Reference, ...] = ()
 
 
 @dataclass(slots=True)
