@@ -17,7 +17,8 @@ from PIL import Image
 from scipy import ndimage
 
 import napari_focus_fusion as ff
-from napari_focus_fusion.cli import find_jobs, main
+from napari_focus_fusion.cli import main
+from napari_focus_fusion.io.jobs import find_jobs
 
 PROGRAM = [sys.executable, "-m", "napari_focus_fusion"]
 FAST = ["--model", "sml", "--device", "cpu"]

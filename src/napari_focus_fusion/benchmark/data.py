@@ -17,6 +17,7 @@ import numpy as np
 
 from napari_focus_fusion.benchmark.pictures import bicubic, pictures_of
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.io.jobs import find_jobs
 from napari_focus_fusion.metrics import SIX
 from napari_focus_fusion.stack import as_stack
 
@@ -157,8 +158,6 @@ def find_data_set(text: str) -> DataSet:
 
 def _cases_in(path: Path) -> Iterator[Case]:
     """Each stack file is a stack, and so are the pictures of a folder together."""
-    from napari_focus_fusion.cli import find_jobs
-
     inputs = [path]
     if path.is_dir() and path.suffix.lower() != ".zarr":
         inputs += sorted(
