@@ -800,15 +800,16 @@ def _parser() -> argparse.ArgumentParser:
         type=_names,
         default=["sml"],
         metavar="NAME,...",
-        help="names of the command models, or files of weights; by default sml",
+        help="names of the command models (sesf:untrained is sesf with random "
+        "weights), files of weights, or other programs, like enfuse; by default sml",
     )
     sub.add_argument(
         "--data",
         type=_names,
         default=["scenes"],
         metavar="NAME,...",
-        help="scenes (by default), scenes-noise, lytro, lytro-x2, lytro-x3, lytro-x4, "
-        "triples, or files and folders of yours",
+        help="scenes (by default), scenes-noise, scenes-light, lytro, lytro-x2, "
+        "lytro-x3, lytro-x4, triples, or files and folders of yours",
     )
     sub.add_argument(
         "--peers", action="store_true", help="also other programs that are installed"

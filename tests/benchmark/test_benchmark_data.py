@@ -12,6 +12,7 @@ from PIL import Image
 
 from napari_focus_fusion.benchmark.data import (
     DATA_VARIABLE,
+    _light_specs,
     _re_exposed_specs,
     _scene_specs,
     case_of_scene,
@@ -166,6 +167,30 @@ def test_scenes_photographed_again_show_the_same_with_other_noise():
         return np.diff(np.asarray(case.stack.data, float), axis=2).std()
 
     assert noise(dim) > 1.5 * noise(bright)
+
+
+def test_scenes_in_all_kinds_of_light():
+    """Nine scenes that neither training nor the other tables know, four times each."""
+    specs = [spec for spec, _ in _light_specs()]
+    groups = [group for _, groups in _light_specs() for group in groups]
+    seeds = {spec.seed for spec in specs}
+    assert len(specs) == 36 and len(seeds) == 9
+    assert not seeds & {*TRAINING_SEEDS, *(spec.seed for spec in held_back_scenes())}
+    for name in ("2 slices", "8 slices", "32 slices", "relief", "steep", "layers"):
+        assert groups.count(name) == 12
+    for name in ("clean", "10000 electrons", "1000 electrons", "250 electrons"):
+        assert groups.count(name) == 9
+    assert groups.count("32, 250 electrons") == 3
+
+    cases = find_data_set("scenes-light").cases()
+    clean, bright, _, dim = itertools.islice(cases, 4)
+    truth = clean.truth.image
+    np.testing.assert_array_equal(truth, dim.truth.image)
+    errors = [
+        np.sqrt(np.mean((np.asarray(case.stack.data, float) - truth) ** 2))
+        for case in (clean, bright, dim)
+    ]
+    assert errors[0] < errors[1] < errors[2]
 
 
 def test_cubic_interpolation_is_that_of_opencv():

@@ -132,6 +132,33 @@ def test_the_markdown_can_be_read(table):
     assert "- bad: failed on 1 of 2 stacks: two: a | b" in text
 
 
+def test_what_training_adds_stands_apart(table):
+    table.data_sets[0]["measures"] = ("PSNR",)
+    table.runs = [
+        Run("lytro", "net", "model"),
+        Run("lytro", "net, untrained", "untrained"),
+        Run("lytro", "other, untrained", "untrained"),  # without its trained twin
+    ]
+    table.scores = [
+        Score("lytro", name, run.candidate, {"PSNR": psnr, "depth error": depth})
+        for run, found in zip(
+            table.runs,
+            ((30, 0.5, 32, 0.3), (29, 0.6, 33, 0.8), (1, 1, 1, 1)),
+            strict=True,
+        )
+        for name, psnr, depth in (("one", *found[:2]), ("two", *found[2:]))
+    ]
+    text = to_markdown(table, summaries(table), {}, "")
+    _, _, gains = text.partition("What training adds")
+    assert gains.partition("\n\n")[2].splitlines()[:5] == [
+        "|  | net |",
+        "| --- | --- |",
+        "| all | +0.00 / -0.300 |",
+        "| 2 slices | -1.00 / -0.500 |",
+        "| dim | +0.00 / -0.300 |",
+    ]
+
+
 def test_all_files_are_written(table, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
     table.sheets = {"lytro": {"a/b c": pixels}}

@@ -19,9 +19,11 @@ from napari_focus_fusion.benchmark.run import (
     AVERAGE,
     COPY,
     ORACLE,
+    Candidate,
     _references,
     _values,
     depth_values,
+    find_candidates,
     run_benchmark,
 )
 from napari_focus_fusion.benchmark.worker import prepare
@@ -175,6 +177,28 @@ def test_untrained_weights_come_from_the_seed(folder):
 
     np.testing.assert_array_equal(depth(0), depth(0))
     assert (depth(0) != depth(1)).any()
+
+
+def test_what_a_name_stands_for(monkeypatch):
+    twin = Candidate("sesf, untrained", "untrained", "sesf")
+    sesf, sml = (Candidate(name, "model", name) for name in ("sesf", "sml"))
+    assert find_candidates(["sml", "sesf:untrained"]) == [sml, twin]
+    # sml has no weights, so it has no twin.
+    assert find_candidates(["sml", "sesf"], untrained=True) == [sml, sesf, twin]
+    (mine,) = find_candidates(["folder/mine.safetensors"])
+    assert mine == Candidate("mine", "model", "folder/mine.safetensors")
+    with pytest.raises(FocusFusionError, match="no model 'sesv' that could be left"):
+        find_candidates(["sesv:untrained"])
+    with pytest.raises(FocusFusionError, match="Two models have one name"):
+        find_candidates(["sesf", "sesf"])
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(FocusFusionError, match="enfuse is not installed: apt"):
+        find_candidates(["enfuse"])
+
+
+def test_only_what_can_be_trained_can_be_left_untrained():
+    with pytest.raises(FocusFusionError, match="has no weights to be left untrained"):
+        prepare("untrained", "sml", 0, "cpu", {})
 
 
 def test_options_are_handed_on(folder):

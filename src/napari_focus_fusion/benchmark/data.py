@@ -261,6 +261,33 @@ def _re_exposed_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
             yield changed, (f"{electrons:.0f} electrons",)
 
 
+def _light_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
+    """Surfaces and layers in 2, 8 and 32 slices, each in all kinds of light."""
+    from napari_focus_fusion.training.scenes import TRAINING_SEEDS, SceneSpec
+
+    seed = TRAINING_SEEDS.stop + 1000  # beyond those of `held_back_scenes`
+    for slices, side, blur in ((2, 256, 2.5), (8, 224, 1.2), (32, 160, 0.6)):
+        for surface, content in (
+            ("relief", "cells"),
+            ("steep", "leaves"),
+            ("layers", "leaves"),
+        ):
+            for electrons in (None, *EXPOSURES):
+                light = f"{electrons:.0f} electrons" if electrons else "clean"
+                options = {
+                    "shape": (side, side),
+                    "slices": slices,
+                    "blur_per_slice": blur,
+                    "surface": surface,
+                    "content": content,
+                    "electrons": electrons,
+                }
+                name = f"{surface}, {slices} slices, {light}"
+                groups = (f"{slices} slices", light, surface, f"{slices}, {light}")
+                yield SceneSpec(name, seed, tuple(sorted(options.items()))), groups
+            seed += 1
+
+
 def _groups_of(options: dict[str, Any]) -> tuple[str, ...]:
     modality = options.get("modality", "grey")
     groups = [f"{options.get('slices', 8)} slices"]
@@ -330,6 +357,14 @@ DATA_SETS: dict[str, DataSet] = {
             "electrons at white. Measured like the scenes.",
             _TRUTH_MEASURES,
             lambda: _scenes(_re_exposed_specs),
+        ),
+        DataSet(
+            "scenes-light",
+            "A gentle surface, a steep one, and leaves in front of one another, grey, "
+            "in 2, 8 and 32 slices, each without noise and with 10000, 1000 and 250 "
+            "electrons at white; no training has seen them. Measured like the scenes.",
+            _TRUTH_MEASURES,
+            lambda: _scenes(_light_specs),
         ),
         DataSet(
             "lytro",

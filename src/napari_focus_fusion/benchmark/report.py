@@ -16,6 +16,7 @@ import numpy as np
 
 from napari_focus_fusion import __version__
 from napari_focus_fusion.benchmark.published import PUBLISHED
+from napari_focus_fusion.benchmark.run import TWIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -279,6 +280,12 @@ def _section(data: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     for name in BY_STACK:
         if name in names and len(stacks) > 1:
             parts.append(f"{name} by group and stack:\n\n" + _crosstab(name, measured))
+    if gains := _gains(measured):
+        parts += [
+            "What training adds, the trained network less the untrained one: PSNR in "
+            "dB (more is better) / depth error in slices (less is better).",
+            gains,
+        ]
     if published:
         names = _measures_in(published, data["measures"])
         notes = list(dict.fromkeys(row["note"] for row in published))
@@ -319,6 +326,32 @@ def _crosstab(name: str, rows: list[dict[str, Any]]) -> str:
         }
         lines.append({"": scope.partition(": ")[2] or scope} | cells)
     return _pipes(["", *candidates], lines)
+
+
+def _gains(rows: list[dict[str, Any]]) -> str:
+    """Trained less untrained by group, where the truth is known."""
+    found = {
+        (row["scope"], row["candidate"]): row
+        for row in rows
+        if "PSNR" in row and not row["scope"].startswith("stack")
+    }
+    twins = [
+        name.removesuffix(TWIN)
+        for scope, name in found
+        if scope == "all" and name.endswith(TWIN)
+    ]
+    twins = [name for name in twins if ("all", name) in found]
+    lines = []
+    for scope in dict.fromkeys(scope for scope, _ in found):
+        line = {"": scope.partition(": ")[2] or scope}
+        for name in twins:
+            trained, not_trained = found[scope, name], found[scope, name + TWIN]
+            line[name] = f"{trained['PSNR'] - not_trained['PSNR']:+.2f}"
+            if "depth error" in trained:
+                gain = trained["depth error"] - not_trained["depth error"]
+                line[name] += f" / {gain:+.3f}"
+        lines.append(line)
+    return _pipes(["", *twins], lines) if twins else ""
 
 
 def _pipes(columns: list[str], rows: Iterable[dict[str, Any]]) -> str:

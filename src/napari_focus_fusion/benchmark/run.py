@@ -42,6 +42,9 @@ COPY = "copy of the first slice"
 AVERAGE = "average of the slices"
 ORACLE = "nearest slice of the true depth"
 
+UNTRAINED = ":untrained"  # behind a model's name as it is asked for
+TWIN = ", untrained"  # and as tables call it
+
 Kind = str
 """``"model"``, ``"untrained"``, ``"peer"``, or ``"yardstick"``: no method at all."""
 
@@ -162,7 +165,8 @@ def run_benchmark(
     Parameters
     ----------
     model_names
-        Names of :func:`models`, or files of weights.
+        Names of :func:`models`, each with ``:untrained`` behind it for random weights,
+        files of weights, or names of `PEERS`.
     data
         Names of `DATA_SETS`, or files and folders of the user's.
     peers
@@ -217,7 +221,7 @@ def run_benchmark(
     candidates = find_candidates(model_names, untrained=untrained)
     if peers:
         found, table.missing = find_peers()
-        candidates += found
+        candidates += [peer for peer in found if peer not in candidates]
     data_sets = [find_data_set(text) for text in data]
     names = [data_set.name for data_set in data_sets]
     if len(set(names)) < len(names):
@@ -234,20 +238,44 @@ def run_benchmark(
 
 
 def find_candidates(
-    model_names: Sequence[str], *, untrained: bool = False
+    names: Sequence[str], *, untrained: bool = False
 ) -> list[Candidate]:
-    """The models by name, each with its untrained twin where one is wanted."""
+    """What names stand for, each model with its untrained twin where one is wanted.
+
+    Raises
+    ------
+    FocusFusionError
+        If an untrained model or a peer cannot be had, or two have one name.
+    """
     known = models()
     candidates = []
-    for name in model_names:
-        short = name if name in known else Path(name).stem
-        candidates.append(Candidate(short, "model", name))
-        if untrained and name in known and known[name].weights:
-            candidates.append(Candidate(f"{name}, untrained", "untrained", name))
-    names = [candidate.name for candidate in candidates]
-    if len(set(names)) < len(names):
-        raise FocusFusionError(f"Two models have one name: {', '.join(names)}.")
+    for text in names:
+        name = text.removesuffix(UNTRAINED)
+        if name != text:
+            if name not in known:
+                raise FocusFusionError(
+                    f"{text!r}: there is no model {name!r} that could be left "
+                    f"untrained. There are: {', '.join(known)}."
+                )
+            candidates.append(_untrained(name))
+        elif name in PEERS and name not in known:
+            peer = PEERS[name]
+            if peer.version() is None:
+                raise FocusFusionError(f"{peer.title} is not installed: {peer.install}")
+            candidates.append(Candidate(peer.title, "peer", name))
+        else:
+            short = name if name in known else Path(name).stem
+            candidates.append(Candidate(short, "model", name))
+            if untrained and name in known and known[name].weights:
+                candidates.append(_untrained(name))
+    taken = [candidate.name for candidate in candidates]
+    if len(set(taken)) < len(taken):
+        raise FocusFusionError(f"Two models have one name: {', '.join(taken)}.")
     return candidates
+
+
+def _untrained(name: str) -> Candidate:
+    return Candidate(f"{name}{TWIN}", "untrained", name)
 
 
 def find_peers() -> tuple[list[Candidate], dict[str, str]]:

@@ -123,6 +123,8 @@ def _model(
     model = load_model(target) if trained else new_model(models()[target])
     spec = model.spec
     assert spec is not None
+    if not trained and not any(True for _ in model.parameters()):
+        raise FocusFusionError(f"{spec.title} has no weights to be left untrained.")
     # What is set up at a first run must not count for the first stack.
     noise = np.random.default_rng(0).random((2, 64, 64), np.float32)
     first = fuse(noise, model, **options)
