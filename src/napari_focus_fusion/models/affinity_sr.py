@@ -309,6 +309,11 @@ class FAPN(nn.Module):
             conv(config.near[-1], config.head[0], 3),
             *(conv(m, n, 1) for m, n in pairwise((*config.head, 2))),
         )
+        # Signals keep their size here. In SRN, whose dense blocks would make them grow,
+        # the weights stay as small as PyTorch makes them.
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, SLOPE)
 
     def forward(self, a: Tensor, b: Tensor, gates: Gates | None = None) -> Tensor:
         """The masks M_1 and M_2, each on its own in (0, 1).
@@ -606,7 +611,6 @@ class Head(nn.Module):
 def conv(inputs: int, outputs: int, size: int) -> nn.Conv2d:
     """A convolution that keeps the size; zeros lie around the picture."""
     layer = nn.Conv2d(inputs, outputs, size, padding=size // 2)
-    nn.init.kaiming_uniform_(layer.weight, SLOPE)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
