@@ -200,6 +200,8 @@ class AffinitySR(PairMasker, SuperResolver):
         self.upscale_halo = config.upscale_halo  # type: ignore[misc]
         self.fapn = FAPN(config)
         self.srn = SRN(config)
+        # So laid out, convolutions of few channels take a third less on a CPU.
+        self.to(memory_format=torch.channels_last)
 
     def context(self, sample: Sequence[Tensor]) -> Gates | None:
         """CAM's gates, from the features of all slices; None without CAM."""

@@ -91,14 +91,14 @@ RECIPES = {
         objective=affinity_sr.focus_objective,
         pretext=affinity_sr.pretext,
         validate=affinity_sr.depth_error,
-        schedule=Schedule(steps=1200, learning_rate=2e-3, validate_every=200),
+        schedule=Schedule(steps=1200, learning_rate=1e-3, validate_every=300),
         parts="fapn.",
         then=(
             Recipe(
                 objective=affinity_sr.finer_objective,
                 pretext=affinity_sr.pretext,
                 validate=affinity_sr.finer_error,
-                schedule=Schedule(steps=4500, learning_rate=2e-3, validate_every=300),
+                schedule=Schedule(steps=6000, learning_rate=1e-3, validate_every=1000),
                 crop=96,
                 parts="srn.",
                 by_scale=True,
