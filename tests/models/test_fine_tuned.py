@@ -1,0 +1,118 @@
+"""The folder of fine-tuned models: what is found there, and what is left out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from napari_focus_fusion import FocusFusionError, load_model, models
+from napari_focus_fusion.models import OURS, hash_of, models_folder, save_weights
+from napari_focus_fusion.models.fine_tuned import path_of_name
+from small_models import random_sesf
+
+TUNED = {"parent": "sesf", "summary": "Tuned from sesf on pollen, 9 steps."}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NAPARI_FOCUS_FUSION_MODELS", str(tmp_path / "mine"))
+    (tmp_path / "mine").mkdir()
+    return tmp_path / "mine"
+
+
+def test_files_are_models_by_their_names(folder: Path) -> None:
+    save_weights(random_sesf(1), folder / "pollen.safetensors", {}, TUNED)
+    again = TUNED | {"parent": "pollen"}
+    save_weights(random_sesf(2), folder / "Again.safetensors", {}, again)
+    save_weights(random_sesf(3), folder / "anew.safetensors", {})
+    found = models()
+    assert list(found) == [s.name for s in OURS] + ["Again", "anew", "pollen"]
+    assert {name: found[name].title for name in ("pollen", "Again", "anew")} == {
+        "pollen": "pollen: SESF-Fuse, fine-tuned",
+        "Again": "Again: SESF-Fuse, fine-tuned from pollen",
+        "anew": "anew: SESF-Fuse, trained",
+    }
+    assert found["pollen"].summary == TUNED["summary"]
+    assert found["anew"].summary == found["sesf"].summary
+    model = load_model("Again")
+    assert model.spec == found["Again"]
+    assert model.weights_hash == hash_of(folder / "Again.safetensors")
+    # Renamed, it is a model by its new name.
+    (folder / "Again.safetensors").rename(folder / "pollen-2.safetensors")
+    assert "Again" not in models()
+    assert load_model("pollen-2").weights_hash == model.weights_hash
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("cut short", "no readable safetensors.*incompletely"),
+        ("empty", "no readable safetensors"),
+        ("of another package", "'deepest', which is not installed"),
+        ("of a taken name", "a model called 'sesf' already"),
+        ("a folder", "no readable safetensors"),
+    ],
+)
+def test_what_cannot_be_used_is_left_out_with_a_warning(
+    kind: str, words: str, folder: Path
+) -> None:
+    save_weights(random_sesf(), folder / "good.safetensors", {}, TUNED)
+    path = folder / "bad.safetensors"
+    about = TUNED | {"model": "deepest"} if "package" in kind else TUNED
+    if "name" in kind:
+        path = folder / "sesf.safetensors"
+    save_weights(random_sesf(), path, {}, about)
+    if kind == "cut short":
+        path.write_bytes(path.read_bytes()[:-7])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "a folder":
+        path.unlink()
+        path.mkdir()
+    with pytest.warns(RuntimeWarning, match=rf"left out: .*{words}"):
+        found = models()
+    assert list(found) == [s.name for s in OURS] + ["good"]
+    assert found["sesf"] == next(spec for spec in OURS if spec.name == "sesf")
+
+
+def test_names_are_fit_for_files_and_free(folder: Path) -> None:
+    save_weights(random_sesf(), folder / "pollen.safetensors", {}, TUNED)
+    taken = models()
+    assert path_of_name("pollen-3_B", taken) == folder / "pollen-3_B.safetensors"
+    for name in ("pollen", "POLLEN", "sesf", "Sml"):
+        with pytest.raises(FocusFusionError, match=f"called '{name}' already"):
+            path_of_name(name, taken)
+    for name in ("", ".x", "-x", "a b", "a/b", "a\\b", "é", "a.b", "x" * 65, "CON"):
+        with pytest.raises(FocusFusionError, match="cannot be called"):
+            path_of_name(name, taken)
+
+
+def test_the_folder_is_where_the_platform_keeps_such_things(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NAPARI_FOCUS_FUSION_MODELS")
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    monkeypatch.setenv("LOCALAPPDATA", "/local")
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
+    tail = Path("napari-focus-fusion", "models")
+    for platform, place in (
+        ("linux", "/data"),
+        ("win32", "/local"),
+        ("darwin", "/home/me/Library/Application Support"),
+    ):
+        monkeypatch.setattr(sys, "platform", platform)
+        assert models_folder() == place / tail
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("XDG_DATA_HOME")
+    assert models_folder() == Path("/home/me/.local/share") / tail
+    monkeypatch.setenv("NAPARI_FOCUS_FUSION_MODELS", "~/weights")
+    assert models_folder() == Path("~/weights").expanduser()
+
+
+def test_a_folder_that_is_not_there_holds_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAPARI_FOCUS_FUSION_MODELS", str(folder / "absent"))
+    assert list(models()) == [spec.name for spec in OURS]
