@@ -34,7 +34,7 @@ Range: TypeAlias = tuple[float, float]
 DataRange: TypeAlias = float | Range | None
 _Out = TypeVar("_Out")
 
-_MOST_THREADS = 4  # each holds up to 14 planes of its own (Q_P)
+_MOST_THREADS = 4  # each holds up to 17 planes of its own (Q_P)
 
 
 def thread_map(function: Callable[..., _Out], *items: Iterable[Any]) -> Iterator[_Out]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Below this share of the mean square a variance is rounding noise: the window is flat.
 # One pixel that differs by one grey level in a corner of an 11 x 11 window makes 1e-11.
 _FLAT = 1e-12
-_TILE = 32  # pixels; of its products each fits into the fastest cache
+_TILE = 26  # pixels; measured to be the best for windows of 7 to 11
 
 
 def gaussian(size: int, sigma: float) -> Plane:
