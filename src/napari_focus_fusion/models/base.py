@@ -23,8 +23,9 @@ class FusionModel(nn.Module):
         Radius in pixels of the square window over which the decision adds up the
         model's scores.
     needs_sample
-        Whether :meth:`context` looks at the stack. A model that does not spares the
-        stack one reading.
+        Whether the stack is sampled before: for the statistics of :meth:`context`, or
+        for the normalisation of what a network sees. A plain measure, which scales
+        with the intensities, spares the stack one reading.
     spec, weights_hash
         Set when the model is loaded.
     """
