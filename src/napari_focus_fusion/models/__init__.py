@@ -89,6 +89,19 @@ OURS = (
         self_supervised=True,
         cost=54_000,
     ),
+    ModelSpec(
+        name="dual-path",
+        title="Dual-Path",
+        summary="Weighs all slices at once in unrolled steps: the finest depth maps.",
+        kind="set-masker",
+        target="napari_focus_fusion.models.dual_path:DualPath",
+        halo=32,
+        paper="Quan et al., Dual-path deep unsupervised learning for multi-focus image "
+        "fusion, IEEE Transactions on Multimedia 27, 2025",
+        doi="10.1109/TMM.2024.3521817",
+        self_supervised=True,
+        cost=25_000,
+    ),
 )
 
 

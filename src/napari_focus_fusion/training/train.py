@@ -15,7 +15,7 @@ from napari_focus_fusion import __version__
 from napari_focus_fusion.device import choose_device, describe
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.models import load_model, models, new_model, save_weights
-from napari_focus_fusion.training import affinity_sr, sesf
+from napari_focus_fusion.training import affinity_sr, dual_path, sesf
 from napari_focus_fusion.training.data import Pool, make_pool, read_pictures
 from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
 from napari_focus_fusion.training.scores import score_on_lytro, score_on_scenes
@@ -114,6 +114,15 @@ RECIPES = {
             ),
         ),
         measure=affinity_sr.super_resolution_scores,
+    ),
+    "dual-path": Recipe(
+        objective=dual_path.objective,
+        pretext=dual_path.pretext,
+        validate=dual_path.depth_error,
+        schedule=Schedule(steps=2000, learning_rate=5e-3, validate_every=200),
+        scenes=320,
+        slices=12,
+        stacks=2,
     ),
 }
 

@@ -1,0 +1,349 @@
+"""Dual-Path: an unrolled image fuser whose masks a self-supervised predictor teaches.
+
+Y. Quan, X. Wan, T. Zheng, Y. Huang, H. Ji, "Dual-Path Deep Unsupervised Learning for
+Multi-Focus Image Fusion", IEEE Transactions on Multimedia 27, 2025, 1165-1176. Two
+networks are trained without truth: an *image fuser*, unrolled from an energy, and a
+*mask predictor*, a denoiser of imperfect masks trained by masking, which supervises the
+fuser's mask at every step. Only the fuser is needed to fuse.
+
+Of the paper the abstract alone is known to us: the two paths, how each is trained, and
+what ties them are the paper's; every layer below is ours. So is the form for any number
+of slices: masks on a simplex, features pooled over the slices by mean and maximum.
+
+The energy of masks M and the fused picture X is::
+
+    1/2 |X - sum_n M_n I_n|^2 + phi(X) + psi(M),    M_n >= 0, sum_n M_n = 1
+
+Each stage takes a step on X (the proximal map of phi: a small network), a gradient step
+on M that keeps to the simplex (mirror descent: it adds to the logits of M), and a step
+for psi (a network that sees every slice beside what is pooled over all of them).
+Nothing has a stride and nothing is pooled over an image, so that tiles are exact.
+Intensities enter as differences divided by the local contrast: an offset or a gain of
+the whole stack changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_focus_fusion.models.base import SetMasker
+from napari_focus_fusion.models.layers import box_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+#: Unrolled stages, and the channels of their networks.
+STAGES = 3
+WIDTH = 16
+#: Channels of the mask predictor where the picture is largest.
+PREDICTOR_WIDTH = 8
+#: Radius over which the gradient energy is taken that starts the masks.
+START_RADIUS = 4
+#: Channels of what a stage sees of a slice.
+SEEN = 4
+#: How far below the best a mask's logit is told apart; farther is all the same.
+DEEPEST = 8.0
+#: Guards divisions by a contrast; of the range, black to white, of a stack.
+LEAST_CONTRAST = 1e-4
+SLOPE = 0.1
+
+
+class Estimate(NamedTuple):
+    """What a stage believes.
+
+    Attributes
+    ----------
+    logits
+        Of the masks: chunks (stacks, n, h, w), all slices together.
+    fused
+        (stacks, 1, h, w), the slices weighted by the masks that the stage began with.
+    picture
+        (stacks, 1, h, w), the variable X of the energy: what they would be if sharp.
+    """
+
+    logits: list[Tensor]
+    fused: Tensor
+    picture: Tensor
+
+    def masks(self) -> Tensor:
+        """(stacks, N, h, w), at least 0, adding up to 1 over N."""
+        return torch.cat(self.logits, 1).softmax(1)
+
+
+class Scene(NamedTuple):
+    """What of a stack stays as it is over the stages, (stacks, 1, h, w) each.
+
+    Attributes
+    ----------
+    mean
+        Of all slices.
+    contrast
+        Gradient of the slice with the strongest around a pixel.
+    classic
+        Slices fused by the masks of the start, those of the plain measure.
+    """
+
+    mean: Tensor
+    contrast: Tensor
+    classic: Tensor
+
+
+class Stage(nn.Module):
+    """One step of the unrolled minimisation, with weights of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.restore = nn.Sequential(
+            nn.Conv2d(2, WIDTH, 3, padding=1),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=2, dilation=2),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            nn.Conv2d(WIDTH, 1, 3, padding=1),
+        )
+        self.features = nn.Sequential(
+            nn.Conv2d(SEEN, WIDTH, 3, padding=1),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+            nn.LeakyReLU(SLOPE, inplace=True),
+        )
+        self.own = nn.Conv2d(WIDTH, WIDTH, 3, padding=2, dilation=2)
+        self.shared = nn.Conv2d(2 * WIDTH, WIDTH, 3, padding=2, dilation=2, bias=False)
+        self.logit = nn.Conv2d(WIDTH, 1, 3, padding=1)
+        self.step = nn.Parameter(torch.tensor(0.1))
+        self.keep = nn.Parameter(torch.tensor(1.0))
+
+    def picture(self, fused: Tensor, scene: Scene) -> Tensor:
+        """The step on X: the fused slices and what the network adds to them."""
+        detail = torch.cat([fused - scene.mean, scene.classic - scene.mean], 1)
+        return fused + scene.contrast * self.restore(
+            F.softsign(detail / scene.contrast)
+        )
+
+    def descend(
+        self,
+        logits: Tensor,
+        slices: Tensor,
+        fused: Tensor,
+        picture: Tensor,
+        scene: Scene,
+    ) -> Tensor:
+        """The gradient step on the masks, in their logits.
+
+        The gradient of ``1/2 |X - sum M I|^2`` along the simplex is
+        ``(sum M I - X) (I_n - sum M I)``.
+        """
+        gradient = (fused - picture) * (slices - fused) / scene.contrast.square()
+        return logits - self.step * gradient.clamp(-DEEPEST, DEEPEST)
+
+    def see(
+        self,
+        logits: Tensor,
+        highest: Tensor,
+        slices: Tensor,
+        picture: Tensor,
+        scene: Scene,
+    ) -> Tensor:
+        """Features (stacks * n, WIDTH, h, w) of some slices (stacks, n, h, w)."""
+        seen = torch.stack(
+            [
+                (logits - highest).clamp_min(-DEEPEST) / 4 + 1,
+                F.softsign((slices - picture) / scene.contrast),
+                F.softsign((slices - scene.mean) / scene.contrast),
+                gradient_energy(slices).sqrt() / scene.contrast - 0.5,
+            ],
+            2,
+        ).flatten(0, 1)
+        return self.features(seen.contiguous(memory_format=torch.channels_last))
+
+    def judge(self, features: Tensor, shared: Tensor) -> Tensor:
+        """What the network adds to the logits, (stacks * n, 1, h, w)."""
+        count = len(features) // len(shared)
+        if count > 1:
+            shared = shared.repeat_interleave(count, 0)
+        together = self.own(features).add_(shared)
+        return self.logit(F.leaky_relu_(together, SLOPE))
+
+
+class Double(nn.Sequential):
+    """Two 3x3 convolutions with their activations."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+            nn.LeakyReLU(SLOPE, inplace=True),
+        )
+
+
+class MaskPredictor(nn.Module):
+    """A U-Net that guesses what a mask is where it is hidden; for training alone.
+
+    One network for all slices of a stack, which look at each other where the picture
+    is smallest.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = Double(4, PREDICTOR_WIDTH)
+        self.middle = Double(PREDICTOR_WIDTH, 2 * PREDICTOR_WIDTH)
+        self.coarse = Double(2 * PREDICTOR_WIDTH, 2 * PREDICTOR_WIDTH)
+        self.together = Double(6 * PREDICTOR_WIDTH, 2 * PREDICTOR_WIDTH)
+        self.up_middle = Double(4 * PREDICTOR_WIDTH, 2 * PREDICTOR_WIDTH)
+        self.up_fine = Double(3 * PREDICTOR_WIDTH, PREDICTOR_WIDTH)
+        self.logit = nn.Conv2d(PREDICTOR_WIDTH, 1, 1)
+
+    def forward(self, slices: Tensor, mask: Tensor, shown: Tensor) -> Tensor:
+        """Logits (stacks, N, h, w) of a mask of which only a part is shown.
+
+        Parameters
+        ----------
+        slices
+            (stacks, N, h, w) float32, normalised.
+        mask
+            (stacks, N, h, w), imperfect; what is not shown of it has no influence.
+        shown
+            (stacks, 1, h, w), 1 where the mask is shown and 0 where it is hidden.
+        """
+        stacks, count, height, width = slices.shape
+        energy = gradient_energy(slices)
+        smooth = box_mean(F.pad(energy, [START_RADIUS] * 4), START_RADIUS)
+        contrast = maximum([smooth]).sqrt() + LEAST_CONTRAST
+        seen = torch.stack(
+            [
+                mask * shown,
+                shown.expand_as(mask),
+                F.softsign((slices - slices.mean(1, keepdim=True)) / contrast),
+                energy.sqrt() / contrast - 0.5,
+            ],
+            2,
+        ).flatten(0, 1)
+        missing = [0, -width % 4, 0, -height % 4]
+        seen = F.pad(seen, missing, mode="replicate")
+        fine = self.fine(seen.contiguous(memory_format=torch.channels_last))
+        middle = self.middle(F.avg_pool2d(fine, 2))
+        coarse = self.coarse(F.avg_pool2d(middle, 2))
+        each = coarse.unflatten(0, (stacks, count))
+        others = torch.cat([each.mean(1), each.amax(1)], 1).repeat_interleave(count, 0)
+        coarse = self.together(torch.cat([coarse, others], 1))
+        middle = self.up_middle(torch.cat([middle, doubled(coarse)], 1))
+        fine = self.up_fine(torch.cat([fine, doubled(middle)], 1))
+        logits = self.logit(fine)[:, 0, :height, :width]
+        return logits.unflatten(0, (stacks, count))
+
+
+class DualPath(SetMasker):
+    """The image fuser, and the mask predictor that fine-tuning needs."""
+
+    window: ClassVar[int] = 1
+    needs_sample: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.tensor(2.0))
+        self.stages = nn.ModuleList(Stage() for _ in range(STAGES))
+        self.predictor = MaskPredictor()
+
+    def masks(self, slices: Tensor, context: Any = None) -> Tensor:
+        """See :meth:`SetMasker.masks`; features of one slice live at a time."""
+        chunk = 1 if slices.device.type == "cpu" else 4
+        for estimate in self.unroll(slices[:, 0][None], chunk):
+            last = estimate
+        return last.masks()[0]
+
+    def unroll(self, stacks: Tensor, chunk: int | None = None) -> Iterator[Estimate]:
+        """Stage by stage, what the fuser believes of stacks of slices.
+
+        Parameters
+        ----------
+        stacks
+            (stacks, N, h, w) float32, normalised.
+        chunk
+            Slices whose features are computed together: twice, first to be pooled. None
+            for all, once. The numbers are the same.
+        """
+        count = stacks.shape[1]
+        slices = list(stacks.split(chunk or count, 1))
+        logits, scene = self._start(slices)
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            fused = weighted(logits, slices)
+            picture = stage.picture(fused, scene)
+            logits = [
+                stage.descend(own, image, fused, picture, scene)
+                for own, image in zip(logits, slices, strict=True)
+            ]
+            highest = maximum(logits)
+            features: Tensor | None = None
+            total: Tensor | None = None
+            largest: Tensor | None = None
+            for own, image in zip(logits, slices, strict=True):
+                features = stage.see(own, highest, image, picture, scene)
+                for each in features.unflatten(0, (len(stacks), -1)).unbind(1):
+                    total = each if total is None else total + each
+                    largest = each if largest is None else torch.maximum(largest, each)
+            assert total is not None and largest is not None
+            shared = stage.shared(torch.cat([total / count, largest], 1))
+            for i, image in enumerate(slices):
+                if features is None or len(slices) > 1:
+                    features = stage.see(logits[i], highest, image, picture, scene)
+                judged = stage.judge(features, shared).reshape(image.shape)
+                logits[i] = stage.keep * logits[i] + judged
+            yield Estimate(logits, fused, picture)
+
+    def _start(self, slices: Sequence[Tensor]) -> tuple[list[Tensor], Scene]:
+        """Masks by the plain measure, and what it tells of the scene."""
+        around = [START_RADIUS] * 4
+        energies = [
+            box_mean(F.pad(gradient_energy(image), around), START_RADIUS)
+            for image in slices
+        ]
+        contrast = maximum(energies).sqrt() + LEAST_CONTRAST
+        count = sum(image.shape[1] for image in slices)
+        mean = torch.stack([image.sum(1, keepdim=True) for image in slices]).sum(0)
+        logits = [
+            self.sharpness * (energy / contrast.square() + 1e-6).log()
+            for energy in energies
+        ]
+        return logits, Scene(mean / count, contrast, weighted(logits, slices))
+
+
+def doubled(maps: Tensor) -> Tensor:
+    """Maps (B, C, h, w) at twice the size."""
+    return F.interpolate(maps, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def gradient_energy(images: Tensor) -> Tensor:
+    """Squared gradient (..., h, w) by Sobel's differences, zero on the border."""
+    across = images[..., :, 2:] - images[..., :, :-2]
+    across = across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]
+    down = images[..., 2:, :] - images[..., :-2, :]
+    down = down[..., :, :-2] + 2 * down[..., :, 1:-1] + down[..., :, 2:]
+    inner = (across.square() + down.square()) / 64
+    return F.pad(inner, [1] * 4)
+
+
+def maximum(chunks: Sequence[Tensor]) -> Tensor:
+    """Largest over the slices of all chunks (stacks, n, h, w), (stacks, 1, h, w)."""
+    largest = chunks[0].amax(1, keepdim=True)
+    for chunk in chunks[1:]:
+        largest = torch.maximum(largest, chunk.amax(1, keepdim=True))
+    return largest
+
+
+def weighted(logits: Sequence[Tensor], slices: Sequence[Tensor]) -> Tensor:
+    """Slices weighted by the soft-max of logits, (stacks, 1, h, w)."""
+    highest = maximum(logits)
+    total = added = None
+    for logit, image in zip(logits, slices, strict=True):
+        weight = (logit - highest).exp()
+        share = weight.sum(1, keepdim=True)
+        part = (weight * image).sum(1, keepdim=True)
+        total = share if total is None else total + share
+        added = part if added is None else added + part
+    assert total is not None and added is not None
+    return added / total
