@@ -76,7 +76,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_our_models_can_be_made_and_say_what_they_are() -> None:
-    kinds = {"SliceScorer": "slice-scorer", "PairMasker": "pair-masker"}
+    kinds = {
+        "SliceScorer": "slice-scorer",
+        "PairMasker": "pair-masker",
+        "SetMasker": "set-masker",
+        "Reconstructor": "reconstructor",
+    }
     for spec in OURS:
         model = new_model(spec)
         assert isinstance(model, FusionModel)
