@@ -137,8 +137,8 @@ def evaluate(
         )
     if truth is None and (needy := [name for name in names if name in WITH_TRUTH]):
         raise FocusFusionError(
-            f"{' and '.join(needy)} compare with the true all-in-focus image; give it "
-            "as truth."
+            f"Without the true all-in-focus image there is no {' or '.join(needy)}; "
+            "give it as truth."
         )
     if (depth is None) != (true_depth is None):
         raise FocusFusionError("Give both depth and true_depth, or neither.")
