@@ -102,6 +102,34 @@ OURS = (
         self_supervised=True,
         cost=25_000,
     ),
+    ModelSpec(
+        name="residual",
+        title="Residual features",
+        summary="Features learnt by super-resolution: the calmest in noise, the "
+        "slowest on a CPU.",
+        kind="slice-scorer",
+        target="napari_focus_fusion.models.residual:Residual",
+        halo=9,
+        paper="Wang, Li, Duan and Zhang, A self-supervised residual feature learning "
+        "model for multifocus image fusion, IEEE TIP 31, 2022",
+        doi="10.1109/TIP.2022.3184250",
+        weights="residual.safetensors",
+        self_supervised=True,
+        cost=65_000,
+    ),
+    ModelSpec(
+        name="residual-zero",
+        title="Residual gradient prior",
+        summary="The idea of the residual model without its network: fast, no weights, "
+        "less troubled by noise than sml.",
+        kind="slice-scorer",
+        target="napari_focus_fusion.models.residual:ResidualZero",
+        halo=10,
+        paper="Wang, Li, Duan and Zhang, A self-supervised residual feature learning "
+        "model for multifocus image fusion, IEEE TIP 31, 2022",
+        doi="10.1109/TIP.2022.3184250",
+        cost=80,
+    ),
 )
 
 

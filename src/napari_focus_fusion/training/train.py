@@ -15,7 +15,7 @@ from napari_focus_fusion import __version__
 from napari_focus_fusion.device import choose_device, describe
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.models import load_model, models, new_model, save_weights
-from napari_focus_fusion.training import affinity_sr, dual_path, sesf
+from napari_focus_fusion.training import affinity_sr, dual_path, residual, sesf
 from napari_focus_fusion.training.data import Pool, make_pool, read_pictures
 from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
 from napari_focus_fusion.training.scores import score_on_lytro, score_on_scenes
@@ -123,6 +123,12 @@ RECIPES = {
         scenes=320,
         slices=12,
         stacks=2,
+    ),
+    "residual": Recipe(
+        objective=residual.objective,
+        pretext=residual.pretext,
+        validate=sesf.depth_error,
+        schedule=Schedule(steps=1400, learning_rate=2e-3),
     ),
 }
 
