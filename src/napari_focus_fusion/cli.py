@@ -677,7 +677,7 @@ def _parser() -> argparse.ArgumentParser:
         "--scale",
         type=int,
         choices=(1, 2, 3, 4),
-        help="enlarge by super-resolution (--model affinity-sr)",
+        help="enlarge by super-resolution, with a model that offers it",
     )
     sub.add_argument(
         "--decision",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_focus_fusion.models import models, new_model
+from napari_focus_fusion.models import new_model, our_models
 from napari_focus_fusion.models.affinity_sr import (
     FULL,
     LIGHT,
@@ -126,7 +126,7 @@ def test_mirrored_kernels_see_the_mirrored_picture(
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_untrained_it_interpolates(scale: int) -> None:
-    model = new_model(models()["affinity-sr"])
+    model = new_model(our_models()["affinity-sr"])
     assert isinstance(model, AffinitySR)
     colours = pictures(3).unflatten(0, (1, 3))[:, :, 0]
     found = model.resolve(model.features(colours, scale), scale)
@@ -163,7 +163,7 @@ def test_the_halo_is_how_far_a_mask_sees(name: str) -> None:
 
 
 def test_the_registry_knows_the_halo() -> None:
-    assert models()["affinity-sr"].halo == LIGHT.focus_halo
+    assert our_models()["affinity-sr"].halo == LIGHT.focus_halo
     assert AffinitySR.upscale_halo == LIGHT.upscale_halo
     assert AffinitySR(SMALL).upscale_halo == SMALL.upscale_halo < LIGHT.upscale_halo
 
@@ -191,7 +191,7 @@ def test_the_halo_is_how_far_super_resolution_sees(name: str) -> None:
 
 def test_tiles_with_a_halo_mask_as_the_whole() -> None:
     model = random_model()
-    halo = models()["affinity-sr"].halo
+    halo = our_models()["affinity-sr"].halo
     a, b = pictures(2, 100, 130).chunk(2)
     context = model.context([a, b])
     whole = model.mask(a, b, context)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import napari_focus_fusion
 from napari_focus_fusion import fuse, load_model
-from napari_focus_fusion.models import models, weights_folder
+from napari_focus_fusion.models import our_models, weights_folder
 from napari_focus_fusion.models.dual_path import (
     STAGES,
     START_RADIUS,
@@ -25,7 +25,7 @@ from napari_focus_fusion.models.dual_path import (
 )
 from small_models import relief
 
-SPEC = models()["dual-path"]
+SPEC = our_models()["dual-path"]
 HALO = SPEC.halo
 
 

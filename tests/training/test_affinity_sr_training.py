@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from napari_focus_fusion import FocusFusionError
-from napari_focus_fusion.models import models, new_model
+from napari_focus_fusion.models import new_model, our_models
 from napari_focus_fusion.models.affinity_sr import (
     FULL,
     AffinitySR,
@@ -407,7 +407,7 @@ def test_srn_learns_to_be_ahead_of_interpolation(pool: Pool) -> None:
 
 
 def test_the_report_holds_the_untrained_network_against_interpolation() -> None:
-    untrained = new_model(models()["affinity-sr"])
+    untrained = new_model(our_models()["affinity-sr"])
     assert isinstance(untrained, AffinitySR)
     scores = affinity_sr.super_resolution_scores({"untrained": untrained}, count=1)
     assert set(scores) == {

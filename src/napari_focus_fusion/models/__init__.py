@@ -39,6 +39,7 @@ __all__ = [
     "models",
     "models_folder",
     "new_model",
+    "our_models",
     "save_weights",
     "weights_folder",
 ]
@@ -133,12 +134,21 @@ OURS = (
 )
 
 
+def our_models() -> dict[str, ModelSpec]:
+    """Our models by name, those too whose weights are still to be trained."""
+    return {spec.name: spec for spec in OURS}
+
+
 def models() -> dict[str, ModelSpec]:
     """All models by name: ours, those of other packages, those that were fine-tuned.
 
     What cannot be read of the latter two is left out with a warning.
     """
-    found = {spec.name: spec for spec in OURS}
+    found = {
+        name: spec
+        for name, spec in our_models().items()
+        if not spec.weights or (weights_folder() / spec.weights).is_file()
+    }
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             spec = entry.load()

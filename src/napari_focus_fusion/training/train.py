@@ -14,7 +14,7 @@ import torch
 from napari_focus_fusion import __version__
 from napari_focus_fusion.device import choose_device, describe
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
-from napari_focus_fusion.models import load_model, models, new_model, save_weights
+from napari_focus_fusion.models import load_model, new_model, our_models, save_weights
 from napari_focus_fusion.training import affinity_sr, dual_path, residual, sesf
 from napari_focus_fusion.training.data import Pool, make_pool, read_pictures
 from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
@@ -200,7 +200,7 @@ def train(
         raise FocusFusionError(f"{str(out)!r} exists already; choose another name.")
     out.parent.mkdir(parents=True, exist_ok=True)
     recipe = RECIPES[name]
-    if scale is not None and scale not in models()[name].upscale[1:]:
+    if scale is not None and scale not in our_models()[name].upscale[1:]:
         raise FocusFusionError(f"{name!r} does not enlarge by {scale}.")
     stages = [
         replace(stage, schedule=_shortened(stage.schedule, steps, recipe.steps))
@@ -213,7 +213,7 @@ def train(
     held_back = _validation(make_pool(VALIDATION_SEEDS, *size), recipe)
     held_back = [batch.to(where) for batch in held_back]
     torch.manual_seed(seed)
-    network = new_model(models()[name])
+    network = new_model(our_models()[name])
     checkpoints = [
         out.with_suffix(f".{number}.checkpoint" if number else ".checkpoint")
         for number in range(len(stages))
@@ -238,7 +238,7 @@ def train(
         history += _moved(fits[-1].history, len(history))
     network.to("cpu")
     torch.manual_seed(seed)
-    untrained = new_model(models()[name])
+    untrained = new_model(our_models()[name])
     candidates = {"sml": load_model("sml"), "untrained": untrained, "trained": network}
     card = {
         "version": __version__,
