@@ -57,8 +57,9 @@ SMALLEST_PATCH = 48
 STACKS = 2
 #: Looks at the held-back part, beside the one before training.
 LOOKS = 6
-#: Stacks made of the held-back part for each look, and for the last word.
-MADE = 6
+#: Stacks made of the held-back part for each look, and for the last word; of their
+#: middle, this many pixels from the border, at least this share has a known depth.
+MADE, RIM, LEAST_KNOWN = 8, 16, 0.1
 #: Windows of the held-back part that are fused, and slices of each.
 FUSED, FUSED_SLICES = 6, 8
 #: Measures without a truth that go along with the truth better than others do.
@@ -74,7 +75,8 @@ class FineTuneResult:
     model
         Ready for :func:`fuse`: the tuned model if it is better, otherwise its parent.
     better
-        Whether the tuned model has less error on the held-back part than its parent.
+        Whether the tuned model has less error on the held-back part than its parent,
+        by more than the standard error of the difference.
     before, after
         Scores of the parent and of the tuned model on the held-back part: ``"error"``
         of stacks made of it, whose truth is known (lower is better; what it measures
@@ -211,17 +213,15 @@ def finetune(
     settings = {"seed": seed, "patch": patch, "holdout": holdout}
     parent_hash = parent.weights_hash or hash_of_tensors(parent)
     # Those that choose the state have no say in whether it is better.
-    to_choose, to_judge = (
-        [batch.to(where) for batch in _made(patches, first)] for first in (0, MADE)
-    )
+    made = _made(patches, 2 * MADE)
+    to_choose, to_judge = made[:MADE], made[MADE:]
     with _on(where, network), _writing_to(path):
-        before = _scores(network, recipe, patches, to_judge, where)
-        before |= _fused_scores(network, patches, where)
+        before, errors = _judge(network, recipe, patches, to_judge, where)
         fitted = fit(
             network.requires_grad_(True),
             lambda network, drawn: _losses(network, recipe, drawn, seed, where),
             lambda step: patches.draw(step, stacks=STACKS, slices=recipe.slices),
-            lambda network: recipe.validate(network, to_choose),
+            lambda network: _mean(_errors(network, recipe, to_choose, where)),
             schedule,
             device=where,
             statistics=False,
@@ -231,10 +231,9 @@ def finetune(
             should_stop=should_stop,
         )
         network.requires_grad_(False)
-        after = _scores(network, recipe, patches, to_judge, where)
-        if fitted.stopped != "asked":
-            after |= _fused_scores(network, patches, where)
-    better = fitted.best_step > 0 and after["error"] < before["error"]
+        fused = fitted.stopped != "asked"
+        after, tuned = _judge(network, recipe, patches, to_judge, where, fused)
+    better = fitted.best_step > 0 and _are_less(tuned, errors)
     card = _card(parent, parent_hash, sources, schedule, fitted, where) | settings
     card |= {"before": before, "after": after, "better": better}
     if path is not None:
@@ -347,34 +346,64 @@ def _child_of(parent: FusionModel, path: Path | None) -> FusionModel:
 # Judging ------------------------------------------------------------------------------
 
 
-def _made(patches: Patches, first: int) -> list[Batch]:
-    """Stacks of known depth, made of the windows held back."""
-    batches = []
-    for number in range(first, first + MADE):
+def _made(patches: Patches, count: int) -> list[Batch]:
+    """Stacks made of the windows held back whose depth is known in enough places."""
+    batches: list[Batch] = []
+    for number in range(4 * count):
         window = patches.held_back[number % len(patches.held_back)]
         generator = _generator(patches.seed, number)
-        batches.append(self_made_batch(window.planes[None], generator))
-    return batches
+        batch = self_made_batch(window.planes[None], generator)
+        known = batch.depth[:, RIM:-RIM, RIM:-RIM].isfinite().float().mean()
+        if known >= LEAST_KNOWN:
+            batches.append(batch)
+        if len(batches) == count:
+            return batches
+    raise FocusFusionError(
+        "Too little in the part that is held back stands out of the noise to judge by. "
+        "Give more stacks, or hold back more (holdout=0.4)."
+    )
 
 
-def _scores(
+def _errors(
+    network: Any, recipe: Recipe, made: list[Batch], device: torch.device
+) -> list[float]:
+    """The error on each made stack."""
+    network.to(device).eval()
+    with torch.inference_mode():
+        return [recipe.validate(network, [batch.to(device)]) for batch in made]
+
+
+def _are_less(tuned: list[float], parents: list[float]) -> bool:
+    """Whether errors on the same stacks fell by more than their standard error."""
+    change = torch.tensor(parents) - torch.tensor(tuned)
+    return bool(change.mean() > change.std() / len(change) ** 0.5)
+
+
+def _judge(
     network: FusionModel,
     recipe: Recipe,
     patches: Patches,
     made: list[Batch],
     device: torch.device,
-) -> dict[str, float]:
-    """Error on made stacks, and the loss on patches held back."""
-    network.to(device).eval()
+    fused: bool = True,
+) -> tuple[dict[str, float], list[float]]:
+    """Scores on the held-back part, and the error on each made stack."""
+    errors = _errors(network, recipe, made, device)
     held_back = replace(patches, training=patches.held_back)
     losses = []
     with torch.inference_mode():
-        error = recipe.validate(network, made)
         for step in range(MADE):
             drawn = held_back.draw(step, stacks=1, slices=recipe.slices)
             loss = _losses(network, recipe, drawn, patches.seed, device)["loss"]
             losses.append(float(loss))
-    return {"error": error, "loss": sum(losses) / len(losses)}
+    scores = {"error": _mean(errors), "loss": _mean(losses)}
+    if fused:
+        scores |= _fused_scores(network, patches, device)
+    return scores, errors
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _fused_scores(
