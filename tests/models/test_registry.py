@@ -20,6 +20,7 @@ from napari_focus_fusion.models import (
     models,
     new_model,
     save_weights,
+    weights_folder,
 )
 from napari_focus_fusion.models.base import FusionModel
 from small_models import energy_pairs, random_sesf, relief, same_result
@@ -92,9 +93,26 @@ def test_our_models_can_be_made_and_say_what_they_are() -> None:
         assert not model.training
 
 
+def names_of_ours() -> list[str]:
+    """Those whose weights are shipped."""
+    return [
+        spec.name
+        for spec in OURS
+        if not spec.weights or (weights_folder() / spec.weights).is_file()
+    ]
+
+
+def test_models_are_listed_once_their_weights_are_there() -> None:
+    assert list(models())[: len(names_of_ours())] == names_of_ours()
+    assert {"sml", "sesf", "residual", "residual-zero"} <= set(models())
+    for name in names_of_ours():
+        assert load_model(name).spec == models()[name]
+
+
 def test_other_packages_add_models(site: Path) -> None:
     install(site, {"brightness": "tiny_models:spec"})
-    assert list(models())[: len(OURS)] == [spec.name for spec in OURS]
+    ours = names_of_ours()
+    assert list(models())[: len(ours)] == ours
     assert models()["brightness"].title == "Brightness"
     levels = np.array([100, 0, 150, 50], np.uint8)
     stack = np.broadcast_to(levels[:, None, None], (4, 30, 40))
@@ -118,7 +136,7 @@ def test_a_broken_entry_is_left_out_with_a_warning(
     install(site, {"broken": value, "brightness": "tiny_models:spec"})
     with pytest.warns(RuntimeWarning, match=words):
         found = models()
-    assert set(found) == {spec.name for spec in OURS} | {"brightness"}
+    assert set(found) == {*names_of_ours(), "brightness"}
     assert found["sml"] == OURS[0]
 
 

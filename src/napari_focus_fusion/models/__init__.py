@@ -86,6 +86,7 @@ OURS = (
         paper="Li et al., Focus affinity perception and super-resolution embedding for "
         "multifocus image fusion, IEEE TNNLS, 2024",
         doi="10.1109/TNNLS.2024.3367782",
+        weights="affinity-sr.safetensors",
         upscale=(1, 2, 3, 4),
         self_supervised=True,
         cost=54_000,
@@ -100,8 +101,24 @@ OURS = (
         paper="Quan et al., Dual-path deep unsupervised learning for multi-focus image "
         "fusion, IEEE Transactions on Multimedia 27, 2025",
         doi="10.1109/TMM.2024.3521817",
+        weights="dual-path.safetensors",
         self_supervised=True,
         cost=25_000,
+    ),
+    ModelSpec(
+        name="mscnn",
+        title="MSCNN",
+        summary="Reconstructs from the features of all slices: for noisy and steep "
+        "stacks; not for measuring intensities.",
+        kind="reconstructor",
+        target="napari_focus_fusion.models.mscnn:MSCNN",
+        halo=25,
+        paper="Mustafa, Yang and Zareapoor, Multi-scale convolutional neural network "
+        "for multi-focus image fusion, Image and Vision Computing 85, 2019",
+        doi="10.1016/j.imavis.2019.03.001",
+        weights="mscnn.safetensors",
+        self_supervised=True,
+        cost=30_000,
     ),
     ModelSpec(
         name="residual",

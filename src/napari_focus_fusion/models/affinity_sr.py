@@ -201,7 +201,7 @@ class AffinitySR(PairMasker, SuperResolver):
         self.fapn = FAPN(config)
         self.srn = SRN(config)
         # So laid out, convolutions of few channels take a third less on a CPU.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def context(self, sample: Sequence[Tensor]) -> Gates | None:
         """CAM's gates, from the features of all slices; None without CAM."""

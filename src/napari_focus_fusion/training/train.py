@@ -15,7 +15,13 @@ from napari_focus_fusion import __version__
 from napari_focus_fusion.device import choose_device, describe
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.models import load_model, new_model, our_models, save_weights
-from napari_focus_fusion.training import affinity_sr, dual_path, residual, sesf
+from napari_focus_fusion.training import (
+    affinity_sr,
+    dual_path,
+    mscnn,
+    residual,
+    sesf,
+)
 from napari_focus_fusion.training.data import Pool, make_pool, read_pictures
 from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
 from napari_focus_fusion.training.scores import score_on_lytro, score_on_scenes
@@ -123,6 +129,16 @@ RECIPES = {
         scenes=320,
         slices=12,
         stacks=2,
+    ),
+    "mscnn": Recipe(
+        objective=mscnn.objective,
+        pretext=mscnn.pretext,
+        validate=mscnn.shortfall,
+        schedule=Schedule(steps=3600, learning_rate=4e-3, validate_every=200),
+        scenes=240,
+        slices=16,
+        stacks=2,
+        crop=64,
     ),
     "residual": Recipe(
         objective=residual.objective,
