@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from napari_focus_fusion.models.layers import box_mean
 from napari_focus_fusion.models.residual import RADIUS
 from napari_focus_fusion.training.losses import slice_ranking
 from napari_focus_fusion.training.self_ranking import self_made_batch
@@ -33,9 +32,6 @@ FACTORS = (2, 3, 4)
 #: Weight of the residual's gradient in the pretext; of the pretext beside the ranking.
 GRADIENT = 0.1
 RESOLUTION = 0.5
-#: Radius over which training adds scores up: one window between those of the decision,
-#: of which the smallest is finer and the others wider.
-WINDOW = 5
 #: Power that turns ratios of scores into probabilities of slices.
 SHARPNESS = 4.0
 
@@ -49,7 +45,7 @@ def objective(network: Residual, batch: Batch) -> dict[str, Tensor]:
     ranking = slice_ranking(
         score.unflatten(0, (stacks, slices)),
         batch.depth[:, *seen],
-        radius=WINDOW,
+        radius=network.window,
         sharpness=SHARPNESS,
     )
     generator = torch.Generator().manual_seed(batch.step)
@@ -119,21 +115,3 @@ def down_and_up(pictures: Tensor, factor: int) -> Tensor:
     for size in (small, (height, width)):
         pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True)
     return pictures
-
-
-def depth_error(network: Residual, batches: list[Batch]) -> float:
-    """Mean distance in slices between the best slice and the true depth; capped at 2.
-
-    Scales from the stack, scores added up over :data:`WINDOW`, arg-max, where the depth
-    is known; at the border, which is not scored, windows add up what lies inside. The
-    cap keeps a few wild pixels from outweighing the rest.
-    """
-    rim = slice(WINDOW, -WINDOW)
-    errors = []
-    for batch in batches:
-        for noisy, depth in zip(batch.noisy, batch.depth, strict=True):
-            planes = noisy[:, None]
-            context = network.context([plane[None] for plane in planes])
-            best = box_mean(network.score(planes, context), WINDOW).argmax(0)
-            errors.append((best - depth[rim, rim]).abs().clamp(max=2).nanmean())
-    return float(torch.stack(errors).nanmean())

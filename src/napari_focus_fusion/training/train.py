@@ -143,7 +143,7 @@ RECIPES = {
     "residual": Recipe(
         objective=residual.objective,
         pretext=residual.pretext,
-        validate=residual.depth_error,
+        validate=sesf.depth_error,
         schedule=Schedule(steps=1400, learning_rate=2e-3),
     ),
 }
