@@ -238,9 +238,18 @@ def test_the_statistics_do_not_know_the_order_of_the_slices() -> None:
     assert first is not None and other is not None
     for mine, theirs in zip(first, other, strict=True):
         assert torch.equal(mine, theirs)
-    elsewhere = model.context([3 * planes for planes in sample])
-    assert elsewhere is not None
-    assert not torch.allclose(first.near, elsewhere.near, rtol=1e-4)
+    # Of random networks some have no hidden unit that answers.
+    changed = []
+    for seed in range(6):
+        model = random_model(seed=seed)
+        here = model.context(sample)
+        elsewhere = model.context([3 * planes for planes in sample])
+        assert here is not None and elsewhere is not None
+        changed += [
+            not torch.allclose(a, b, rtol=1e-4)
+            for a, b in zip(here, elsewhere, strict=True)
+        ]
+    assert any(changed)
 
 
 # --- The parts

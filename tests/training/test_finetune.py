@@ -33,6 +33,7 @@ from napari_focus_fusion.models import (
     hash_of,
     hash_of_tensors,
     new_model,
+    our_models,
     save_weights,
 )
 from napari_focus_fusion.training import finetune as module
@@ -439,7 +440,7 @@ def test_every_pretext_trains_its_network_on_slices_alone(name: str) -> None:
         gradients = []
         for _ in range(2):
             torch.manual_seed(3)
-            network = new_model(ff.models()[name]).requires_grad_(True)
+            network = new_model(our_models()[name]).requires_grad_(True)
             generator = torch.Generator().manual_seed(7)
             losses = RECIPES[name].pretext(network, slices, generator)
             losses["loss"].backward()
