@@ -150,7 +150,7 @@ TWO = [GREY, GREY]
         (lambda: evaluate(GREY, TWO, data_range="full"), "is not a range"),
         (lambda: evaluate(GREY, prepare(TWO), data_range=255), "prepared already"),
         (lambda: evaluate(GREY, TWO, measures=["Q_X"]), "no measure 'Q_X'; choose"),
-        (lambda: evaluate(GREY, TWO, measures=["PSNR"]), "PSNR compare"),
+        (lambda: evaluate(GREY, TWO, measures=["PSNR"]), "there is no PSNR"),
         (lambda: evaluate(GREY, TWO, depth=GREY), "both depth and true_depth"),
         (lambda: q_s(GREY[:9], [GREY[:9]] * 2), "need at least that"),
         (lambda: psnr(GREY, GREY[1:]), "The fused image has the shape"),
