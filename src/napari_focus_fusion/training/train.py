@@ -135,10 +135,8 @@ RECIPES = {
         pretext=mscnn.pretext,
         validate=mscnn.shortfall,
         schedule=Schedule(steps=3600, learning_rate=4e-3, validate_every=200),
-        scenes=240,
         slices=16,
         stacks=2,
-        crop=64,
     ),
     "residual": Recipe(
         objective=residual.objective,
