@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from napari_focus_fusion import FocusFusionError, load_model, models
-from napari_focus_fusion.models import OURS, hash_of, models_folder, save_weights
-from napari_focus_fusion.models.fine_tuned import path_of_name
+from napari_focus_fusion.models import (
+    OURS,
+    hash_of,
+    models_folder,
+    save_weights,
+    weights_folder,
+)
+from napari_focus_fusion.models.fine_tuned import free_name, path_of_name
 from small_models import random_sesf
 
 TUNED = {"parent": "sesf", "summary": "Tuned from sesf on pollen, 9 steps."}
@@ -22,13 +28,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mine"
 
 
+def shipped() -> list[str]:
+    """Our models whose weights are there."""
+    files = {path.name for path in weights_folder().iterdir()} | {""}
+    return [spec.name for spec in OURS if spec.weights in files]
+
+
 def test_files_are_models_by_their_names(folder: Path) -> None:
     save_weights(random_sesf(1), folder / "pollen.safetensors", {}, TUNED)
     again = TUNED | {"parent": "pollen"}
     save_weights(random_sesf(2), folder / "Again.safetensors", {}, again)
     save_weights(random_sesf(3), folder / "anew.safetensors", {})
     found = models()
-    assert list(found) == [s.name for s in OURS] + ["Again", "anew", "pollen"]
+    assert list(found) == shipped() + ["Again", "anew", "pollen"]
     assert {name: found[name].title for name in ("pollen", "Again", "anew")} == {
         "pollen": "pollen: SESF-Fuse, fine-tuned",
         "Again": "Again: SESF-Fuse, fine-tuned from pollen",
@@ -73,7 +85,7 @@ def test_what_cannot_be_used_is_left_out_with_a_warning(
         path.mkdir()
     with pytest.warns(RuntimeWarning, match=rf"left out: .*{words}"):
         found = models()
-    assert list(found) == [s.name for s in OURS] + ["good"]
+    assert list(found) == shipped() + ["good"]
     assert found["sesf"] == next(spec for spec in OURS if spec.name == "sesf")
 
 
@@ -115,4 +127,26 @@ def test_a_folder_that_is_not_there_holds_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NAPARI_FOCUS_FUSION_MODELS", str(folder / "absent"))
-    assert list(models()) == [spec.name for spec in OURS]
+    assert list(models()) == shipped()
+
+
+@pytest.mark.parametrize(
+    ("wish", "name"),
+    [
+        ("Pollen, day 3 [z].ome.tif", "Pollen-day-3-z-ome-tif"),
+        ("new", "new-2"),
+        ("SESF", "SESF-2"),
+        ("stopped", "stopped-2"),
+        ("日本", "tuned"),
+        ("nul", "nul-tuned"),
+        ("x" * 200, "x" * 56),
+        ("--a_", "a"),
+    ],
+)
+def test_a_free_name_is_free_and_like_the_wish(
+    wish: str, name: str, folder: Path
+) -> None:
+    save_weights(random_sesf(), folder / "NEW.safetensors", {}, TUNED)
+    (folder / "stopped.checkpoint").touch()
+    assert free_name(wish, models()) == name
+    path_of_name(name, models())

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
+import time
 import warnings
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -26,6 +22,7 @@ from napari_focus_fusion import (
     Cancelled,
     FineTuneResult,
     FocusFusionError,
+    Progress,
     as_stack,
     finetune,
 )
@@ -37,15 +34,19 @@ from napari_focus_fusion.models import (
     save_weights,
 )
 from napari_focus_fusion.training import finetune as module
-from napari_focus_fusion.training.patches import read_patches
+from napari_focus_fusion.training.finetune import stopped_at
+from napari_focus_fusion.training.patches import Patches, read_patches
 from napari_focus_fusion.training.scenes import make_scene
 from napari_focus_fusion.training.train import RECIPES
 from small_models import random_sesf, same_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from napari_focus_fusion.models.base import FusionModel
 
 #: As short as can be; the rate is high, so that it shows.
 SHORT: dict[str, Any] = {
@@ -87,8 +88,23 @@ def judged_by_less() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> FineTuneResult:
-    """What an uninterrupted tuning ends with."""
-    return tune(out=tmp_path_factory.mktemp("tuned") / "whole.safetensors")
+    """What an uninterrupted tuning ends with, in a folder of its own.
+
+    Beside it lies what the folder held before each step was over: what is left of a
+    tuning that is killed there.
+    """
+    place = tmp_path_factory.mktemp("tuned")
+    rows: list[dict[str, float]] = []
+
+    def tell(row: dict[str, float]) -> None:
+        rows.append(row)
+        shutil.copytree(place / "models", place / f"at {row['step']}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAPARI_FOCUS_FUSION_MODELS", str(place / "models"))
+        result = tune(name="my-Pollen_2", on_step=tell)
+    assert rows == result.history
+    return result
 
 
 @pytest.fixture
@@ -125,24 +141,21 @@ def files_in(folder: Path) -> list[str]:
 
 
 def test_a_better_model_is_found_by_its_name_everywhere(
-    tuned: FineTuneResult, folder: Path
+    tuned: FineTuneResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows: list[dict[str, float]] = []
-    result = tune(name="my-Pollen_2", on_step=rows.append)
+    result, rows = tuned, tuned.history
     assert result.better
     assert result.after["error"] < 0.9 * result.before["error"]
     assert {"loss", "Q_AB/F", "VIFF"} < result.before.keys() == result.after.keys()
     assert result.verdict.startswith("The tuned model is better than its parent")
     assert result.stopped == "finished"
-    assert rows == result.history
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert result.best_step in (1, 2, 3)
-    assert (result.before, result.after) == (tuned.before, tuned.after)
-    assert hash_of_tensors(result.model) == hash_of_tensors(tuned.model)
 
-    path = folder / "my-Pollen_2.safetensors"
-    assert result.path == path
-    assert files_in(folder) == [
+    path = result.path
+    assert path is not None
+    monkeypatch.setenv("NAPARI_FOCUS_FUSION_MODELS", str(path.parent))
+    assert files_in(path.parent) == [
         f"my-Pollen_2.{suffix}" for suffix in ("csv", "json", "safetensors")
     ]
     spec = ff.models()["my-Pollen_2"]
@@ -183,7 +196,7 @@ def test_the_parent_stays_as_it_is_and_statistics_are_kept(
     tuned: FineTuneResult,
 ) -> None:
     parent = random_sesf()
-    result = tune(model=parent, seed=2)
+    result = tune(model=parent, seed=2, steps=2)
     assert hash_of_tensors(result.model) != hash_of_tensors(tuned.model)
     assert result.path is None
     assert hash_of_tensors(parent) == hash_of_tensors(random_sesf())
@@ -209,11 +222,14 @@ def test_a_tuned_model_can_be_tuned_again_on_many_stacks(
     again = tune(model=tuned.path, stacks=stacks, name="second", axes=None, lr=3e-3)
     assert again.better
     assert [stack["axes"] for stack in again.card["stacks"]] == ["ZYXS", "TZYX"]
-    assert again.card["parent"] == {"name": "whole", "sha256": tuned.model.weights_hash}
+    assert again.card["parent"] == {
+        "name": "my-Pollen_2",
+        "sha256": tuned.model.weights_hash,
+    }
     spec = ff.models()["second"]
     assert again.model.spec is not None
     assert again.model.spec.title == spec.title
-    assert spec.title == "second: SESF-Fuse, fine-tuned from whole"
+    assert spec.title == "second: SESF-Fuse, fine-tuned from my-Pollen_2"
     assert spec.base == "sesf"
 
 
@@ -235,23 +251,24 @@ def test_the_same_pixels_are_read_wherever_they_are(tmp_path: Path) -> None:
 # Stopping and going on ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [1, 3])
 def test_stopped_and_taken_up_again_it_ends_with_the_same_bits(
-    step: int, tuned: FineTuneResult, folder: Path
+    tuned: FineTuneResult, folder: Path
 ) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The tuned model is NOT better")
-        stopped = tune_until(step, name="mine")
-    assert stopped.stopped == "asked"
-    assert stopped.history[-1]["step"] == step - 1
-    assert stopped.after.keys() == {"error", "loss"}
-    assert stopped.better == (step > 1)
-    if stopped.better:
-        # What there is so far can be used, and is not lost when going on.
-        assert stopped.path is not None
-        assert ff.load_model("mine").weights_hash == hash_of(stopped.path)
-        assert ff.models()["mine"].summary.endswith(f"on stack, {step - 1} steps.")
-    assert (folder / "mine.checkpoint").exists()
+    """Twice: before there was anything to gain, and with something in hand."""
+    for step in (1, 3):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The tuned model is NOT better")
+            stopped = tune_until(step, name="mine")
+        assert stopped.stopped == "asked"
+        assert stopped.history[-1]["step"] == step - 1
+        assert stopped.before.keys() == stopped.after.keys() == {"error", "loss"}
+        assert stopped.better == (step > 1)
+        assert (folder / "mine.checkpoint").exists()
+        assert stopped_at(folder / "mine.checkpoint") == (step, 3)
+    # What there is so far can be used, and is not lost when going on.
+    assert stopped.path is not None
+    assert ff.load_model("mine").weights_hash == hash_of(stopped.path)
+    assert ff.models()["mine"].summary.endswith("on stack, 2 steps.")
     found = tune(name="mine")
     assert found.stopped == "finished"
     assert hash_of_tensors(found.model) == hash_of_tensors(tuned.model)
@@ -260,54 +277,38 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bits(
     assert ff.models()["mine"].summary.endswith("3 steps.")
 
 
-KILLED = """
-import os, signal, sys
-import numpy as np
-sys.path.insert(0, sys.argv[1])
-from napari_focus_fusion.training import finetune as module
-from small_models import random_sesf
-
-module.MADE = module.FUSED = 2
-
-def die(row):
-    if row["step"] == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-module.finetune(random_sesf(), np.load(sys.argv[2]), name="mine", patch=48, steps=3,
-                lr=1e-2, seed=1, axes="ZYX", on_step=die)
-"""
+def left_by_a_kill(tuned: FineTuneResult, step: int, folder: Path) -> None:
+    """Put what the folder held at a step where a tuning called *mine* looks for it."""
+    assert tuned.path is not None
+    left = tuned.path.parents[1] / f"at {step}"
+    assert files_in(left) == (["my-Pollen_2.checkpoint"] if step else [])
+    folder.mkdir()
+    for path in left.iterdir():
+        shutil.copy(path, (folder / "mine").with_suffix(path.suffix))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no such signal")
 def test_killed_and_taken_up_again_it_ends_with_the_same_bits(
-    tuned: FineTuneResult, folder: Path, tmp_path: Path
+    tuned: FineTuneResult, folder: Path
 ) -> None:
-    np.save(tmp_path / "stack.npy", dark_stack())
-    tests, package = Path(__file__).parents[1], Path(ff.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, tests, tmp_path / "stack.npy"],
-        env=os.environ | {"PYTHONPATH": str(package)},
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL
-    assert files_in(folder) == ["mine.checkpoint"]
+    left_by_a_kill(tuned, 2, folder)
     rows: list[dict[str, float]] = []
     found = tune(name="mine", on_step=rows.append)
     assert rows[0]["step"] == 2
     assert hash_of_tensors(found.model) == hash_of_tensors(tuned.model)
 
 
-def test_a_checkpoint_of_another_run_is_refused(folder: Path) -> None:
-    with pytest.warns(RuntimeWarning, match="NOT better"):
-        tune_until(1, name="mine")
+def test_a_checkpoint_of_another_run_is_refused(
+    tuned: FineTuneResult, folder: Path
+) -> None:
+    left_by_a_kill(tuned, 1, folder)
     before = (folder / "mine.checkpoint").read_bytes()
     for changed, words in (
         ({"steps": 4}, "steps"),
         ({"model": random_sesf(9)}, "model"),
-        ({"stacks": dark_stack()[::-1]}, "stacks"),
+        ({"regions": [[(0, 0, 110, 180)]]}, "stacks"),
     ):
         with pytest.raises(FocusFusionError, match=rf"other settings \({words}"):
-            tune(**{"name": "mine"} | changed)
+            tune(on_step=never, **{"name": "mine"} | changed)
         assert (folder / "mine.checkpoint").read_bytes() == before
 
 
@@ -318,10 +319,91 @@ def test_a_damaged_checkpoint_is_named(folder: Path) -> None:
         tune(name="mine")
 
 
-def test_stopped_before_it_began_it_says_so(folder: Path) -> None:
-    with pytest.raises(Cancelled):
-        tune(name="mine", should_stop=lambda: True)
+def test_stopped_before_it_began_it_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it reads, and when it has read."""
+    over: list[bool] = []
+
+    def read(*stacks: Any, **options: Any) -> Patches:
+        patches = read_patches(*stacks, **options)
+        over.append(True)
+        return patches
+
+    monkeypatch.setattr(module, "read_patches", read)
+    for stop in (lambda: True, lambda: bool(over)):
+        assert not over
+        with pytest.raises(Cancelled):
+            tune(name="mine", on_step=never, should_stop=stop)
+    assert over
     assert files_in(folder) == []
+
+
+# What is seen of it while it runs -----------------------------------------------------
+
+
+def test_looks_and_progress(tuned: FineTuneResult) -> None:
+    """What is shown of the model is the model, and showing it changes nothing."""
+    shown: list[tuple[float, NDArray[Any]]] = []
+    heard: list[Progress] = []
+
+    def decided(model: FusionModel) -> NDArray[Any]:
+        corner = dark_stack()[:, :64, :80]
+        return np.asarray(ff.fuse(corner, model, axes="ZYX", smoothness=0).decision)
+
+    found = tune(
+        on_look=lambda model: shown.append((heard[-1].done, decided(model))),
+        progress=heard.append,
+    )
+    assert hash_of_tensors(found.model) == hash_of_tensors(tuned.model)
+    assert found.best_step == 3
+    assert len(shown) == 4
+    np.testing.assert_array_equal(shown[0][1], decided(random_sesf()))
+    np.testing.assert_array_equal(shown[-1][1], decided(found.model))
+    assert (shown[0][1] != shown[-1][1]).any()
+    assert list(dict.fromkeys(p.stage for p in heard)) == [
+        "Reading the stacks",
+        "Training",
+        "Comparing it with its parent",
+    ]
+    done = [p.done for p in heard]
+    assert done == sorted(done)
+    assert done[-1] == heard[-1].total
+    assert shown[0][0] == 0 < shown[-1][0]
+
+
+def test_minutes_become_steps(
+    tuned: FineTuneResult, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial changes nothing; who goes on, has as many as before."""
+    monkeypatch.setattr(module, "FEWEST", 3)
+    found = tune(steps=300, minutes=1e-3)
+    assert found.card["steps"] == 3
+    assert hash_of_tensors(found.model) == hash_of_tensors(tuned.model)
+    left_by_a_kill(tuned, 3, folder)
+    found = tune(name="mine", minutes=1e3)
+    assert found.card["steps"] == 3
+    assert hash_of_tensors(found.model) == hash_of_tensors(tuned.model)
+
+
+def test_as_many_steps_as_fit_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which a step takes two seconds and a look five."""
+    now = [0.0]
+
+    def losses(network: torch.nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+        now[0] += 2
+        return {"loss": network(torch.ones(1, 1)).square().sum()}
+
+    def look(network: torch.nn.Module) -> float:
+        now[0] += 5
+        return 0.0
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    network: Any = torch.nn.Linear(1, 1)
+    cpu = torch.device("cpu")
+    for seconds, steps in ((20, module.FEWEST), (235, 100), (2035, 1000)):
+        found = module._steps_in(seconds, network, losses, int, look, cpu)
+        assert found == steps
 
 
 # What is refused before any work ------------------------------------------------------
@@ -335,6 +417,9 @@ def never(row: dict[str, float]) -> None:
     ("options", "words"),
     [
         ({"steps": 0}, r"steps=0 must be at least 1"),
+        ({"minutes": 0.0}, r"minutes=0\.0 must be above 0"),
+        ({"regions": []}, r"1 stacks and regions for 0"),
+        ({"regions": [[(0, 0, 60, 60)]]}, r"no part is left to hold back"),
         ({"lr": 0.0}, r"lr=0\.0: the learning rate must be above 0"),
         ({"lr": float("nan")}, r"lr=nan"),
         ({"patch": 16}, r"patch=16 is too small; use at least 48"),
@@ -433,12 +518,12 @@ def test_on_cuda_nothing_is_left_on_the_device() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_pretext_trains_its_network_on_slices_alone(name: str) -> None:
-    """Deterministically, on two slices and on many, on patches of any size."""
-    for count, side in ((2, 48), (6, 50)):
+    """Deterministically; on two slices and on many, on patches of any size."""
+    for count, side, repeats in ((2, 48, 2), (6, 50, 1)):
         slices = torch.from_numpy(dark_stack()[:, :side, :side] / 65535).float()
         slices = torch.cat([slices, slices.flip(0)])[None, :count]
         gradients = []
-        for _ in range(2):
+        for _ in range(repeats):
             torch.manual_seed(3)
             network = new_model(our_models()[name]).requires_grad_(True)
             generator = torch.Generator().manual_seed(7)
@@ -447,6 +532,6 @@ def test_every_pretext_trains_its_network_on_slices_alone(name: str) -> None:
             grads = [p.grad for p in network.parameters() if p.grad is not None]
             gradients.append(torch.cat([g.flatten() for g in grads]))
             torch.manual_seed(99)
-        assert torch.equal(*gradients)
+        assert torch.equal(gradients[0], gradients[-1])
         assert torch.isfinite(gradients[0]).all()
         assert gradients[0].abs().sum() > 0

@@ -87,7 +87,9 @@ def test_what_is_held_back_lies_apart(
     ]
     rng = np.random.default_rng(seed)
     try:
-        training, held_back, side = module._choose_places(stacks, patch, holdout, rng)
+        training, held_back, side = module._choose_places(
+            stacks, module._inside(stacks, None), patch, holdout, rng
+        )
     except FocusFusionError as error:
         assert "no part is left" in str(error)
         assert len(stacks) == 1
@@ -136,7 +138,7 @@ def test_each_pixel_is_read_once_beside_the_sample() -> None:
 
 
 def test_of_a_huge_stack_a_few_chunks_are_read_and_little_is_held() -> None:
-    source = Endless((30, 100_000, 100_000), (1, 512, 512))
+    source = Endless((30, 20_000, 20_000), (1, 512, 512))
     found = read_patches([as_stack(source, axes="ZYX")], **OPTIONS | {"patch": 64})
     held = sum(w.planes.nbytes for w in (*found.training, *found.held_back))
     assert held <= module.WINDOW_BYTES
@@ -154,6 +156,53 @@ def test_chunks_along_z_are_read_once() -> None:
     source.chunks_read = 0
     read_patches([stack], **OPTIONS)
     assert source.chunks_read == of_sample + 2
+
+
+@given(
+    rectangles=st.lists(
+        st.tuples(*[st.integers(-50, 500)] * 2, *[st.integers(1, 300)] * 2),
+        min_size=1,
+        max_size=6,
+    )
+)
+@settings(max_examples=40)
+def test_windows_lie_in_the_regions_and_apart(
+    rectangles: list[tuple[int, int, int, int]],
+) -> None:
+    """However the regions overlap or stick out."""
+    stack = FocusStack(np.broadcast_to(np.uint8(0), (3, 400, 450)), "ZYX")
+    regions = [(y, x, y + h, x + w) for y, x, h, w in rectangles]
+    try:
+        (inside,) = module._inside([stack], [regions])
+    except FocusFusionError as error:
+        assert "No region lies on" in str(error)
+        assert all(b <= 0 or r <= 0 or t >= 400 or f >= 450 for t, f, b, r in regions)
+        return
+    corners = module._corners(inside, 48, 12)
+    fitting = [r for r in inside if r[2] - r[0] >= 48 and r[3] - r[1] >= 48]
+    assert bool(corners) == bool(fitting)
+    for number, (y, x) in enumerate(corners):
+        assert any(
+            t <= y and f <= x and y + 48 <= b and x + 48 <= r for t, f, b, r in fitting
+        )
+        for b, a in corners[:number]:
+            assert abs(y - b) >= 60 or abs(x - a) >= 60
+
+
+def test_regions_are_each_stack_s_own() -> None:
+    stacks = [as_stack(noise(3, 200, 300, seed=n), axes="ZYX") for n in (1, 2)]
+    regions = [[(0, 150, 200, 300)], None]
+    found = read_patches(stacks, regions=regions, **OPTIONS)
+    places = [w.place for w in (*found.training, *found.held_back)]
+    assert min(p.x for p in places if p.stack == 0) >= 150
+    assert min(p.x for p in places if p.stack == 1) == 0
+    with pytest.raises(FocusFusionError, match=r"2 stacks and regions for 1"):
+        read_patches(stacks, regions=[None], **OPTIONS)
+    with pytest.raises(FocusFusionError, match=r"No region lies on .* 200 x 300"):
+        read_patches(stacks, regions=[None, [(300, 0, 400, 90)]], **OPTIONS)
+    small = [(0, 0, 60, 60)]
+    with pytest.raises(FocusFusionError, match=r"no part is left to hold back"):
+        read_patches(stacks, regions=[small, [(0, 0, 9, 9)]], **OPTIONS)
 
 
 def test_windows_without_detail_are_left_out() -> None:

@@ -11,13 +11,14 @@ import re
 import sys
 import warnings
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_focus_fusion.errors import FocusFusionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from napari_focus_fusion.models.spec import ModelSpec
 
@@ -69,6 +70,25 @@ def path_of_name(name: str, taken: Mapping[str, ModelSpec]) -> Path:
             f"There is a model called {name!r} already. Choose another name."
         )
     return models_folder() / f"{name}{SUFFIX}"
+
+
+def free_name(wish: str, taken: Iterable[str]) -> str:
+    """A name like the one wished for that a new model can have.
+
+    Parameters
+    ----------
+    wish
+        Any text.
+    taken
+        Names of the models that there are.
+    """
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", wish).strip("-_")[:56].strip("-_") or "tuned"
+    if _RESERVED.fullmatch(stem):
+        stem += "-tuned"
+    lower = {name.lower() for name in taken}
+    lower |= {path.stem.lower() for path in models_folder().glob("*.checkpoint")}
+    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    return next(name for name in names if name.lower() not in lower)
 
 
 def fine_tuned_models(known: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import pickle
+import time
 import traceback
 import warnings
 from dataclasses import dataclass, replace
@@ -21,7 +23,7 @@ import torch
 
 from napari_focus_fusion import __version__
 from napari_focus_fusion.device import choose_device, describe, deterministic
-from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.fusion import fuse
 from napari_focus_fusion.io.saving import remove, translated_errors
 from napari_focus_fusion.metrics import evaluate
@@ -33,6 +35,7 @@ from napari_focus_fusion.models import (
     save_weights,
 )
 from napari_focus_fusion.models.fine_tuned import SUFFIX, derived_spec, path_of_name
+from napari_focus_fusion.progress import Meter
 from napari_focus_fusion.stack import as_stack
 from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
 from napari_focus_fusion.training.patches import (
@@ -48,8 +51,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from napari_focus_fusion.models.base import FusionModel
+    from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.stack import FocusStack
     from napari_focus_fusion.training.data import Batch
+    from napari_focus_fusion.training.patches import Regions
 
 #: Smallest patch, in pixels: what networks and measures need.
 SMALLEST_PATCH = 48
@@ -62,6 +67,9 @@ LOOKS = 6
 MADE, RIM, LEAST_KNOWN = 8, 16, 0.1
 #: Windows of the held-back part that are fused, and slices of each.
 FUSED, FUSED_SLICES = 6, 8
+#: Steps that are timed, after one that is not, where the length is given in minutes;
+#: and the fewest that come of it.
+TIMED, FEWEST = 3, 10
 #: Measures without a truth that go along with the truth better than others do.
 MEASURES = ("Q_AB/F", "VIFF")
 
@@ -81,8 +89,8 @@ class FineTuneResult:
         Scores of the parent and of the tuned model on the held-back part: ``"error"``
         of stacks made of it, whose truth is known (lower is better; what it measures
         depends on the model); ``"loss"``, what training minimises (lower is better);
-        ``"Q_AB/F"`` and ``"VIFF"`` of the fused windows (higher is better; not in
-        `after` where tuning was asked to stop).
+        ``"Q_AB/F"`` and ``"VIFF"`` of the fused windows (higher is better; left out
+        where tuning was asked to stop).
     best_step
         Step whose state was kept.
     stopped
@@ -126,13 +134,17 @@ def finetune(
     out: str | Path | None = None,
     axes: str | None = None,
     reference: int | str | None = None,
+    regions: Regions | None = None,
     steps: int = 300,
+    minutes: float | None = None,
     lr: float | None = None,
     patch: int = 64,
     holdout: float = 0.2,
     seed: int = 0,
     device: str = "auto",
     on_step: Callable[[dict[str, float]], None] | None = None,
+    on_look: Callable[[FusionModel], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> FineTuneResult:
     """Tune a self-supervised model on stacks of one's own, without labels.
@@ -155,8 +167,16 @@ def finetune(
         written.
     axes, reference
         As :func:`fuse` takes them.
+    regions
+        For each stack a list of rectangles ``(top, left, bottom, right)``, in pixels,
+        from which alone it learns and is judged, or None for all of it; None: all of
+        every stack.
     steps
         Updates.
+    minutes
+        How long training shall take, instead of `steps`: as many as fit in, by the
+        time that a few take on this device. A tuning that was stopped goes on with as
+        many as it had.
     lr
         Learning rate of Adam; None: that which the model was trained with.
     patch
@@ -170,6 +190,11 @@ def finetune(
         As :func:`fuse` takes it.
     on_step
         Called with each row of the history.
+    on_look
+        Called with a copy of the model as it is at each look at the held-back part,
+        before training and some six times later, ready for :func:`fuse`.
+    progress
+        Called with a :class:`Progress`.
     should_stop
         Asked before each step. A tuning that is asked to stop gives what it has so far.
 
@@ -189,25 +214,23 @@ def finetune(
     Cancelled
         If `should_stop` said so before the first step.
     """
-    _check(steps, lr, patch, holdout, seed)
+    _check(steps, minutes, lr, patch, holdout, seed)
+    asked = should_stop or (lambda: False)
     where = choose_device(device)
     parent = load_model(model)
     recipe = _recipe_of(parent)
     path = _free_path(name, out)
+    checkpoint = path.with_suffix(".checkpoint") if path else None
     sources = _open(stacks, axes)
+    Meter(1, progress).enter("Reading the stacks", 0)
     patches = read_patches(
         sources,
         patch=patch,
         holdout=holdout,
         seed=seed,
         reference=reference,
-        should_stop=should_stop,
-    )
-    schedule = Schedule(
-        steps=steps,
-        learning_rate=recipe.schedule.learning_rate if lr is None else lr,
-        warm_up=min(20, steps // 10),
-        validate_every=max(math.ceil(steps / LOOKS), 1),
+        regions=regions,
+        should_stop=asked,
     )
     network = _child_of(parent, path)
     settings = {"seed": seed, "patch": patch, "holdout": holdout}
@@ -215,24 +238,60 @@ def finetune(
     # Those that choose the state have no say in whether it is better.
     made = _made(patches, 2 * MADE)
     to_choose, to_judge = made[:MADE], made[MADE:]
-    with _on(where, network), _writing_to(path):
-        before, errors = _judge(network, recipe, patches, to_judge, where)
+
+    def losses(network: Any, drawn: Drawn) -> dict[str, torch.Tensor]:
+        return _losses(network, recipe, drawn, seed, where)
+
+    def draw(step: int) -> Drawn:
+        return patches.draw(step, stacks=STACKS, slices=recipe.slices)
+
+    def error(network: Any) -> float:
+        return _mean(_errors(network, recipe, to_choose, where))
+
+    def look(network: Any) -> float:
+        if on_look is not None:
+            on_look(copy.deepcopy(network).requires_grad_(False))
+        return error(network)
+
+    untuned = copy.deepcopy(network)
+    with _on(where, network, untuned), _writing_to(path):
+        if minutes is not None:
+            steps = stopped_at(checkpoint)[1] or _steps_in(
+                60 * minutes, copy.deepcopy(network), losses, draw, error, where
+            )
+        schedule = Schedule(
+            steps=steps,
+            learning_rate=recipe.schedule.learning_rate if lr is None else lr,
+            warm_up=min(20, steps // 10),
+            validate_every=max(math.ceil(steps / LOOKS), 1),
+        )
+        meter = Meter(steps + 1, progress)
+
+        def tell(row: dict[str, float]) -> None:
+            meter.enter("Training", row["step"])
+            meter.add(1)
+            if on_step is not None:
+                on_step(row)
+
         fitted = fit(
             network.requires_grad_(True),
-            lambda network, drawn: _losses(network, recipe, drawn, seed, where),
-            lambda step: patches.draw(step, stacks=STACKS, slices=recipe.slices),
-            lambda network: _mean(_errors(network, recipe, to_choose, where)),
+            losses,
+            draw,
+            look,
             schedule,
             device=where,
             statistics=False,
-            checkpoint=path.with_suffix(".checkpoint") if path else None,
+            checkpoint=checkpoint,
             identity=settings | {"model": parent_hash, "stacks": patches.digest()},
-            on_step=on_step,
-            should_stop=should_stop,
+            on_step=tell,
+            should_stop=asked,
         )
         network.requires_grad_(False)
-        fused = fitted.stopped != "asked"
-        after, tuned = _judge(network, recipe, patches, to_judge, where, fused)
+        if not fitted.history:
+            raise Cancelled
+        meter.enter("Comparing it with its parent", steps + 1)
+        after, tuned = _judge(network, recipe, patches, to_judge, where, asked)
+        before, errors = _judge(untuned, recipe, patches, to_judge, where, asked)
     better = fitted.best_step > 0 and _are_less(tuned, errors)
     card = _card(parent, parent_hash, sources, schedule, fitted, where) | settings
     card |= {"before": before, "after": after, "better": better}
@@ -255,12 +314,38 @@ def finetune(
     return result
 
 
+def stopped_at(checkpoint: Path | None) -> tuple[int, int]:
+    """The next step of a tuning that was stopped, and all its steps.
+
+    Parameters
+    ----------
+    checkpoint
+        Its file; (0, 0) where there is none, or none that can be read.
+    """
+    if checkpoint is None or not checkpoint.exists():
+        return 0, 0
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        return int(state["step"]), int(state["schedule"]["steps"])
+    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError):
+        return 0, 0
+
+
 # Before any work ----------------------------------------------------------------------
 
 
-def _check(steps: int, lr: float | None, patch: int, holdout: float, seed: int) -> None:
+def _check(
+    steps: int,
+    minutes: float | None,
+    lr: float | None,
+    patch: int,
+    holdout: float,
+    seed: int,
+) -> None:
     if steps < 1:
         raise FocusFusionError(f"steps={steps} must be at least 1.")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise FocusFusionError(f"minutes={minutes} must be above 0.")
     if lr is not None and not 0 < lr < math.inf:
         raise FocusFusionError(f"lr={lr}: the learning rate must be above 0.")
     if patch < SMALLEST_PATCH:
@@ -343,6 +428,25 @@ def _child_of(parent: FusionModel, path: Path | None) -> FusionModel:
     return child
 
 
+def _steps_in(
+    seconds: float,
+    network: FusionModel,
+    losses: Callable[[Any, Drawn], dict[str, torch.Tensor]],
+    draw: Callable[[int], Drawn],
+    error: Callable[[Any], float],
+    device: torch.device,
+) -> int:
+    """How many steps, with the looks at the held-back part, take so long here."""
+    began = time.perf_counter()
+    error(network)
+    looks = (LOOKS + 1) * (time.perf_counter() - began)
+    trial = Schedule(steps=TIMED + 1, validate_every=TIMED + 1)
+    network.requires_grad_(True)
+    rows = fit(network, losses, draw, lambda _: 0.0, trial, device=device).history
+    step = sum(row["seconds"] for row in rows[1 : TIMED + 1]) / TIMED
+    return max(int((seconds - looks) / step), FEWEST)
+
+
 # Judging ------------------------------------------------------------------------------
 
 
@@ -385,9 +489,12 @@ def _judge(
     patches: Patches,
     made: list[Batch],
     device: torch.device,
-    fused: bool = True,
+    asked: Callable[[], bool],
 ) -> tuple[dict[str, float], list[float]]:
-    """Scores on the held-back part, and the error on each made stack."""
+    """Scores on the held-back part, and the error on each made stack.
+
+    Once asked to stop, what takes longest and decides nothing is left out.
+    """
     errors = _errors(network, recipe, made, device)
     held_back = replace(patches, training=patches.held_back)
     losses = []
@@ -397,9 +504,7 @@ def _judge(
             loss = _losses(network, recipe, drawn, patches.seed, device)["loss"]
             losses.append(float(loss))
     scores = {"error": _mean(errors), "loss": _mean(losses)}
-    if fused:
-        scores |= _fused_scores(network, patches, device)
-    return scores, errors
+    return scores | _fused_scores(network, patches, device, asked), errors
 
 
 def _mean(values: list[float]) -> float:
@@ -407,11 +512,16 @@ def _mean(values: list[float]) -> float:
 
 
 def _fused_scores(
-    network: FusionModel, patches: Patches, device: torch.device
+    network: FusionModel,
+    patches: Patches,
+    device: torch.device,
+    asked: Callable[[], bool],
 ) -> dict[str, float]:
     """Means of measures without a truth over fused windows of the held-back part."""
     rows = []
     for number, window in enumerate(patches.held_back[:FUSED]):
+        if asked():
+            return {}
         chosen = some_slices(window, FUSED_SLICES, _generator(patches.seed, number))
         planes = window.planes[chosen].numpy()
         fused = fuse(planes, network, axes="ZYX", device=str(device)).fused
@@ -434,7 +544,7 @@ def _generator(seed: int, number: int) -> torch.Generator:
 
 
 @contextlib.contextmanager
-def _on(device: torch.device, network: FusionModel) -> Iterator[None]:
+def _on(device: torch.device, *networks: FusionModel) -> Iterator[None]:
     """Work on a device and leave nothing there, whatever happens."""
     try:
         with deterministic(device):
@@ -445,7 +555,8 @@ def _on(device: torch.device, network: FusionModel) -> Iterator[None]:
             traceback.clear_frames(error.__traceback__)
         raise
     finally:
-        network.to("cpu")
+        for network in networks:
+            network.to("cpu")
         if device.type == "cuda":
             torch.cuda.empty_cache()
 

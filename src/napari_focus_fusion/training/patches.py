@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from itertools import cycle
+from itertools import chain, cycle, product
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from napari_focus_fusion.stack import FocusStack
+
+    #: Top, left, bottom and right of a part of the plane, in pixels.
+    Rectangle = tuple[int, int, int, int]
+    #: For each stack its rectangles; None for all of it.
+    Regions = Sequence[Sequence[Rectangle] | None]
 
 #: Most windows that are read, and the bytes that they may take.
 WINDOWS, WINDOW_BYTES = 64, 256 << 20
@@ -178,6 +183,7 @@ def read_patches(
     holdout: float,
     seed: int,
     reference: int | str | None = None,
+    regions: Regions | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Patches:
     """Choose windows of some stacks at random, and read them.
@@ -194,6 +200,8 @@ def read_patches(
         Of what is chosen and drawn.
     reference
         What decides, as :func:`fuse` takes it.
+    regions
+        For each stack the rectangles that windows lie in; None: anywhere.
     should_stop
         Asked between two readings.
 
@@ -206,6 +214,7 @@ def read_patches(
         If `should_stop` said so.
     """
     rng = np.random.default_rng(seed)
+    inside = _inside(stacks, regions)
     for stack in stacks:
         if min(stack.height, stack.width) < patch:
             raise FocusFusionError(
@@ -213,7 +222,7 @@ def read_patches(
                 f"a patch of {patch} x {patch}. Choose a smaller patch, or leave this "
                 "stack out."
             )
-    training, held_back, side = _choose_places(stacks, patch, holdout, rng)
+    training, held_back, side = _choose_places(stacks, inside, patch, holdout, rng)
     read = {
         window.place: window
         for number, stack in enumerate(stacks)
@@ -241,21 +250,60 @@ def read_patches(
     return Patches(kept, left, patch, seed)
 
 
+def _inside(
+    stacks: Sequence[FocusStack], regions: Regions | None
+) -> list[list[Rectangle]]:
+    """For each stack the rectangles that windows lie in, cut to the plane."""
+    if regions is None:
+        regions = [None] * len(stacks)
+    if len(regions) != len(stacks):
+        raise FocusFusionError(
+            f"There are {len(stacks)} stacks and regions for {len(regions)}; give one "
+            "list of rectangles a stack, or None for all of it."
+        )
+    found = []
+    for stack, rectangles in zip(stacks, regions, strict=True):
+        if rectangles is None:
+            rectangles = [(0, 0, stack.height, stack.width)]
+        cut = [
+            (
+                max(top, 0),
+                max(left, 0),
+                min(bottom, stack.height),
+                min(right, stack.width),
+            )
+            for top, left, bottom, right in rectangles
+        ]
+        found.append([r for r in cut if r[0] < r[2] and r[1] < r[3]])
+        if not found[-1]:
+            raise FocusFusionError(
+                f"No region lies on {stack.name!r}, which has {stack.height} x "
+                f"{stack.width} pixels."
+            )
+    return found
+
+
 def _choose_places(
-    stacks: Sequence[FocusStack], patch: int, holdout: float, rng: np.random.Generator
+    stacks: Sequence[FocusStack],
+    inside: Sequence[Sequence[Rectangle]],
+    patch: int,
+    holdout: float,
+    rng: np.random.Generator,
 ) -> tuple[list[Place], list[Place], int]:
     """Places of windows to train on and to hold back, and the side of a window."""
     margin = round(patch * MARGIN)
     side = patch * 3 // 2
-    if sum(len(_corners(stack, side, margin)) for stack in stacks) < FEW_PLACES:
+    if sum(len(_corners(regions, side, margin)) for regions in inside) < FEW_PLACES:
         side = patch
     largest = max(stack.n_slices for stack in stacks)
     most = min(WINDOWS, max(WINDOW_BYTES // (largest * side * side * 4), 4))
     each = max(most // len(stacks), 1)
     cells = [
         (number, y, x)
-        for number, stack in enumerate(stacks)
-        for y, x in _spread_over_blocks(stack, side, margin, each, rng)
+        for number, (stack, regions) in enumerate(zip(stacks, inside, strict=True))
+        for y, x in _spread_over_blocks(
+            _corners(regions, side, margin), _block(stack), each, rng
+        )
     ]
     if len(cells) < 2:
         raise _no_part_left(stacks, patch)
@@ -274,28 +322,50 @@ def _choose_places(
 
 
 def _spread_over_blocks(
-    stack: FocusStack, side: int, margin: int, count: int, rng: np.random.Generator
+    corners: list[tuple[int, int]],
+    block: tuple[int, int],
+    count: int,
+    rng: np.random.Generator,
 ) -> list[tuple[int, int]]:
     """At most ``count`` corners of windows that lie in a few blocks."""
-    high, wide = _block(stack)
     blocks: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for y, x in _corners(stack, side, margin):
-        blocks.setdefault((y // high, x // wide), []).append((y, x))
+    for y, x in corners:
+        blocks.setdefault((y // block[0], x // block[1]), []).append((y, x))
     chosen = [list(blocks.values())[i] for i in rng.permutation(len(blocks))[:BLOCKS]]
-    corners = [corner for block in chosen for corner in block]
+    corners = [corner for part in chosen for corner in part]
     return [corners[i] for i in rng.permutation(len(corners))[:count]]
 
 
-def _corners(stack: FocusStack, side: int, margin: int) -> list[tuple[int, int]]:
-    """Corners of windows that lie at least ``margin`` apart, evenly over the plane."""
+def _corners(
+    regions: Sequence[Rectangle], side: int, margin: int
+) -> list[tuple[int, int]]:
+    """Corners of windows that lie at least ``margin`` apart, evenly over regions."""
 
-    def starts(length: int) -> list[int]:
+    def starts(low: int, high: int) -> list[int]:
+        length = high - low
         count = (length + margin) // (side + margin)
         if count < 2:
-            return [(length - side) // 2] if length >= side else []
-        return [i * (length - side) // (count - 1) for i in range(count)]
+            return [low + (length - side) // 2] if length >= side else []
+        return [low + i * (length - side) // (count - 1) for i in range(count)]
 
-    return [(y, x) for y in starts(stack.height) for x in starts(stack.width)]
+    grids = [
+        [(y, x) for y in starts(top, bottom) for x in starts(left, right)]
+        for top, left, bottom, right in regions
+    ]
+    return grids[0] if len(grids) == 1 else _apart(grids, side + margin)
+
+
+def _apart(grids: list[list[tuple[int, int]]], reach: int) -> list[tuple[int, int]]:
+    """The corners that come nearer than ``reach`` to none before them."""
+    # Of those kept, no two lie in one cell.
+    kept: dict[tuple[int, int], tuple[int, int]] = {}
+    for y, x in chain.from_iterable(grids):
+        row, column = y // reach, x // reach
+        around = product(range(row - 1, row + 2), range(column - 1, column + 2))
+        near = [kept[cell] for cell in around if cell in kept]
+        if all(max(abs(y - b), abs(x - a)) >= reach for b, a in near):
+            kept[row, column] = (y, x)
+    return list(kept.values())
 
 
 def _read_stack(
