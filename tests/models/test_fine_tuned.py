@@ -40,7 +40,7 @@ def test_files_are_models_by_their_names(folder: Path) -> None:
     save_weights(random_sesf(2), folder / "Again.safetensors", {}, again)
     save_weights(random_sesf(3), folder / "anew.safetensors", {})
     found = models()
-    assert list(found) == shipped() + ["Again", "anew", "pollen"]
+    assert list(found) == [*shipped(), "Again", "anew", "pollen"]
     assert {name: found[name].title for name in ("pollen", "Again", "anew")} == {
         "pollen": "pollen: SESF-Fuse, fine-tuned",
         "Again": "Again: SESF-Fuse, fine-tuned from pollen",
@@ -85,7 +85,7 @@ def test_what_cannot_be_used_is_left_out_with_a_warning(
         path.mkdir()
     with pytest.warns(RuntimeWarning, match=rf"left out: .*{words}"):
         found = models()
-    assert list(found) == shipped() + ["good"]
+    assert list(found) == [*shipped(), "good"]
     assert found["sesf"] == next(spec for spec in OURS if spec.name == "sesf")
 
 
