@@ -384,11 +384,11 @@ def _train(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(card, indent=2, default=str))
         return OK
-    errors = card["validation_depth_error"]
+    scores = card["validation"]
     print(
         f"Trained {args.name} in {_duration(time.perf_counter() - started)}. "
-        f"Mean error of the depth on held-back scenes: {errors['trained']:.3f} slices "
-        f"(untrained {errors['untrained']:.3f}).\n"
+        f"Error on the scenes that chose the checkpoint: {scores['trained']:.3f} "
+        f"(untrained {scores['untrained']:.3f}; lower is better).\n"
         f"Weights: {out}\nCard: {out.with_suffix('.json')}\n"
         f"History: {out.with_suffix('.csv')}"
     )

@@ -270,14 +270,15 @@ def save_weights(
     str
         Hash of the file, as it stands in the provenance of results.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     assert model.spec is not None
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     base = model.spec.base or model.spec.name
     # Whole or not at all: the file may be in use, mapped into memory.
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"model": base, **(about or {})})
+    # save_file would make a file that only its owner can read.
+    partial.write_bytes(save(tensors, metadata={"model": base, **(about or {})}))
     os.replace(partial, path)
     digest = hash_of(path)
     text = json.dumps({"model": base, "sha256": digest, **card}, indent=1)

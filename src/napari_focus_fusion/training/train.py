@@ -261,7 +261,7 @@ def train(
         "recipe": _settings(stages[0]) | {"slices": recipe.slices},
         "seed": seed,
         "best_step": fits[0].best_step,
-        "validation_depth_error": _before_and_after(fits[0]),
+        "validation": _before_and_after(fits[0]),
         "seconds": round(sum(row.get("seconds", 0.0) for row in history)),
         "device": describe(where),
         "machine": platform.machine(),
