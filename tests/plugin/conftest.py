@@ -7,6 +7,16 @@ from napari_focus_fusion.plugin.samples import brightfield_sample, fluorescence_
 from napari_focus_fusion.training.scenes import make_scene
 
 
+@pytest.fixture(autouse=True)
+def remembered(tmp_path, monkeypatch):
+    """Where widgets remember what was chosen: no test knows of another one."""
+    path = tmp_path / "remembered" / "napari-focus-fusion.json"
+    monkeypatch.setattr(
+        "napari_focus_fusion.plugin.settings.settings_file", lambda: path
+    )
+    return path
+
+
 @pytest.fixture(scope="session")
 def slices() -> np.ndarray:
     """A small grey stack, (5, 90, 120) uint16; do not write to it."""

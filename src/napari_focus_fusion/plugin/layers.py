@@ -9,18 +9,20 @@ Everything the widget does can be done from here without a window::
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.io import natural_key, stem
 from napari_focus_fusion.lazy import LazyArray, take
-from napari_focus_fusion.stack import as_stack, axes_from_names
+from napari_focus_fusion.plugin.part import coarser, part_of
+from napari_focus_fusion.stack import as_stack, axes_from_names, stack_of_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from napari.layers import Image
     from numpy.typing import NDArray
 
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 #: Where a layer's metadata say that it is a result, and of what.
 METADATA = "napari_focus_fusion"
 OUTPUTS = ("fused", "decision", "confidence", "depth")
+#: What can be had besides: of a super-resolved run the fused image at the source's own
+#: resolution, and how far the finer pixels differ from the slices; and the depth map as
+#: a surface that wears the fused image.
+MORE_OUTPUTS = ("unscaled", "consistency", "surface")
 
 #: State of a layer that its results take over as it is.
 _DISPLAY = (
@@ -43,10 +49,11 @@ _COVERING = ("opaque", "translucent", "translucent_no_depth")
 
 
 def fuse_layer(
-    layer: Image,
+    layer: Image | Sequence[Image],
     *,
     axes: str | None = None,
     decided_by: Image | None = None,
+    time: int | None = None,
     outputs: Sequence[str] = OUTPUTS,
     **options: Any,
 ) -> list[LayerData]:
@@ -56,20 +63,24 @@ def fuse_layer(
     ----------
     layer
         A stack of 2 to many slices, with or without channels, time and RGB; its data
-        may be numpy, dask, Zarr or multiscale (the full resolution is fused).
+        may be numpy, dask, Zarr or multiscale (the full resolution is fused). Or
+        several two-dimensional layers of one size: one slice each, in that order.
     axes
         One letter an axis of the layer out of ``TCZYX``, without one for RGB; None:
         :func:`guess_axes`.
     decided_by
         Another layer of the same axes and size, in which sharpness is looked for.
+    time
+        The one time point to fuse, from 0; None: all of them.
     outputs
-        Which of ``"fused"``, ``"decision"``, ``"confidence"`` and ``"depth"`` to give.
+        Which of ``"fused"``, ``"decision"``, ``"confidence"`` and ``"depth"`` to give;
+        further :data:`MORE_OUTPUTS`.
     **options
         Further keyword arguments of :func:`napari_focus_fusion.fuse`.
 
     Returns
     -------
-    list of (data, attributes, "image")
+    list of (data, attributes, type)
         Layer-data tuples that lie on the layer.
 
     Raises
@@ -77,9 +88,73 @@ def fuse_layer(
     FocusFusionError
         As :func:`napari_focus_fusion.fuse` does.
     """
-    stack = stack_from_layer(layer, axes=axes)
-    judge = None if decided_by is None else stack_from_layer(decided_by, axes=axes)
-    return chosen_layers(fuse_decided(stack, judge, **options), outputs)
+    stack = stack_from_layers(layer, axes=axes, time=time)
+    judge = None
+    if decided_by is not None:
+        judge = stack_from_layers(decided_by, axes=axes, time=time)
+    return fuse_to_layers(stack, judge, outputs, **options)
+
+
+def fuse_to_layers(
+    stack: FocusStack,
+    judge: FocusStack | None = None,
+    outputs: Sequence[str] = OUTPUTS,
+    **options: Any,
+) -> list[LayerData]:
+    """Fuse a stack by the sharpness seen in another one, or in itself, into layers.
+
+    Parameters
+    ----------
+    stack, judge, **options
+        As in :func:`fuse_decided`.
+    outputs
+        As in :func:`fuse_layer`.
+
+    Returns
+    -------
+    list of (data, attributes, type)
+        The first one is visible.
+
+    Raises
+    ------
+    FocusFusionError
+        As :func:`fuse_decided` and :func:`chosen_layers` do.
+    """
+    _check_outputs(outputs)
+    result = fuse_decided(stack, judge, **options)
+    layers = chosen_layers(result, outputs)
+    if "unscaled" in outputs and result.scale > 1:
+        layers.extend(_unscaled(result, options))
+    if "surface" in outputs:
+        from napari_focus_fusion.plugin.surface import surface_layer
+
+        layers.append(surface_layer(result))
+    if layers:
+        layers[0][1]["visible"] = True
+    return layers
+
+
+def _unscaled(result: FusionResult, options: dict[str, Any]) -> list[LayerData]:
+    """The fused image as the slices have it, of the same decision."""
+    from napari_focus_fusion.fusion import fuse
+
+    kept = {
+        key: value
+        for key, value in options.items()
+        if key not in ("model", "scale", "joint", "reference", "out")
+    }
+    out = options.get("out")
+    if out is not None:
+        out = Path(out)
+        kept["out"] = out.with_name(f"{stem(out)}_x1.ome.zarr")
+    plain = fuse(
+        result.stack, "sml", **{**kept, "decision": np.asarray(result.decision)}
+    )
+    plain = replace(plain, provenance={**plain.provenance, "model": ""})
+    layers = chosen_layers(plain, ("fused",))
+    for _, attributes, _ in layers:
+        attributes["visible"] = False
+    return layers
 
 
 def guess_axes(layer: Image, z_axis: int | None = None) -> str:
@@ -153,7 +228,9 @@ def _guess_leading(layer: Image, axes: Sequence[int]) -> str:
     return ""
 
 
-def stack_from_layer(layer: Image, *, axes: str | None = None) -> FocusStack:
+def stack_from_layer(
+    layer: Image, *, axes: str | None = None, level: int = 0
+) -> FocusStack:
     """Take down what a layer holds now; nothing that happens to it later matters.
 
     Parameters
@@ -163,6 +240,8 @@ def stack_from_layer(layer: Image, *, axes: str | None = None) -> FocusStack:
     axes
         One letter an axis of the layer out of ``TCZYX``, without one for RGB; None:
         :func:`guess_axes`.
+    level
+        Which resolution of a multiscale layer to take, 0 for the full one.
 
     Returns
     -------
@@ -182,15 +261,127 @@ def stack_from_layer(layer: Image, *, axes: str | None = None) -> FocusStack:
     display["affine"] = np.array(layer.affine.affine_matrix)
     if not layer.rgb:
         display["colormap"] = layer.colormap
+    pixels = layer.data[level] if layer.multiscale else layer.data
     stack = as_stack(
-        level_0(layer),
+        pixels,
         axes=letters + ("S" if layer.rgb else ""),
         name=layer.name,
         scale=dict(zip(letters, np.abs(layer.scale), strict=False)),
         units=dict(zip(letters, map(str, layer.units), strict=False)),
         display=display,
     )
-    return replace(stack, source=layer.source.path or f"layer {layer.name!r}")
+    stack = replace(stack, source=layer.source.path or f"layer {layer.name!r}")
+    if level == 0:
+        return stack
+    sizes = zip(letters, level_0(layer).shape, pixels.shape, strict=False)
+    return coarser(stack, {axis: full / here for axis, full, here in sizes})
+
+
+def stack_from_layers(
+    layers: Image | Sequence[Image],
+    *,
+    axes: str | None = None,
+    time: int | None = None,
+    level: int = 0,
+) -> FocusStack:
+    """Take down what one layer holds, or several that hold a slice each.
+
+    Parameters
+    ----------
+    layers
+        An image layer, or two-dimensional ones of one size, which become the slices.
+    axes
+        As in :func:`stack_from_layer`; of no use for several layers.
+    time
+        The one time point to take, from 0; None: all.
+    level
+        As in :func:`stack_from_layer`.
+
+    Returns
+    -------
+    FocusStack
+        As of :func:`stack_from_layer`. Where layers are slices, z counts them.
+
+    Raises
+    ------
+    FocusFusionError
+        If the layers do not fit together, or there is no such time point.
+    """
+    if not isinstance(layers, Sequence):
+        stack = stack_from_layer(layers, axes=axes, level=level)
+    elif len(layers) == 1:
+        stack = stack_from_layer(layers[0], axes=axes, level=level)
+    else:
+        stack = _stack_of_layers(layers, level)
+    if time is None or "T" not in stack.axes:
+        return stack
+    if not 0 <= time < stack.n_times:
+        raise FocusFusionError(
+            f"{stack.name!r} has no time point {time}: it has {stack.n_times}, counted "
+            "from 0."
+        )
+    return part_of(stack, {"T": slice(time, time + 1)})
+
+
+def _stack_of_layers(layers: Sequence[Image], level: int) -> FocusStack:
+    solid = [layer.name for layer in layers if layer.ndim != 2]
+    if solid:
+        raise FocusFusionError(
+            f"The layer {solid[0]!r} is no single slice. Choose two-dimensional layers "
+            "to be the slices of a stack, or one layer that holds all of them."
+        )
+    slices = [stack_from_layer(layer, axes="YX", level=level) for layer in layers]
+    names = [layer.name for layer in layers]
+    stack = stack_of_slices(
+        slices,
+        axes=None,
+        name=f"{names[0]} to {names[-1]}",
+        source=", ".join(names),
+    )
+    labels = ("z", *layers[0].axis_labels)
+    return replace(stack, display={**stack.display, "axis_labels": labels})
+
+
+def layers_from_files(paths: Sequence[str | Path]) -> list[LayerData]:
+    """Open files as one focus stack to look at and to fuse, lazily.
+
+    Parameters
+    ----------
+    paths
+        One file, folder or OME-Zarr that holds a stack, or pictures of one slice each,
+        which are put in their natural order (``a2`` before ``a10``).
+
+    Returns
+    -------
+    list of (data, attributes, "image")
+        One layer, with the pixel sizes and units of the files.
+
+    Raises
+    ------
+    FocusFusionError
+        If a file cannot be read or does not fit the others.
+    """
+    files = sorted(map(str, paths), key=natural_key)
+    stack = as_stack(files if len(files) > 1 else files[0])
+    axes = stack.axes.removesuffix("S")
+    data = stack.data
+    if not isinstance(data, np.ndarray) and not hasattr(data, "dask"):
+        import dask.array as da
+
+        chunks = (
+            getattr(data, "chunks", None)
+            or (1,) * (len(axes) - 2) + (data.shape[len(axes) - 2 :])
+        )
+        # A name of its own: napari caches by name, and the files may change.
+        data = da.from_array(data, chunks=chunks, name=False)
+    attributes: dict[str, Any] = {
+        "name": stack.name,
+        "rgb": "S" in stack.axes,
+        "scale": tuple(stack.pixel_size(axis) for axis in axes),
+        "units": tuple(stack.unit(axis) for axis in axes),
+        "axis_labels": tuple(axes.lower()),
+    }
+    return [(data, attributes, "image")]
 
 
 def level_0(layer: Image) -> Any:
@@ -282,7 +473,8 @@ def chosen_layers(
     result
         What :func:`napari_focus_fusion.fuse` gave.
     outputs
-        Any of :data:`OUTPUTS`.
+        Any of :data:`OUTPUTS`, and ``"consistency"`` of a super-resolved result; what
+        else :data:`MORE_OUTPUTS` names is left to :func:`fuse_to_layers`.
 
     Returns
     -------
@@ -294,11 +486,7 @@ def chosen_layers(
     FocusFusionError
         If there is no such output.
     """
-    unknown = sorted(set(outputs) - set(OUTPUTS))
-    if unknown:
-        raise FocusFusionError(
-            f"There is no output {', '.join(unknown)}; there are {', '.join(OUTPUTS)}."
-        )
+    _check_outputs(outputs)
     layers = [
         layer
         for layer in result.layers()
@@ -307,6 +495,15 @@ def chosen_layers(
     if layers:
         layers[0][1]["visible"] = True
     return layers
+
+
+def _check_outputs(outputs: Sequence[str]) -> None:
+    known = (*OUTPUTS, *MORE_OUTPUTS)
+    unknown = sorted(set(outputs) - set(known))
+    if unknown:
+        raise FocusFusionError(
+            f"There is no output {', '.join(unknown)}; there are {', '.join(known)}."
+        )
 
 
 def covers(blending: str) -> bool:

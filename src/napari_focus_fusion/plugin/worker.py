@@ -12,7 +12,7 @@ from superqt.utils import WorkerBase
 from superqt.utils._qthreading import WorkerBaseSignals
 
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
-from napari_focus_fusion.plugin.layers import OUTPUTS, fuse_decided
+from napari_focus_fusion.plugin.layers import OUTPUTS, fuse_decided, fuse_to_layers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,24 @@ class FuseJob:
         )
 
 
+@dataclass(frozen=True)
+class LayersJob(FuseJob):
+    """A fusion whose layers are made in the thread too."""
+
+    def __call__(
+        self, progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> Any:
+        """Run; gives layer data as :func:`fuse_to_layers` does."""
+        return fuse_to_layers(
+            self.stack,
+            self.judge,
+            self.outputs,
+            progress=progress,
+            should_stop=should_stop,
+            **self.options,
+        )
+
+
 class _Signals(WorkerBaseSignals):
     progressed = Signal(object)  # a Progress
     aborted = Signal()
@@ -67,7 +85,7 @@ class FuseWorker(WorkerBase):
     """Runs a job.
 
     Its signals come in the thread that made it: ``progressed(Progress)``, then one of
-    ``returned(FusionResult)``, ``errored(Exception)`` or ``aborted()``, then
+    ``returned`` (what the job gives), ``errored(Exception)`` or ``aborted()``, then
     ``finished()``; after a cancel that came too late, ``finished()`` alone.
 
     A generator would hide that memory ran out: what runs generators takes any
@@ -122,7 +140,14 @@ def explain(error: Exception, name: str) -> str:
     if is_out_of_memory(error):
         return (
             f"There is not enough memory to fuse {name!r}. Close other programs, "
-            "choose the CPU as device, or crop the stack."
+            "choose the CPU as device, write the result to OME-Zarr instead of memory, "
+            "or crop the stack."
+        )
+    if is_lost_device(error):
+        return (
+            f"The graphics card stopped answering while {name!r} was fused "
+            f"({_first_line(error)}). Choose the CPU as device, or start napari again; "
+            "if it comes back, update the card's driver."
         )
     _log.error("Fusing %r failed", name, exc_info=error)
     return (
@@ -130,3 +155,15 @@ def explain(error: Exception, name: str) -> str:
         f"({type(error).__name__}: {error}). If it comes back, please report it; the "
         "log says where it happened."
     )
+
+
+def is_lost_device(error: Exception) -> bool:
+    """Whether an error says that the graphics card failed, rather than the program."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "CUDA error" in text or "CUDNN_STATUS" in text or "MPS backend" in text
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
