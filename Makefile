@@ -9,7 +9,8 @@ VENV ?= .venv
 # PyPI instead, which on Linux brings CUDA.
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-PYTEST_ARGS ?=
+# A file of tests stays with one process, so that what its tests share is made once.
+PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist loadfile
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile
