@@ -64,7 +64,7 @@ class Residual(SliceScorer):
     training as in the statistics of the stack.
     """
 
-    window: ClassVar[int] = 5
+    window: ClassVar[int] = 3
     needs_sample: ClassVar[bool] = True
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class ResidualZero(SliceScorer):
     which is a convolution (:func:`low_pass`), the same everywhere.
     """
 
-    window: ClassVar[int] = 5
+    window: ClassVar[int] = 3
 
     def score(self, slices: Tensor, context: Any = None) -> Tensor:
         """See :meth:`SliceScorer.score`; zero where the window reaches outside."""

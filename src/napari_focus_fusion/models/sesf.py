@@ -59,7 +59,7 @@ class Block(nn.Module):
 class SESF(SliceScorer):
     """The network of the paper's figure 2, and its focus measure (section 3.2)."""
 
-    window: ClassVar[int] = 5
+    window: ClassVar[int] = 3
     needs_sample: ClassVar[bool] = True
 
     def __init__(self) -> None:

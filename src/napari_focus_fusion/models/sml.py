@@ -21,7 +21,7 @@ class SumModifiedLaplacian(SliceScorer):
     and scale with their gain.
     """
 
-    window: ClassVar[int] = 5
+    window: ClassVar[int] = 3
 
     def score(self, slices: Tensor, context: Any = None) -> Tensor:
         """See :meth:`SliceScorer.score`; the border of one pixel is zero."""

@@ -29,7 +29,7 @@ from napari_focus_fusion.metrics.truth import ssim as ssim_of
 from napari_focus_fusion.models.affinity_sr import interpolate, laplacian
 from napari_focus_fusion.models.layers import box_mean
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
-from napari_focus_fusion.training.losses import ssim
+from napari_focus_fusion.training.losses import WINDOW, ssim
 from napari_focus_fusion.training.scenes import held_back_scenes
 
 if TYPE_CHECKING:
@@ -299,8 +299,8 @@ def plain_measure(slices: Tensor) -> Tensor:
     """The modified Laplacian of (stacks, N, h, w), added up over a window."""
     plain = SumModifiedLaplacian()
     energy = plain.score(slices.flatten(0, 1)[:, None])[:, None]
-    around = F.pad(energy, [plain.window] * 4, mode="reflect")
-    return box_mean(around, plain.window).reshape(slices.shape)
+    around = F.pad(energy, [WINDOW] * 4, mode="reflect")
+    return box_mean(around, WINDOW).reshape(slices.shape)
 
 
 def blurred_pairs(

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from napari_focus_fusion.models.layers import box_mean
 
+#: Radius over which training adds scores up: one window, between those of the decision,
+#: whose smallest is finer and whose others are wider.
+WINDOW = 5
+
 
 def ssim(a: Tensor, b: Tensor, *, window: int = 5, data_range: float = 1.0) -> Tensor:
     """Structural similarity, Wang et al., IEEE TIP 13(4), 2004, eq. 13.

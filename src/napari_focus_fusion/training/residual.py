@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_focus_fusion.models.residual import RADIUS
-from napari_focus_fusion.training.losses import slice_ranking
+from napari_focus_fusion.training.losses import WINDOW, slice_ranking
 from napari_focus_fusion.training.self_ranking import self_made_batch
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def objective(network: Residual, batch: Batch) -> dict[str, Tensor]:
     ranking = slice_ranking(
         score.unflatten(0, (stacks, slices)),
         batch.depth[:, *seen],
-        radius=network.window,
+        radius=WINDOW,
         sharpness=SHARPNESS,
     )
     generator = torch.Generator().manual_seed(batch.step)

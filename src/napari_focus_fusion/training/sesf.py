@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from napari_focus_fusion.models.layers import box_mean
 from napari_focus_fusion.models.sesf import WIDTH, spatial_frequency
-from napari_focus_fusion.training.losses import slice_ranking, ssim
+from napari_focus_fusion.training.losses import WINDOW, slice_ranking, ssim
 from napari_focus_fusion.training.self_ranking import self_made_stack
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def objective(
         rank = slice_ranking(
             score.reshape(stacks, slices, height, width).float(),
             batch.depth,
-            radius=network.window,
+            radius=WINDOW,
             sharpness=SHARPNESS,
         )
         losses["ranking"] = rank
@@ -78,7 +78,7 @@ def pretext(
     loss = slice_ranking(
         score.reshape(noisy.shape).float(),
         depth,
-        radius=network.window,
+        radius=WINDOW,
         sharpness=SHARPNESS,
     )
     return {"loss": loss}
@@ -87,17 +87,17 @@ def pretext(
 def depth_error(network: SESF, batches: list[Batch]) -> float:
     """Mean distance in slices between the best slice and the true depth; capped at 2.
 
-    Scored as the engine does: gates from the stack, scores added up over the window,
-    arg-max, where the depth is known. The cap keeps a few wild pixels from outweighing
-    the rest.
+    Scored as the engine does: gates from the stack, scores added up over
+    :data:`WINDOW`, arg-max, where the depth is known. The cap keeps a few wild pixels
+    from outweighing the rest.
     """
     errors = []
     for batch in batches:
         for noisy, depth in zip(batch.noisy, batch.depth, strict=True):
             planes = noisy[:, None]
             context = network.context([plane[None] for plane in planes])
-            score = box_mean(network.score(planes, context), network.window)
-            rim = slice(network.window, -network.window)
+            score = box_mean(network.score(planes, context), WINDOW)
+            rim = slice(WINDOW, -WINDOW)
             error = (score.argmax(0) - depth[rim, rim]).abs()
             errors.append(error.clamp(max=2).nanmean())
     return float(torch.stack(errors).mean())
