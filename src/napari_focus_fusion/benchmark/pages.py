@@ -1,6 +1,6 @@
 """The tables of the documentation, made again.
 
-``python -m napari_focus_fusion.benchmark.pages models`` writes ``models.md`` and its
+``python -m napari_focus_fusion.benchmark.pages scenes`` writes ``scenes.md`` and its
 contact sheets into ``docs/benchmarks``; other pages are the other rows of `PAGES`.
 """
 
@@ -44,23 +44,15 @@ class Page:
     sheets: int = 1
 
 
+_ALL = ("sml", "residual-zero", *_NETWORKS, *_TWINS)
+
 PAGES = {
-    "scenes": Page(
-        "scenes", ("sml", "sesf", "sesf:untrained"), ("scenes", "scenes-noise"), True
-    ),
-    "lytro": Page(
-        "Lytro", ("sml", "sesf", "sesf:untrained"), ("lytro", "triples"), True, 0
-    ),
+    "scenes": Page("scenes", _ALL, ("scenes", "scenes-light"), peers=True),
+    "lytro": Page("Lytro", _ALL, ("lytro", "triples"), peers=True, sheets=0),
     "enlarged": Page(
         "Lytro pairs, reduced and enlarged again",
-        ("sml", "sesf"),
+        ("sml", "sesf", "affinity-sr"),
         ("lytro-x2", "lytro-x3", "lytro-x4"),
-        sheets=0,
-    ),
-    "models": Page(
-        "what training adds to each network",
-        ("sml", "residual-zero", *_NETWORKS, *_TWINS, "opencv-pyramid"),
-        ("scenes-light", "lytro", "triples"),
         sheets=0,
     ),
 }
