@@ -801,15 +801,17 @@ def _parser() -> argparse.ArgumentParser:
         default=["sml"],
         metavar="NAME,...",
         help="names of the command models (sesf:untrained is sesf with random "
-        "weights), files of weights, or other programs, like enfuse; by default sml",
+        "weights; affinity-sr:two-step fuses first and enlarges then; affinity-sr:sesf "
+        "takes the decision of sesf), files of weights, or other programs, like "
+        "enfuse; by default sml",
     )
     sub.add_argument(
         "--data",
         type=_names,
         default=["scenes"],
         metavar="NAME,...",
-        help="scenes (by default), scenes-noise, scenes-light, lytro, lytro-x2, "
-        "lytro-x3, lytro-x4, triples, or files and folders of yours",
+        help="scenes (by default), scenes-noise, scenes-light, scenes-x2 to -x4, "
+        "lytro, lytro-x2 to -x4, triples, or files and folders of yours",
     )
     sub.add_argument(
         "--peers", action="store_true", help="also other programs that are installed"

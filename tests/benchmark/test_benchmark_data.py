@@ -193,6 +193,24 @@ def test_scenes_in_all_kinds_of_light():
     assert errors[0] < errors[1] < errors[2]
 
 
+@pytest.mark.parametrize("factor", [2, 3])
+def test_scenes_of_coarser_pixels(factor):
+    clean, noisy = itertools.islice(find_data_set(f"scenes-x{factor}").cases(), 2)
+    fine, coarse = clean.references.data, clean.stack.data
+    height, width = (factor * n for n in coarse.shape[1:])
+    assert fine.shape[1:] == clean.truth.image.shape == (height, width)
+    # A coarse pixel is the mean of the fine ones that it covers.
+    last = fine[:, -factor:, -factor:].mean((1, 2)) / 255
+    np.testing.assert_allclose(coarse[:, -1, -1], last, atol=0.002)
+    # The truth is as sharp as the sharper slice everywhere, and sharper somewhere.
+    contrast = [np.abs(np.diff(plane.astype(float))).mean() for plane in fine]
+    assert np.abs(np.diff(clean.truth.image)).mean() > max(contrast)
+    # 4000 electrons at white, all else the same.
+    spread = np.std(noisy.stack.data - coarse)
+    assert spread == pytest.approx(np.sqrt(coarse.mean() / 4000), rel=0.1)
+
+
+
 def test_cubic_interpolation_is_that_of_opencv():
     squares = np.arange(36.0, dtype=np.float32).reshape(6, 6) ** 2 % 97
     half = [

@@ -185,6 +185,12 @@ def test_what_a_name_stands_for(monkeypatch):
     assert find_candidates(["sml", "sesf:untrained"]) == [sml, twin]
     # sml has no weights, so it has no twin.
     assert find_candidates(["sml", "sesf"], untrained=True) == [sml, sesf, twin]
+    two, by = find_candidates(["affinity-sr:two-step", "affinity-sr:sesf"])
+    assert (two.target, two.options) == ("affinity-sr", {"joint": False})
+    assert (by.name, by.options) == (
+        "affinity-sr, decision of sesf",
+        {"decision": "sesf"},
+    )
     (mine,) = find_candidates(["folder/mine.safetensors"])
     assert mine == Candidate("mine", "model", "folder/mine.safetensors")
     with pytest.raises(FocusFusionError, match="no model 'sesv' that could be left"):

@@ -37,6 +37,13 @@ DATA_VARIABLE = "FOCUS_FUSION_DATA"
 NOISY = 1000.0
 RE_EXPOSED = ("relief-clean", "layers-leaves", "brightfield-cells", "deep-relief")
 EXPOSURES = (10_000.0, 1000.0, 250.0)
+#: Slices, surface and content of the scenes that are seen by coarser pixels.
+BINNED = (
+    (2, "relief", "leaves"),
+    (8, "relief", "cells"),
+    (8, "steep", "leaves"),
+    (8, "layers", "fibres"),
+)
 
 
 @dataclass(frozen=True)
@@ -288,6 +295,58 @@ def _light_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
             seed += 1
 
 
+def _binned_scenes(factor: int) -> Iterator[Case]:
+    """Fine scenes seen by a camera of coarser pixels, each of which adds up some."""
+    from napari_focus_fusion.training.optics import expose
+    from napari_focus_fusion.training.scenes import TRAINING_SEEDS, make_scene
+
+    seed = TRAINING_SEEDS.stop + 2000 + 10 * factor
+    side = 112 * factor
+    for number, (slices, surface, content) in enumerate(BINNED):
+        scene = make_scene(
+            seed + number,
+            shape=(side, side),
+            slices=slices,
+            surface=surface,
+            content=content,
+            electrons=None,
+            dtype=np.float32,
+            # In fine pixels: about as far out of focus for every factor.
+            blur_per_slice=0.6 * factor * 8 / slices,
+            focus_blur=0.35 * factor,
+        )
+        coarse = _bins(scene.stack, factor)
+        truth = Truth(
+            255 * scene.truth,
+            _bins(scene.depth, factor),
+            _bins(scene.edges, factor) > 0.5,
+            _bins(scene.textured, factor) > 0.5,
+        )
+        fine = np.rint(255 * scene.stack.clip(0, 1)).astype(np.uint8)
+        for electrons in (None, 4000.0):
+            light = f"{electrons:.0f} electrons" if electrons else "clean"
+            name = f"{surface}, {content}, {slices} slices, {light}"
+            rng = np.random.default_rng([seed + number, 5])
+            stack = expose(coarse, rng, electrons=electrons, dtype=np.float32)
+            yield Case(
+                name,
+                as_stack(stack, axes="ZYX", name=name),
+                hashlib.sha256(stack.tobytes()).hexdigest(),
+                axes="ZYX",
+                groups=(light, f"{slices} slices"),
+                enlarge=factor,
+                references=as_stack(fine, axes="ZYX", name=name),
+                truth=truth,
+            )
+
+
+def _bins(planes: Array, factor: int) -> NDArray[np.float32]:
+    """Means of squares of ``factor`` x ``factor`` pixels of (..., Y, X)."""
+    *lead, height, width = planes.shape
+    blocks = planes.reshape(*lead, height // factor, factor, width // factor, factor)
+    return blocks.mean((-3, -1), dtype=np.float32)
+
+
 def _groups_of(options: dict[str, Any]) -> tuple[str, ...]:
     modality = options.get("modality", "grey")
     groups = [f"{options.get('slices', 8)} slices"]
@@ -340,6 +399,18 @@ def _reduced(factor: int) -> DataSet:
     )
 
 
+def _binned(factor: int) -> DataSet:
+    return DataSet(
+        f"scenes-x{factor}",
+        f"Scenes that no training has seen, as a camera sees them whose pixels add up "
+        f"{factor} x {factor} of the truth's, without noise and with 4000 electrons at "
+        "white; fused, enlarged by aligned cubic interpolation (unless the model does "
+        "so itself), clipped to 8 bits and measured against the fine truth.",
+        _TRUTH_MEASURES,
+        lambda: _binned_scenes(factor),
+    )
+
+
 DATA_SETS: dict[str, DataSet] = {
     data_set.name: data_set
     for data_set in (
@@ -376,6 +447,9 @@ DATA_SETS: dict[str, DataSet] = {
         _reduced(2),
         _reduced(3),
         _reduced(4),
+        _binned(2),
+        _binned(3),
+        _binned(4),
         DataSet(
             "triples",
             "The Lytro series of three pictures, fused and measured like the pairs. "

@@ -51,8 +51,15 @@ PAGES = {
     "lytro": Page("Lytro", _ALL, ("lytro", "triples"), peers=True, sheets=0),
     "enlarged": Page(
         "Lytro pairs, reduced and enlarged again",
-        ("sml", "sesf", "affinity-sr"),
-        ("lytro-x2", "lytro-x3", "lytro-x4"),
+        (
+            "sml",
+            "sesf",
+            "affinity-sr",
+            "affinity-sr:untrained",
+            "affinity-sr:two-step",
+            "affinity-sr:sesf",
+        ),
+        tuple(f"{data}-x{s}" for data in ("lytro", "scenes") for s in (2, 3, 4)),
         sheets=0,
     ),
 }

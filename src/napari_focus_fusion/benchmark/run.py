@@ -43,6 +43,7 @@ AVERAGE = "average of the slices"
 ORACLE = "nearest slice of the true depth"
 
 UNTRAINED = ":untrained"  # behind a model's name as it is asked for
+TWO_STEPS = ":two-step"  # fused first, then enlarged by the model
 TWIN = ", untrained"  # and as tables call it
 
 Kind = str
@@ -61,11 +62,14 @@ class Candidate:
         ``"model"``, ``"untrained"``, ``"peer"`` or ``"yardstick"``.
     target
         The model's name or file, or the peer's name.
+    options
+        More keywords of :func:`fuse`.
     """
 
     name: str
     kind: Kind
     target: str
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -165,8 +169,10 @@ def run_benchmark(
     Parameters
     ----------
     model_names
-        Names of :func:`models`, each with ``:untrained`` behind it for random weights,
-        files of weights, or names of `PEERS`.
+        Names of :func:`models`, files of weights, or names of `PEERS`. Behind a model's
+        name may stand ``:untrained``, for random weights; and behind that of one that
+        enlarges ``:two-step``, for fusing first and enlarging then, or the name of
+        another model after a colon, whose decision it shall take.
     data
         Names of `DATA_SETS`, or files and folders of the user's.
     peers
@@ -250,6 +256,10 @@ def find_candidates(
     known = models()
     candidates = []
     for text in names:
+        name, _, other = text.rpartition(":")
+        if name in known and (text.endswith(TWO_STEPS) or other in known):
+            candidates.append(_enlarger(name, other))
+            continue
         name = text.removesuffix(UNTRAINED)
         if name != text:
             if name not in known:
@@ -272,6 +282,12 @@ def find_candidates(
     if len(set(taken)) < len(taken):
         raise FocusFusionError(f"Two models have one name: {', '.join(taken)}.")
     return candidates
+
+
+def _enlarger(name: str, how: str) -> Candidate:
+    if f":{how}" == TWO_STEPS:
+        return Candidate(f"{name}, two steps", "model", name, {"joint": False})
+    return Candidate(f"{name}, decision of {how}", "model", name, {"decision": how})
 
 
 def _untrained(name: str) -> Candidate:
@@ -406,7 +422,8 @@ def _run_candidate(
     request = {
         "kind": candidate.kind,
         "target": candidate.target,
-        **{name: table.settings[name] for name in ("seed", "device", "options")},
+        **{name: table.settings[name] for name in ("seed", "device")},
+        "options": table.settings["options"] | candidate.options,
         "jobs": [
             place | {"out": str(output)}
             for place, output in zip(files, outputs, strict=True)
