@@ -1,0 +1,672 @@
+"""How good a fusion is, in numbers and in words, for one stack and its fused image.
+
+print(report(stack, fuse(stack)).text())
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_focus_fusion.decision import UNSURE
+from napari_focus_fusion.errors import Cancelled, FocusFusionError
+from napari_focus_fusion.io.saving import check_targets, written_whole
+from napari_focus_fusion.metrics import WITHOUT_TRUTH, as_sources, evaluate
+from napari_focus_fusion.metrics.sharpness import sharpness
+from napari_focus_fusion.progress import Meter
+from napari_focus_fusion.result import FusionResult, result_files
+from napari_focus_fusion.stack import as_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_focus_fusion.progress import Progress
+    from napari_focus_fusion.stack import FocusStack
+
+#: Pixels of all slices and components together that are measured.
+MOST_PIXELS = 3_000_000
+SMALLEST_WINDOW, LARGEST_WINDOW = 64, 1024
+#: The stack may be too short where its first or last slice holds more than this share
+#: of the clear pixels, and more than half of its fair share.
+CROWDED = 0.05
+#: A share of pixels that is next to nothing.
+HARDLY = 0.001
+#: Fewer clear pixels than this share say nothing of the ends.
+FEWEST_CLEAR = 0.02
+#: Rows are read in bands of so many pixels.
+_BAND = 1 << 24
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`report` found.
+
+    Attributes
+    ----------
+    name
+        The stack's.
+    holds
+        Its size in words.
+    measures
+        By name the values of each channel; empty with fewer than two slices.
+    measured_on
+        Which pixels were measured, in words.
+    sharpness
+        Spatial frequency of the fused image there, in grey levels; mean over channels.
+    slice_sharpness
+        The same of each slice.
+    share
+        Of the pixels that were taken from each slice; empty without a decision map.
+    clear_share
+        The same, of the pixels whose confidence is not low; as `share` where no
+        confidence is known.
+    low_confidence
+        Share of the pixels whose confidence is below
+        :data:`~napari_focus_fusion.decision.UNSURE`; None if it is not known.
+    verdict
+        What this says, in sentences.
+    crowded
+        Slices at the ends, from 0, where the stack may be too short.
+    channels
+        Names of the channels; empty for one.
+    provenance
+        What the fusion says of itself.
+    """
+
+    name: str
+    holds: str
+    measures: dict[str, tuple[float, ...]]
+    measured_on: str
+    sharpness: float
+    slice_sharpness: tuple[float, ...]
+    share: tuple[float, ...]
+    clear_share: tuple[float, ...]
+    low_confidence: float | None
+    verdict: tuple[str, ...]
+    crowded: tuple[int, ...] = ()
+    channels: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Everything as (section, name, value), for tables and files."""
+        rows = [("stack", "name", self.name), ("stack", "size", self.holds)]
+        rows += [("verdict", str(i), text) for i, text in enumerate(self.verdict, 1)]
+        if self.low_confidence is not None:
+            rows.append(("decision", "low confidence", f"{self.low_confidence:.4f}"))
+        for z, (every, clear) in enumerate(
+            zip(self.share, self.clear_share, strict=True)
+        ):
+            rows.append(("share of all pixels", f"slice {z}", f"{every:.4f}"))
+            rows.append(("share of clear pixels", f"slice {z}", f"{clear:.4f}"))
+        rows.append(("measures", "measured on", self.measured_on))
+        for name, values in self.measures.items():
+            for channel, value in enumerate(values):
+                where = f" {self.channels[channel]}" if self.channels else ""
+                rows.append(("measures", f"{name}{where}", f"{value:.4f}"))
+        rows.append(("sharpness", "fused image", f"{self.sharpness:.4f}"))
+        for z, value in enumerate(self.slice_sharpness):
+            rows.append(("sharpness", f"slice {z}", f"{value:.4f}"))
+        rows += [("provenance", *pair) for pair in flat(self.provenance)]
+        return rows
+
+    def text(self) -> str:
+        """The report as plain text, without the values of single slices."""
+        lines = [f"{self.name}: {self.holds}", *self.verdict, ""]
+        lines.append(f"Measures, {self.measured_on}:")
+        for name, values in self.measures.items():
+            numbers = "  ".join(f"{value:8.4f}" for value in values)
+            lines.append(f"  {name:<10}{numbers}")
+        best = int(np.argmax(self.slice_sharpness))
+        lines += [
+            "",
+            f"Sharpness (spatial frequency in grey levels of 0 to 255): "
+            f"{self.sharpness:.2f}, of the sharpest slice ({best}) "
+            f"{self.slice_sharpness[best]:.2f}",
+            "",
+            "Provenance:",
+        ]
+        lines += [f"  {name}: {value}" for name, value in flat(self.provenance)]
+        return "\n".join(lines)
+
+    def save_csv(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write :meth:`rows` as a table with a header.
+
+        Raises
+        ------
+        FocusFusionError
+            If the file exists and may not be replaced, or cannot be written.
+        """
+        with _written(path, overwrite) as part:
+            with part.open("w", newline="", encoding="utf-8") as file:
+                table = csv.writer(file)
+                table.writerow(("section", "name", "value"))
+                table.writerows(self.rows())
+        return Path(path)
+
+    def save_png(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the histogram over the text, as a picture.
+
+        Raises
+        ------
+        FocusFusionError
+            As :meth:`save_csv`.
+        """
+        from PIL import Image
+
+        with _written(path, overwrite) as part:
+            Image.fromarray(self.picture()).save(part, format="PNG")
+        return Path(path)
+
+    def picture(self, width: int = 800) -> NDArray[np.uint8]:
+        """Draw the histogram over the text: (height, width, 3) uint8, on white."""
+        from PIL import Image, ImageDraw, ImageFont
+
+        chart = histogram(self, width, 260)
+        font = ImageFont.load_default(size=14)
+        lines = list(_wrapped(self.text(), font, width - 24))
+        height = chart.shape[0] + 20 * len(lines) + 24
+        sheet = Image.new("RGB", (width, height), "white")
+        sheet.paste(Image.fromarray(chart), (0, 0))
+        draw = ImageDraw.Draw(sheet)
+        for number, line in enumerate(lines):
+            place = (12, chart.shape[0] + 12 + 20 * number)
+            draw.text(place, line, fill="black", font=font)
+        return np.asarray(sheet)
+
+
+def report(
+    stack: Any,
+    result: FusionResult | Mapping[str, Any],
+    *,
+    t: int = 0,
+    measures: Sequence[str] = WITHOUT_TRUTH,
+    progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Hold a fused image against its stack.
+
+    Parameters
+    ----------
+    stack
+        What was fused: anything that :func:`napari_focus_fusion.as_stack` takes.
+    result
+        What :func:`napari_focus_fusion.fuse` gave; or arrays by name: ``"fused"`` (axes
+        ``stack.fused_axes``) and, where they are known, ``"decision"`` (slices from 0)
+        and ``"confidence"`` (both ``stack.map_axes``), and a ``"provenance"``.
+    t
+        Time point.
+    measures
+        Names of :func:`napari_focus_fusion.evaluate`. They see a window of at most
+        :data:`MOST_PIXELS` pixels in all slices together, of nine the one with the most
+        detail; a super-resolved image is averaged to the slices' pixels.
+    progress
+        Called with a :class:`~napari_focus_fusion.Progress` between measures.
+    should_stop
+        Asked between measures; when it returns True the run ends with `Cancelled`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    FocusFusionError
+        If the image is not of this stack, or a measure is not known.
+    Cancelled
+        If `should_stop` said so.
+    """
+    source = as_stack(stack)
+    maps: Mapping[str, Any] = (
+        result
+        if not isinstance(result, FusionResult)
+        else {
+            "fused": result.fused,
+            "decision": result.decision,
+            "confidence": result.confidence,
+            "provenance": result.provenance,
+        }
+    )
+    factor = _check(source, maps, t)
+    meter = Meter(len(measures) + 2, progress)
+    meter.enter("Counting", 0)
+    counts, clear, low = _counted(source, maps, t)
+    shares = [tuple((n / max(n.sum(), 1)).tolist()) for n in (counts, clear)]
+    if maps.get("decision") is None:
+        shares = [(), ()]
+
+    meter.enter("Looking for detail", 1)
+    rows, columns = _window(source, maps["fused"], t, factor)
+    fused = _pixels(source, maps["fused"], t, rows, columns, factor)
+    slices = _slices(source, t, rows, columns)
+    values: dict[str, tuple[float, ...]] = {}
+    for number, name in enumerate(measures, 2):
+        meter.enter(f"Measuring {name}", number)
+        if should_stop():
+            raise Cancelled
+        if source.n_slices > 1:
+            if number == 2:
+                prepared = [as_sources(channel) for channel in slices]
+            values[name] = tuple(
+                evaluate(image, channel, measures=[name])[name]
+                for image, channel in zip(fused, prepared, strict=True)
+            )
+    fused_sharpness, slice_sharpness = _sharpness(fused, slices)
+    meter.enter("Done", meter.total)
+    crowded = _crowded(clear)
+    return Report(
+        name=source.name,
+        holds=_holds(source, t),
+        measures=values,
+        measured_on=_where(source, rows, columns, factor),
+        sharpness=fused_sharpness,
+        slice_sharpness=slice_sharpness,
+        share=shares[0],
+        clear_share=shares[1],
+        low_confidence=low,
+        verdict=tuple(_verdict(counts, clear, low, crowded, maps)),
+        crowded=crowded,
+        channels=_channel_names(source),
+        provenance=dict(maps.get("provenance") or {}),
+    )
+
+
+# Reading ------------------------------------------------------------------------------
+
+
+def _check(stack: FocusStack, maps: Mapping[str, Any], t: int) -> int:
+    """Raise if an image is not of the stack; the factor of super-resolution."""
+    if not 0 <= t < stack.n_times:
+        raise FocusFusionError(
+            f"{stack.name!r} has {stack.n_times} time points, counted from 0; there is "
+            f"no {t}."
+        )
+    fused = tuple(maps["fused"].shape)
+    axes = stack.fused_axes
+    expected = stack.fused_shape
+    y, x = axes.index("Y"), axes.index("X")
+    factor = fused[y] // expected[y] if len(fused) == len(expected) else 0
+    finer = [n * factor if i in (y, x) else n for i, n in enumerate(expected)]
+    if factor < 1 or list(fused) != finer:
+        raise FocusFusionError(
+            f"The fused image has the shape {fused}, and {stack.name!r} would give "
+            f"{expected} (axes {axes}). Choose the image that was made of this stack."
+        )
+    for name in ("decision", "confidence"):
+        given = maps.get(name)
+        if given is not None and tuple(given.shape) != stack.map_shape:
+            raise FocusFusionError(
+                f"The {name} map has the shape {tuple(given.shape)}, and "
+                f"{stack.name!r} has {stack.map_shape} (axes {stack.map_axes}). Choose "
+                "the one that was made of this stack."
+            )
+    return factor
+
+
+def _bands(stack: FocusStack, t: int) -> Iterator[tuple[Any, ...]]:
+    """Places in a map, of some rows each."""
+    step = max(_BAND // stack.width, 1)
+    for start in range(0, stack.height, step):
+        places = {"T": t, "Y": slice(start, min(start + step, stack.height))}
+        yield tuple(places.get(axis, slice(None)) for axis in stack.map_axes)
+
+
+def _counted(
+    stack: FocusStack, maps: Mapping[str, Any], t: int
+) -> tuple[NDArray[Any], NDArray[Any], float | None]:
+    """Pixels and clear pixels of each slice, and the share of unclear ones."""
+    counts, clear = (np.zeros(stack.n_slices, np.int64) for _ in range(2))
+    decision, confidence = maps.get("decision"), maps.get("confidence")
+    unclear = 0
+    for place in _bands(stack, t):
+        sure: Any = slice(None)
+        if confidence is not None:
+            sure = np.asarray(confidence[place]) >= UNSURE
+            unclear += int((~sure).sum())
+        if decision is None:
+            continue
+        labels = np.asarray(decision[place])
+        if labels.size and int(labels.max()) >= stack.n_slices:
+            raise FocusFusionError(
+                f"The decision map names slice {int(labels.max())}, and {stack.name!r} "
+                f"has slices 0 to {stack.n_slices - 1}. Choose its own map."
+            )
+        counts += np.bincount(labels.ravel(), minlength=stack.n_slices)
+        clear += np.bincount(labels[sure].ravel(), minlength=stack.n_slices)
+    pixels = stack.height * stack.width
+    return counts, clear, None if confidence is None else unclear / pixels
+
+
+def _window(stack: FocusStack, fused: Any, t: int, factor: int) -> tuple[slice, slice]:
+    """Rows and columns that are measured: those with the most detail of a few."""
+    budget = MOST_PIXELS // (stack.n_slices * stack.n_components)
+    if stack.height * stack.width <= min(budget, LARGEST_WINDOW**2):
+        return slice(0, stack.height), slice(0, stack.width)
+    side = int(np.clip(budget**0.5, SMALLEST_WINDOW, LARGEST_WINDOW))
+    best, found = -1.0, (slice(0, 0), slice(0, 0))
+    for y in _starts(stack.height, side):
+        for x in _starts(stack.width, side):
+            window = (
+                slice(y, min(y + side, stack.height)),
+                slice(x, min(x + side, stack.width)),
+            )
+            pixels = _pixels(stack, fused, t, *window, factor)
+            detail = float(sum(sharpness(p, data_range=1.0) for p in pixels))
+            if detail > best:
+                best, found = detail, window
+    return found
+
+
+def _starts(length: int, side: int) -> list[int]:
+    gap = max(length - side, 0)
+    return sorted({0, gap // 2, gap})
+
+
+def _pixels(
+    stack: FocusStack, fused: Any, t: int, y: slice, x: slice, factor: int
+) -> list[NDArray[Any]]:
+    """The fused image, (h, w) or (h, w, 3) a channel, on the grid of the slices."""
+    places = {
+        "T": t,
+        "Y": slice(y.start * factor, y.stop * factor),
+        "X": slice(x.start * factor, x.stop * factor),
+    }
+    axes = stack.fused_axes
+    block = np.asarray(fused[tuple(places.get(a, slice(None)) for a in axes)])
+    axes = axes.replace("T", "")
+    if "C" not in axes:
+        block, axes = block[None], f"C{axes}"
+    block = np.moveaxis(block, axes.index("C"), 0)
+    if factor > 1:
+        high, wide = y.stop - y.start, x.stop - x.start
+        rest = block.shape[3:]
+        blocks = block.reshape(len(block), high, factor, wide, factor, *rest)
+        means = blocks.mean((2, 4))
+        block = np.rint(means) if block.dtype.kind in "iu" else means
+        block = block.astype(stack.dtype)
+    return [channel[..., :3] if "S" in axes else channel for channel in block]
+
+
+def _slices(stack: FocusStack, t: int, y: slice, x: slice) -> list[NDArray[Any]]:
+    """The slices, (n, h, w) or (n, h, w, 3) a channel."""
+    block = stack.read(t, slice(None), y, x)
+    if "S" not in stack.axes:
+        return list(block)
+    colours = block.reshape(stack.n_channels, stack.n_samples, *block.shape[1:])
+    return [np.moveaxis(channel[:3], 0, -1) for channel in colours]
+
+
+def _sharpness(
+    fused: list[NDArray[Any]], slices: list[NDArray[Any]]
+) -> tuple[float, tuple[float, ...]]:
+    """Of the fused image and each slice, on one scale; means over the channels."""
+    ours, theirs = [], []
+    for image, planes in zip(fused, slices, strict=True):
+        low, high = float(planes.min()), float(planes.max())
+        span = (0.0, 255.0) if planes.dtype == np.uint8 else (low, max(high, low + 1))
+        ours.append(sharpness(image, data_range=span))
+        theirs.append([sharpness(plane, data_range=span) for plane in planes])
+    return float(np.mean(ours)), tuple(np.mean(theirs, axis=0).tolist())
+
+
+def load_result(path: str | Path, stack: FocusStack) -> dict[str, Any]:
+    """Open what :meth:`napari_focus_fusion.FusionResult.save` wrote, for a report.
+
+    Parameters
+    ----------
+    path
+        The fused image: a TIFF, with the maps beside it where they are, or an OME-Zarr.
+    stack
+        What was fused.
+
+    Returns
+    -------
+    dict
+        ``"fused"``, the maps that are there, and ``"provenance"``; not read yet.
+
+    Raises
+    ------
+    FocusFusionError
+        If it cannot be opened.
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() == ".zarr":
+        from napari_focus_fusion.io.ome_zarr_write import ATTRIBUTE, open_output
+
+        try:
+            import zarr
+
+            ours: Any = zarr.open_group(path, mode="r").attrs[ATTRIBUTE]
+            return {**open_output(path, stack), "provenance": ours["provenance"]}
+        except (OSError, KeyError, ValueError) as error:
+            raise FocusFusionError(
+                f"{str(path)!r} is no result of a fusion ({error}). Choose the "
+                ".ome.zarr that fuse wrote."
+            ) from error
+    found: dict[str, Any] = {
+        "fused": as_stack(path).data,
+        "provenance": _description(path),
+    }
+    _, *maps = result_files(path)
+    for name, place in zip(("decision", "confidence"), maps, strict=False):
+        if place.exists():
+            found[name] = as_stack(place).data
+    return found
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """Provenance in the metadata of an OME-TIFF of ours; empty for others."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        xml = file.ome_metadata
+    if not xml:
+        return {}
+    try:
+        image = tifffile.xml2dict(xml)["OME"]["Image"]
+        known = json.loads(image["Description"])
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+# In words -----------------------------------------------------------------------------
+
+
+def _crowded(clear: NDArray[Any]) -> tuple[int, ...]:
+    """Slices at the ends that hold suspiciously many clear pixels."""
+    slices = len(clear)
+    if slices < 3 or not clear.sum():
+        return ()
+    share = clear / clear.sum()
+    return tuple(z for z in (0, slices - 1) if share[z] > max(CROWDED, 0.5 / slices))
+
+
+def _verdict(
+    counts: NDArray[Any],
+    clear: NDArray[Any],
+    low: float | None,
+    crowded: tuple[int, ...],
+    maps: Mapping[str, Any],
+) -> Iterator[str]:
+    yield from maps.get("provenance", {}).get("notes", ())
+    if low is not None:
+        yield (
+            f"{low:.0%} of the pixels have a low confidence (below {UNSURE}): nothing "
+            "sharp is seen there in any slice, or the same in all."
+        )
+    if maps.get("decision") is None:
+        yield "Without a decision map nothing can be said about the slices."
+        return
+    last = len(clear) - 1
+    kind = "clear pixels" if low is not None else "pixels, plain background included,"
+    if len(clear) < 3:
+        yield "With fewer than three slices nothing can be said about the stack's ends."
+        return
+    if clear.sum() < FEWEST_CLEAR * counts.sum():
+        yield "Too few pixels are clear to say whether the stack is long enough."
+        return
+    share = clear / clear.sum()
+    for z in crowded:
+        end, beyond = ("first", "before") if z == 0 else ("last", "beyond")
+        yield (
+            f"{share[z]:.0%} of the {kind} are sharpest in the {end} slice ({z}): the "
+            f"stack may be too short at this end. If the object goes on, take more "
+            f"slices {beyond} it."
+        )
+    if not crowded:
+        yield (
+            f"The first slice holds {share[0]:.1%} of the {kind} and the last one "
+            f"{share[last]:.1%}: no sign that the stack is too short."
+        )
+    used = np.flatnonzero(share > HARDLY)
+    for count, where in ((used[0], "first"), (last - used[-1], "last")):
+        if count > 1:
+            yield f"The {where} {count} slices are hardly used."
+
+
+def _holds(stack: FocusStack, t: int) -> str:
+    parts = [f"{stack.n_slices} slices", f"{stack.width} x {stack.height} pixels"]
+    if stack.n_channels > 1:
+        parts.append(f"{stack.n_channels} channels")
+    parts.append("RGB" if "S" in stack.axes else str(stack.dtype))
+    if stack.n_times > 1:
+        parts.append(f"time point {t} of 0 to {stack.n_times - 1}")
+    return ", ".join(parts)
+
+
+def _where(stack: FocusStack, y: slice, x: slice, factor: int) -> str:
+    whole = (y.stop - y.start, x.stop - x.start) == (stack.height, stack.width)
+    text = (
+        "on the whole image"
+        if whole
+        else (
+            f"on the {x.stop - x.start} x {y.stop - y.start} pixels with most detail "
+            f"of nine windows (rows {y.start} to {y.stop - 1}, columns {x.start} to "
+            f"{x.stop - 1})"
+        )
+    )
+    return text + (f", {factor} x {factor} pixels averaged" if factor > 1 else "")
+
+
+def _channel_names(stack: FocusStack) -> tuple[str, ...]:
+    if stack.n_channels == 1:
+        return ()
+    return stack.channel_names or tuple(f"channel {i}" for i in range(stack.n_channels))
+
+
+def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Nested provenance as names and texts."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{before}{name} ")
+        else:
+            yield f"{before}{name}".replace("_", " "), str(value)
+
+
+# Pictures -----------------------------------------------------------------------------
+
+
+def histogram(
+    found: Report,
+    width: int,
+    height: int,
+    *,
+    ink: tuple[int, int, int] = (0, 0, 0),
+    paper: tuple[int, int, int] = (255, 255, 255),
+    size: int = 13,
+) -> NDArray[np.uint8]:
+    """Draw which share of the pixels came from which slice.
+
+    Parameters
+    ----------
+    found
+        With a decision; without one an empty chart is drawn.
+    width, height
+        In pixels.
+    ink, paper
+        Colours of the letters and of what lies behind.
+    size
+        Of the letters, in pixels.
+
+    Returns
+    -------
+    ndarray
+        (height, width, 3) uint8: of each slice all pixels (wide, pale) and clear ones
+        (narrow; orange where the stack may be too short).
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    sheet = Image.new("RGB", (width, height), paper)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=size)
+    pale = tuple((2 * p + i) // 3 for p, i in zip(paper, ink, strict=True))
+    left, step = _columns(found, width, size)
+    top, bottom = 2 * size, height - 3 * size
+    most = max((*found.share, *found.clear_share), default=0) or 1
+    draw.text((left, 2), "share of pixels; narrow: clear ones", fill=ink, font=font)
+    draw.text((4, top - size // 2), f"{most:.0%}", fill=ink, font=font)
+    draw.text((4, bottom - size // 2), "0%", fill=ink, font=font)
+    draw.line((left, bottom, width - size, bottom), fill=ink)
+    every = max(round(4 * size / step), 1)
+    for z, (whole, clear) in enumerate(
+        zip(found.share, found.clear_share, strict=True)
+    ):
+        colour = (224, 122, 31) if z in found.crowded else (42, 120, 190)
+        for value, inset, fill in ((whole, 0.08, pale), (clear, 0.3, colour)):
+            box = (
+                left + (z + inset) * step,
+                bottom - value / most * (bottom - top),
+                max(left + (z + 1 - inset) * step, left + (z + inset) * step + 1),
+                bottom,
+            )
+            draw.rectangle(box, fill=fill)
+        if z % every == 0:
+            place = (left + (z + 0.5) * step, bottom + 4)
+            draw.text(place, str(z), fill=ink, font=font, anchor="ma")
+    middle = (left + (width - size - left) / 2, height - size - 4)
+    draw.text(middle, "slice, from 0", fill=ink, font=font, anchor="ma")
+    return np.asarray(sheet)
+
+
+def slice_at(found: Report, x: float, width: int, *, size: int = 13) -> int | None:
+    """The slice whose bars stand at a column of :func:`histogram`; None outside."""
+    left, step = _columns(found, width, size)
+    z = int((x - left) // step)
+    return z if 0 <= z < len(found.share) else None
+
+
+def _columns(found: Report, width: int, size: int) -> tuple[int, float]:
+    """Where the bars begin, and how wide each one's place is."""
+    left = 4 * size
+    return left, (width - size - left) / max(len(found.share), 1)
+
+
+def _wrapped(text: str, font: Any, width: int) -> Iterator[str]:
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        now = indent
+        for word in line.split():
+            longer = f"{now} {word}" if now.strip() else f"{indent}{word}"
+            if font.getlength(longer) > width and now.strip():
+                yield now
+                now = f"{indent}    {word}"
+            else:
+                now = longer
+        yield now
+
+
+@contextlib.contextmanager
+def _written(path: str | Path, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary file, which is put in place if nothing fails."""
+    target = Path(path).expanduser()
+    check_targets([target], overwrite=overwrite)
+    with written_whole([target], overwrite=overwrite) as (part,):
+        yield part
