@@ -224,7 +224,7 @@ def train(
     textures = read_pictures(pictures) if pictures is not None else None
     size = (recipe.slices, recipe.side)
     pool = make_pool(range(recipe.scenes), *size, pictures=textures, on_scene=on_scene)
-    held_back = _validation(make_pool(VALIDATION_SEEDS, *size), recipe)
+    held_back = validation_batches(make_pool(VALIDATION_SEEDS, *size), recipe)
     held_back = [batch.to(where) for batch in held_back]
     torch.manual_seed(seed)
     network = new_model(our_models()[name])
@@ -354,7 +354,8 @@ def _before_and_after(fitted: Fitted) -> dict[str, float]:
     }
 
 
-def _validation(pool: Pool, recipe: Recipe) -> list[Batch]:
+def validation_batches(pool: Pool, recipe: Recipe) -> list[Batch]:
+    """What chooses the checkpoint: whole scenes of a pool of `VALIDATION_SEEDS`."""
     return [
         pool.draw(step, stacks=4, crop=recipe.side, seed=VALIDATION_SEEDS.start)
         for step in range(8)
