@@ -52,11 +52,12 @@ def rows_of(table):
 def test_the_report_of_a_fusion(window, slices, tmp_path, qtbot, monkeypatch):
     viewer, widget = window
     assert not widget.run_button.isEnabled()
-    assert "fuse it first" in widget.status.text() and widget.run() is None
+    assert "fuse it first" in widget.advice.text() and not widget.advice.isHidden()
     fused_stack(viewer, np.flip(slices, 1), name="another")
     stack = fused_stack(viewer, slices)
     fused = viewer.layers["mine fused [sml]"]
     widget.fused.value = fused
+    assert widget.advice.isHidden()
     # What belongs to the fused image is found by where it came from.
     assert widget.layer.value is stack
     assert widget.decision.value is viewer.layers["mine decision [sml]"]

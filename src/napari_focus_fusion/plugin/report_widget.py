@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.report import Report
 
+_ADVICE = "Open a focus stack and fuse it first."
+
 
 class ReportWidget(QWidget):
     """Hold a fused image against its stack, in numbers and words; docked by napari.
@@ -98,7 +100,10 @@ class ReportWidget(QWidget):
         self.csv_button = _button("Save CS&V …", "All numbers.", self._ask_csv)
         self.png_button = _button("Save &PNG …", "Histogram and text.", self._ask_png)
 
+        self.advice = wrapped_label()
+        self.advice.setText(_ADVICE)
         layout = QVBoxLayout(self)
+        layout.addWidget(self.advice)
         layout.addLayout(form)
         layout.addLayout(_row(self.run_button, self.cancel_button))
         for widget in (self.progress, self.status, self.chart, self.verdict):
@@ -151,10 +156,7 @@ class ReportWidget(QWidget):
         self.progress.setVisible(not idle)
         for button in (self.csv_button, self.png_button):
             button.setEnabled(self.report is not None)
-        if idle and not ready:
-            self.status.setText("Open a focus stack and fuse it first.")
-        elif idle and self.report is None:
-            self.status.clear()
+        self.advice.setVisible(not ready)
 
     # Running
 
@@ -171,7 +173,7 @@ class ReportWidget(QWidget):
             return None
         try:
             if fused is None or layer is None:
-                raise FocusFusionError("Open a focus stack and fuse it first.")
+                raise FocusFusionError(_ADVICE)
             confidence = map_of(layers, fused, "confidence")
             t = time_shown(layer, fused, self._viewer.dims.point)
             job = measured(layer, fused, self.decision.value, confidence, t=t)
