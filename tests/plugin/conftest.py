@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from threading import Event
+
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -43,3 +46,40 @@ def brightfield():
 def fluorescence():
     """Layer data of the sample; do not write to it."""
     return fluorescence_sample()
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot):
+    """A viewer and the fuse widget docked in it, ready to run the plain model."""
+    from napari.utils.notifications import notification_manager
+
+    notification_manager.records.clear()
+    viewer = make_napari_viewer()
+    _, widget = viewer.window.add_plugin_dock_widget(
+        "napari-focus-fusion", "Fuse focus stack"
+    )
+    qtbot.waitUntil(lambda: widget.device.count() > 1, timeout=60_000)
+    widget.model.value = "sml"
+    return viewer, widget
+
+
+@pytest.fixture
+def gate(slices):
+    """A layer whose pixels nobody can read before the gate opens."""
+    reached, opened = Event(), Event()
+
+    def read(block_info):
+        reached.set()
+        opened.wait(60)
+        return slices[block_info[None]["chunk-location"][0]][None]
+
+    data = da.map_blocks(
+        read,
+        chunks=((1,) * len(slices), *((n,) for n in slices.shape[1:])),
+        dtype=slices.dtype,
+        meta=np.empty((0, 0, 0), slices.dtype),
+    )
+    # Visible, napari would read it for the screen.
+    shown = {"contrast_limits": (0, 65535), "visible": False}
+    yield data, shown, reached, opened
+    opened.set()

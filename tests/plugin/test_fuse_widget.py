@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-import time
 import weakref
-from threading import Event
 
 import dask.array as da
 import numpy as np
@@ -18,7 +16,6 @@ from napari.utils.notifications import (
     NotificationSeverity,
     notification_manager,
 )
-from qtpy.QtCore import QTimer
 from superqt.utils import WorkerBase
 
 import napari_focus_fusion.models as registry
@@ -50,41 +47,14 @@ class Broken(SliceScorer):
 
 
 @pytest.fixture
-def window(make_napari_viewer, qtbot, monkeypatch):
-    """A viewer and the widget docked in it, ready to run the plain model."""
+def failing(window, monkeypatch):
+    """Two more models to choose, which fail."""
     extra = tuple(
         ModelSpec(name, name, name, "slice-scorer", f"{__name__}:{kind}", halo=1)
         for name, kind in (("exhausted", "Exhausted"), ("broken", "Broken"))
     )
     monkeypatch.setattr(registry, "OURS", (*registry.OURS, *extra))
-    notification_manager.records.clear()
-    viewer = make_napari_viewer()
-    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
-    qtbot.waitUntil(lambda: widget.device.count() > 1, timeout=60_000)
-    widget.model.value = "sml"
-    return viewer, widget
-
-
-@pytest.fixture
-def gate(slices):
-    """A layer whose pixels nobody can read before the gate opens."""
-    reached, opened = Event(), Event()
-
-    def read(block_info):
-        reached.set()
-        opened.wait(60)
-        return slices[block_info[None]["chunk-location"][0]][None]
-
-    data = da.map_blocks(
-        read,
-        chunks=((1,) * len(slices), *((n,) for n in slices.shape[1:])),
-        dtype=slices.dtype,
-        meta=np.empty((0, 0, 0), slices.dtype),
-    )
-    # Visible, napari would read it for the screen.
-    shown = {"contrast_limits": (0, 65535), "visible": False}
-    yield data, shown, reached, opened
-    opened.set()
+    window[1].model.refresh()
 
 
 def run(widget, qtbot):
@@ -328,7 +298,7 @@ def test_pixels_that_cannot_be_fused(window, slices, qtbot):
     still_works(window, slices, qtbot)
 
 
-def test_no_memory(window, slices, qtbot):
+def test_no_memory(window, failing, slices, qtbot):
     viewer, widget = window
     viewer.add_image(slices, name="huge")
     widget.model.value = "exhausted"
@@ -339,7 +309,7 @@ def test_no_memory(window, slices, qtbot):
     still_works(window, slices, qtbot)
 
 
-def test_a_bug(window, slices, qtbot, caplog):
+def test_a_bug(window, failing, slices, qtbot, caplog):
     viewer, widget = window
     viewer.add_image(slices, name="mine")
     widget.model.value = "broken"
@@ -348,29 +318,6 @@ def test_a_bug(window, slices, qtbot, caplog):
     (record,) = caplog.records
     assert record.exc_info[0] is KeyError
     still_works(window, slices, qtbot)
-
-
-def test_the_window_lives_while_it_fuses(window, qtbot):
-    viewer, widget = window
-    rng = np.random.default_rng(0)
-    viewer.add_image(rng.integers(0, 255, (24, 400, 400), np.uint8), name="long")
-    gaps, last = [], time.monotonic()
-
-    def tick():
-        nonlocal last
-        gaps.append(time.monotonic() - last)
-        last = time.monotonic()
-
-    stages = set()
-    timer = QTimer(interval=10)
-    timer.timeout.connect(tick)
-    with qtbot.waitSignal(widget.ended, timeout=60_000):
-        worker = widget.run()
-        worker.progressed.connect(lambda progress: stages.add(progress.stage))
-        timer.start()
-    timer.stop()
-    assert len(gaps) > 10 and max(gaps) < 5
-    assert {"Finding what is sharp", "Fusing", "Done"} <= stages
 
 
 def test_pixels_are_let_go_of(window, slices, qtbot):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import QSize, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QEvent, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
@@ -125,7 +125,8 @@ class FuseForm(QWidget):
             "The image layer to fuse: slices along a z axis. Or select several\n"
             "two-dimensional layers of one size in the layer list: a slice each."
         )
-        self.files_button = QPushButton("Fi&les …")
+        self.layer.setMinimumContentsLength(8)  # the button beside it is wide too
+        self.files_button = QPushButton("Files …")
         self.files_button.setToolTip(
             "Open a stack from a file, or from pictures of one slice each, in the "
             "order of the numbers in their names."
@@ -225,7 +226,7 @@ class FuseForm(QWidget):
             ("Sharpness from", self.reference),
             ("&Model", self.model),
             ("", self.summary),
-            ("S&uper-resolution", self.scale),
+            ("Sup&er-resolution", self.scale),
             ("Smoo&thness", self.smoothness),
             ("&Device", self.device),
         )
@@ -245,8 +246,8 @@ class FuseForm(QWidget):
             folded,
             ("&Blend", self.blend),
             ("", self.verify),
-            ("Make &finer", self.joint),
-            ("Res&ult in", self.destination),
+            ("Ma&ke finer", self.joint),
+            ("Result i&n", self.destination),
             ("Working memory", self.memory),
             ("Tile", self.tile),
         )
@@ -580,12 +581,14 @@ class _Tall(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWidget(page)
-        self._page = page
 
-    def minimumSizeHint(self) -> QSize:
-        bar = self.verticalScrollBar()
-        beside = bar.sizeHint().width() if bar else 0
-        return QSize(self._page.minimumSizeHint().width() + beside, 120)
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Grow with the page: styles and rows that appear make it wider."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            bar = self.verticalScrollBar()
+            beside = bar.sizeHint().width() if bar else 0
+            self.setMinimumWidth(watched.minimumSizeHint().width() + beside)
+        return super().eventFilter(watched, event)
 
 
 def _form() -> QFormLayout:

@@ -335,7 +335,7 @@ class FuseWidget(FuseForm):
         if progress.seconds_left is not None:
             parts.append(f"{duration(progress.seconds_left)} left")
         spent = time.monotonic() - self._started
-        if progress.done and spent > 1:
+        if progress.done and spent > 0.3:
             pixels = job.stack.n_times * job.stack.n_slices
             pixels *= job.stack.height * job.stack.width
             speed = pixels * progress.done / progress.total / spent

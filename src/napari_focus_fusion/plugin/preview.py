@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Layer
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 from superqt.utils import create_worker
@@ -149,24 +150,10 @@ def view_of(
     full = level_0(layer).shape
     count = len(layers) if len(layers) > 1 else full[axes.index("Z")]
     sides = [letters.index("Y"), letters.index("X")]
-    factors = [1.0] * layer.ndim
-    if layer.multiscale:
-        factors = list(layer.downsample_factors[layer.data_level])
-    seen = []
-    for side in sides:
-        low, high = (corner[side] * factors[side] for corner in layer.corner_pixels)
-        if high <= 0:  # nothing has been drawn yet
-            low, high = 0, full[side]
-        low, high = max(0, int(low)), min(full[side], int(high + factors[side]))
-        if high - low < LEAST_SIDE:
-            raise FocusFusionError(
-                f"Nothing of {layer.name!r} is in view; move to it for a preview."
-            )
-        seen.append((low, high))
+    seen, on_screen = _in_view(layer, sides, viewer)
     if not hasattr(level_0(layer), "__array_interface__") and not layer.multiscale:
         seen = _within(seen, MOST_READ / count)
     pixels = (seen[0][1] - seen[0][0]) * (seen[1][1] - seen[1][0])
-    on_screen = layer.scale_factor / abs(float(layer.scale[sides[1]]))
     wanted = max(work / count, LEAST_PIXELS)
     step = max(1, int(on_screen), ceil((pixels / wanted) ** 0.5))
     level = _level(layer, sides, step)
@@ -194,6 +181,41 @@ def index_on_screen(layer: Image, axes: str, viewer: napari.Viewer) -> dict[str,
         axis: min(max(round(float(value)), 0), size - 1)
         for axis, value, size in zip(axes, point, level_0(layer).shape, strict=False)
     }
+
+
+def _in_view(
+    layer: Image, sides: list[int], viewer: napari.Viewer
+) -> tuple[list[tuple[int, int]], float]:
+    """Pixels in view along some axes, and how many of them one of the screen shows."""
+    camera = camera_of(viewer)
+    if hasattr(viewer, "canvas"):
+        high, wide = viewer.canvas.viewbox_size(viewer.layers)
+    else:  # before napari 0.9
+        high, wide = viewer._canvas_size
+    shown = list(viewer.dims.displayed)
+    corners = []
+    for down, right in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+        point = np.array(viewer.dims.point, float)
+        point[shown] = np.array(camera.center[-2:]) + (
+            np.array([down * high, right * wide]) / 2 / camera.zoom
+        )
+        corners.append(layer.world_to_data(point[viewer.dims.ndim - layer.ndim :]))
+    low, top = (pick(corners, axis=0)[sides] for pick in (np.min, np.max))
+    full = np.array(level_0(layer).shape)[sides]
+    first = np.clip(np.floor(low), 0, full).astype(int)
+    last = np.clip(np.ceil(top) + 1, 0, full).astype(int)
+    if min(last - first) < LEAST_SIDE:
+        raise FocusFusionError(
+            f"Nothing of {layer.name!r} is in view; move to it for a preview."
+        )
+    a, b = np.array(corners)[[0, 1]][:, sides]
+    on_screen = float(np.hypot(*(b - a))) / wide
+    return list(zip(first.tolist(), last.tolist(), strict=True)), on_screen
+
+
+def camera_of(viewer: napari.Viewer) -> Any:
+    """The camera, where napari 0.9 has put it; the old name gives a warning there."""
+    return getattr(viewer, "scene", viewer).camera
 
 
 def _within(spans: list[tuple[int, int]], most: float) -> list[tuple[int, int]]:
@@ -312,7 +334,7 @@ class Preview(QObject):
         """Take the preview away."""
         if not self.on:
             return
-        self.on = False
+        self.on, self._key = False, None  # the key holds the layers
         self._timer.stop()
         for emitter in self._emitters():
             emitter.disconnect(self.request)
@@ -331,8 +353,7 @@ class Preview(QObject):
             self._timer.start()
 
     def _emitters(self) -> list[Any]:
-        # Where napari 0.9 moved it; the old name gives a warning there.
-        camera = getattr(self._viewer, "scene", self._viewer).camera
+        camera = camera_of(self._viewer)
         dims = self._viewer.dims.events
         return [
             *(camera.events.zoom, camera.events.center),
@@ -346,11 +367,14 @@ class Preview(QObject):
         asked = self._ask()
         if asked is None:
             return
+        asked = dict(asked)
         kind = (asked["model"], asked["device"])
         try:
+            seen = (asked["layers"], asked["axes"], self._viewer)
+            # What a run took changes how coarse the next one is, but begins none.
+            key = (view_of(*seen, inf), asked)
             rate = self._rates.get(kind) or _first_rate(asked["model"])
-            view = view_of(asked["layers"], asked["axes"], self._viewer, AIM * rate)
-            key = (_seen(asked["layers"][0]), view.time, view.channel, asked)
+            view = view_of(*seen, AIM * rate)
             if key == self._key:
                 return
             if self._worker is not None:
@@ -427,9 +451,3 @@ class Preview(QObject):
 def _first_rate(model: str) -> float:
     spec = models().get(model)
     return FIRST_RATE / (1 + (spec.cost if spec else 0) / COST_OF_THE_PLAIN)
-
-
-def _seen(layer: Image) -> tuple[Any, ...]:
-    """What changes when the camera does."""
-    corners = tuple(map(tuple, layer.corner_pixels.tolist()))
-    return corners, layer.scale_factor

@@ -60,12 +60,8 @@ def apply_models_folder() -> None:
 def recall(widget: str) -> dict[str, Any]:
     """What was remembered for a widget; empty where nothing was, or it is damaged."""
     path = settings_file()
-    if path is None:
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))[widget])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    found = _read(path).get(widget) if path else None
+    return found if isinstance(found, dict) else {}
 
 
 def remember(widget: str, values: dict[str, Any]) -> None:
@@ -81,11 +77,7 @@ def remember(widget: str, values: dict[str, Any]) -> None:
     path = settings_file()
     if path is None:
         return
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        kept = {}
-    text = json.dumps({**kept, widget: values}, indent=1)
+    text = json.dumps({**_read(path), widget: values}, indent=1)
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +85,14 @@ def remember(widget: str, values: dict[str, Any]) -> None:
         os.replace(partial, path)
     except OSError as error:  # a full disk or a read-only home must not stop a fusion
         _log.warning("%s cannot be written: %s", path, error)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def settings_file() -> Path | None:
