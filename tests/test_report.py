@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from napari_focus_fusion import Cancelled, FocusFusionError, as_stack, evaluate, fuse
+from napari_focus_fusion.cli import main
 from napari_focus_fusion.lazy import LazyArray
 from napari_focus_fusion.metrics import sharpness
 from napari_focus_fusion.report import histogram, load_result, report
@@ -61,7 +64,7 @@ def test_measures_and_shares_are_those_of_the_stack(result):
         (slice(0, 12), (), "no sign that the stack is too short"),
         (slice(6, 12), (0,), "in the first slice (0): the stack may be too short"),
         (slice(0, 6), (5,), "in the last slice (5): the stack may be too short"),
-        (slice(4, 8), (0, 3), "take more slices before it"),
+        (slice(3, 7), (0, 3), "take more slices before it"),
     ],
 )
 def test_stacks_that_are_too_short(kept, crowded, words):
@@ -252,6 +255,26 @@ def test_of_saved_results(result, tmp_path, ending):
     assert found.measures == expected.measures
     assert found.clear_share == expected.clear_share
     assert found.provenance["model"] == "sml"
+
+
+def test_on_the_command_line(result, tmp_path, capsys):
+    path, *_ = result.save(tmp_path / "fused.ome.tif")
+    files = []
+    for z, plane in enumerate(SCENE.stack):
+        files.append(str(tmp_path / f"{z:02}.tif"))
+        tifffile.imwrite(files[-1], plane)
+    table, picture = tmp_path / "r.csv", tmp_path / "r.png"
+    options = ["--csv", str(table), "--png", str(picture)]
+    assert main(["report", str(path), *files, *options]) == 0
+    expected = report(result.stack, result)
+    assert "\n".join(expected.verdict) in capsys.readouterr().out
+    assert table.exists() and picture.exists()
+    assert main(["report", str(path), *files, *options]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert main(["report", str(path), *files, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["measures"]["Q_G"] == list(expected.measures["Q_G"])
+    assert main(["report", str(path), *files, "--time", "3"]) == 1
 
 
 def test_results_without_maps_and_what_is_none(result, tmp_path):

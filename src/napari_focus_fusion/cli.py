@@ -337,6 +337,28 @@ def _evaluate(args: argparse.Namespace) -> int:
     return OK
 
 
+def _report(args: argparse.Namespace) -> int:
+    from . import as_stack
+    from .report import load_result, report
+
+    paths = args.sources
+    stack = as_stack(paths[0] if len(paths) == 1 else list(paths), axes=args.axes)
+    loaded = load_result(args.fused, stack)
+    with _stop_on_interrupt() as stop, _Bar(stack.name) as bar:
+        found = report(
+            stack, loaded, t=args.time, progress=bar, should_stop=stop.is_set
+        )
+    if args.csv:
+        found.save_csv(args.csv, overwrite=args.overwrite)
+    if args.png:
+        found.save_png(args.png, overwrite=args.overwrite)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(found), indent=2, default=str))
+    else:
+        print(found.text())
+    return OK
+
+
 def _by_channel(stack: FocusStack) -> Iterator[NDArray[Any]]:
     for t in range(stack.n_times):
         block = stack.read(t, slice(None), slice(None), slice(None))
@@ -792,6 +814,19 @@ def _parser() -> argparse.ArgumentParser:
         help="the value that is white, like 255; by default that of 8-bit data, else "
         "the brightest in the slices",
     )
+
+    sub = command("report", _report, "judge a fusion, in numbers and words")
+    sub.add_argument("fused", metavar="FUSED", help="what the command fuse wrote")
+    sub.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="the stack, or its slices as files"
+    )
+    sub.add_argument("--axes", help="what the dimensions are, like ZYX or TZCYX")
+    sub.add_argument(
+        "--time", type=int, default=0, metavar="T", help="time point, from 0"
+    )
+    sub.add_argument("--csv", metavar="FILE", help="write all numbers there")
+    sub.add_argument("--png", metavar="FILE", help="write histogram and text there")
+    sub.add_argument("--overwrite", action="store_true", help="replace what exists")
 
     sub = command("benchmark", _benchmark, "compare models, measured on data sets")
     sub.epilog = _BENCHMARK_EPILOG
