@@ -82,7 +82,7 @@ def free_name(wish: str, taken: Iterable[str]) -> str:
     taken
         Names of the models that there are.
     """
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", wish).strip("-_")[:56].strip("-_") or "tuned"
+    stem = re.sub(r"[^A-Za-z0-9_]+", "-", wish).strip("-_")[:56].strip("-_") or "tuned"
     if _RESERVED.fullmatch(stem):
         stem += "-tuned"
     lower = {name.lower() for name in taken}

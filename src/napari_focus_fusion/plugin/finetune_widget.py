@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,9 +119,8 @@ class FineTuneWidget(QWidget):
         self._unfold(False)
         self.reset_choices()
         self._follow()
-        # Finding the graphics cards means loading torch, which takes seconds.
         create_worker(
-            look_at_machine,
+            get_ready,
             _connect={"returned": self._on_machine, "errored": self._on_no_machine},
         )
 
@@ -312,8 +312,7 @@ class FineTuneWidget(QWidget):
     @chosen.setter
     def chosen(self, layers: Sequence[Image]) -> None:
         for item in self._items():
-            ticked = any(item.data(_LAYER) is layer for layer in layers)
-            item.setCheckState(_TICKED if ticked else _UNTICKED)
+            item.setCheckState(_TICKED if item.data(_LAYER) in layers else _UNTICKED)
 
     def _items(self) -> list[QListWidgetItem]:
         found = (self.stacks.item(row) for row in range(self.stacks.count()))
@@ -792,6 +791,12 @@ _TICKED, _UNTICKED = Qt.CheckState.Checked, Qt.CheckState.Unchecked
 def can_be_tuned(spec: ModelSpec) -> bool:
     """Whether a model learns without labels; those of other packages do not here."""
     return spec.self_supervised and (spec.base or spec.name) in our_models()
+
+
+def get_ready() -> Machine:
+    """Load what takes seconds to load, and see which devices there are."""
+    import_module("napari_focus_fusion.training.finetune")
+    return look_at_machine()
 
 
 def _is_ticked(item: QListWidgetItem) -> bool:
