@@ -153,19 +153,19 @@ def test_it_follows_the_camera_and_the_choices(shown, qtbot):
     with qtbot.waitSignal(preview.shown, timeout=30_000):
         camera_of(viewer).center = (0, 10, 20)
         camera_of(viewer).zoom *= 6
-    second = preview.layer
-    assert first not in viewer.layers and second in viewer.layers
-    (y0, x0), (y1, x1) = second.extent.world
+    assert preview.layer is first
+    (y0, x0), (y1, x1) = first.extent.world
     assert y0 < 10 < y1 and x0 < 20 < x1 and x1 - x0 < 40
     with qtbot.waitSignal(preview.shown, timeout=30_000):
         asked["smoothness"] = 5
         preview.request()
+    assert first.metadata[METADATA]["parameters"]["smoothness"] == 5
     # Nothing has changed: nothing is done.
-    third = preview.layer
+    pixels = first.data
     preview.request()
     viewer.dims.set_current_step(0, 3)
     qtbot.wait(500)
-    assert preview.layer is third and preview._worker is None
+    assert first.data is pixels and preview._worker is None
     preview.stop()
     assert [layer.name for layer in viewer.layers] == ["leaves"]
 

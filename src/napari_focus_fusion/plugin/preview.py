@@ -47,6 +47,11 @@ LEAST_PIXELS = 160 * 160
 MOST_READ = 64_000_000
 #: Fewer rows or columns of the stack on the screen are none.
 LEAST_SIDE = 16
+#: What of the layer is not as it was when another field is shown.
+_CHANGING = (
+    *("data", "scale", "translate", "rotate", "shear", "affine"),
+    *("colormap", "contrast_limits", "gamma", "metadata"),
+)
 
 
 @dataclass(frozen=True)
@@ -417,7 +422,14 @@ class Preview(QObject):
         """Put pixels into the layer, or a layer into the viewer."""
         layers = self._viewer.layers
         new = Layer.create(*data)
-        old, self.layer = self.layer, new
+        old = self.layer
+        kept = old is not None and old in layers
+        if kept and (old.rgb, old.ndim) == (new.rgb, new.ndim):
+            # A new layer would keep the window busy for a fifth of a second.
+            for name in _CHANGING:
+                setattr(old, name, getattr(new, name))
+            return
+        self.layer = new
         selected = set(layers.selection)
         active = layers.selection.active
         place = layers.index(old) if old in layers else len(layers)
