@@ -1,8 +1,11 @@
-"""Take the pictures of the widget that the documentation shows, from real windows.
+"""Take the pictures of the documentation from real windows, so that they stay true.
 
 Where there is no screen::
 
     xvfb-run -a -s "-screen 0 1600x1200x24" python docs/screenshots.py
+
+A picture is a function below that brings a window with a sample to where it is to be
+shown, and a row of :data:`PICTURES`.
 """
 
 from __future__ import annotations
@@ -10,45 +13,179 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
 
 STATIC = Path(__file__).parent / "_static"
+PLUGIN = "napari-focus-fusion"
+#: Seconds after which something has gone wrong.
+PATIENCE = 600
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="instead of the default model")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(PICTURES)}; or all")
     parser.add_argument("--out", type=Path, default=STATIC, help="folder")
     choices = parser.parse_args()
     choices.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as settings:
-        # The settings of whoever runs this must not show.
-        os.environ["NAPARI_CONFIG"] = str(Path(settings) / "settings.yaml")
-        fuse_widget(choices.out / "fuse_widget.png", choices.model)
+    with tempfile.TemporaryDirectory() as folder:
+        # The settings and models of whoever runs this must not show.
+        os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
+        os.environ["NAPARI_FOCUS_FUSION_MODELS"] = str(Path(folder) / "models")
+        for name in choices.names or PICTURES:
+            take(choices.out / f"{name}.png", *PICTURES[name])
 
 
-def fuse_widget(path: Path, model: str | None) -> None:
-    """The widget beside what it made of the brightfield sample."""
+def take(path: Path, sample: str, act: Callable[[napari.Viewer], None]) -> None:
+    """Open a window with a sample, act, and take its picture."""
     import napari
-    from qtpy.QtTest import QTest
 
     viewer = napari.Viewer(show=True)
-    viewer.window.resize(1280, 800)
-    viewer.open_sample("napari-focus-fusion", "brightfield")
-    _, widget = viewer.window.add_plugin_dock_widget("napari-focus-fusion")
-    while not widget.run_button.isEnabled():  # until torch is loaded
-        QTest.qWait(50)
-    if model is not None:
-        widget.model.value = model
-    widget.run()
-    while not widget.run_button.isEnabled():
-        QTest.qWait(50)
-    if len(viewer.layers) == 1:
-        raise SystemExit(widget.status.text())
-    QTest.qWait(500)  # until all of it is drawn
-    viewer.window.screenshot(str(path), canvas_only=False)
+    viewer.window.resize(1280, 860)
+    viewer.open_sample(PLUGIN, sample)
+    act(viewer)
+    wait(1)  # until all of it is drawn
+    viewer.window.screenshot(str(path), canvas_only=False, flash=False)
     viewer.close()
     print(path)
+
+
+def fuse_widget(viewer: napari.Viewer) -> None:
+    """The widget, and what the default model made of the sample."""
+    widget = ready(dock(viewer, "Fuse focus stack"))
+    widget.outputs["depth"].setChecked(True)
+    run(widget)
+
+
+def preview(viewer: napari.Viewer) -> None:
+    """A part of the sample, seen fused before anything is run."""
+    widget = ready(dock(viewer, "Fuse focus stack"))
+    widget.model.value = "sml"
+    camera = viewer.scene.camera
+    camera.center, camera.zoom = (0, 50, 85), 2.2 * camera.zoom
+    widget.more.setChecked(True)
+    widget.preview_button.click()
+    until(lambda: widget.preview.layer is not None)
+
+
+def queue(viewer: napari.Viewer) -> None:
+    """Two channels waiting in the queue, the first one being fused."""
+    widget = ready(dock(viewer, "Fuse focus stack"))
+    for name in ("Nuclei", "Microtubules"):
+        viewer.layers.selection.active = viewer.layers[name]
+        widget.add_button.click()
+    widget.run_queue()
+    until(lambda: "left" in widget.status.text())
+
+
+def surface(viewer: napari.Viewer) -> None:
+    """The depth map in space, wearing the fused image."""
+    widget = ready(dock(viewer, "Fuse focus stack"))
+    widget.outputs["surface"].setChecked(True)
+    widget.smoothness.setValue(3)
+    run(widget)
+    for layer in viewer.layers:
+        layer.visible = "surface" in layer.name
+    viewer.dims.ndisplay = 3
+    wait(0.5)
+    camera = viewer.scene.camera
+    camera.angles = (15, -30, 40)
+    camera.zoom *= 1.3
+
+
+def retouch_widget(viewer: napari.Viewer) -> None:
+    """An area of the decision map painted over."""
+    fused_by_plain_model(viewer)
+    widget = dock(viewer, "Retouch focus fusion")
+    widget.start()
+    until(lambda: widget.session is not None)
+    viewer.dims.set_current_step(0, 9)
+    widget.brush_follows.setChecked(True)
+    widget.labels.brush_size = 60
+    for column in range(200, 300, 20):
+        widget.labels.paint((250, column), widget.labels.selected_label)
+    until(lambda: widget.caught_up)
+
+
+def report_widget(viewer: napari.Viewer) -> None:
+    """What the report says of the sample."""
+    fused_by_plain_model(viewer)
+    widget = dock(viewer, "Focus fusion quality")
+    widget.run()
+    until(lambda: widget.report is not None)
+
+
+def finetune_widget(viewer: napari.Viewer) -> None:
+    """Half a minute of learning from the sample."""
+    widget = dock(viewer, "Fine-tune focus model")
+    until(widget.start_button.isEnabled)
+    widget.name.setText("my-pollen")
+    widget.length.setValue(20)
+    widget.tabs.setCurrentIndex(1)
+    widget.start()
+    until(widget.start_button.isEnabled)
+
+
+#: Name of the picture: the sample that it is of, and what is done with it.
+PICTURES: dict[str, tuple[str, Callable[[napari.Viewer], None]]] = {
+    "fuse_widget": ("brightfield", fuse_widget),
+    "preview": ("brightfield", preview),
+    "queue": ("fluorescence", queue),
+    "surface": ("fluorescence", surface),
+    "retouch_widget": ("brightfield", retouch_widget),
+    "report_widget": ("brightfield", report_widget),
+    "finetune_widget": ("fluorescence", finetune_widget),
+}
+
+
+def dock(viewer: napari.Viewer, name: str) -> Any:
+    """A widget of the plugin, docked."""
+    return viewer.window.add_plugin_dock_widget(PLUGIN, name)[1]
+
+
+def ready(widget: Any) -> Any:
+    """A widget that waits for torch to be loaded, once it is."""
+    until(widget.run_button.isEnabled)
+    return widget
+
+
+def run(widget: Any) -> None:
+    """Press Run, and wait for the end."""
+    if widget.run() is None:
+        raise SystemExit(widget.status.text())
+    until(widget.run_button.isEnabled)
+
+
+def fused_by_plain_model(viewer: napari.Viewer) -> None:
+    """Add what the plain model makes of the first layer."""
+    from napari.layers import Layer
+
+    from napari_focus_fusion.plugin.layers import fuse_layer
+
+    for data in fuse_layer(viewer.layers[0], model="sml", device="cpu"):
+        viewer.add_layer(Layer.create(*data))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Let the window live until something holds."""
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > PATIENCE:
+            raise SystemExit(f"waited {PATIENCE} s in vain")
+        wait(0.05)
+
+
+def wait(seconds: float) -> None:
+    """Let the window live."""
+    from qtpy.QtTest import QTest
+
+    QTest.qWait(int(1000 * seconds))
 
 
 if __name__ == "__main__":
