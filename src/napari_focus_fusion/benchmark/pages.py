@@ -51,14 +51,7 @@ PAGES = {
     "lytro": Page("Lytro", _ALL, ("lytro", "triples"), peers=True, sheets=0),
     "enlarged": Page(
         "Lytro pairs, reduced and enlarged again",
-        (
-            "sml",
-            "sesf",
-            "affinity-sr",
-            "affinity-sr:untrained",
-            "affinity-sr:two-step",
-            "affinity-sr:sesf",
-        ),
+        ("sesf", "affinity-sr", "affinity-sr:two-step", "affinity-sr:sesf"),
         tuple(f"{data}-x{s}" for data in ("lytro", "scenes") for s in (2, 3, 4)),
         sheets=0,
     ),
