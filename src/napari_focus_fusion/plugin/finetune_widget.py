@@ -98,6 +98,7 @@ class FineTuneWidget(QWidget):
         self._worker: Any = None
         self._stopped: FineTuneJob | None = None
         self._pair: tuple[Any, Any] | None = None
+        self._known: dict[str, ModelSpec] = {}
         self._rows: list[dict[str, float]] = []
         self._seconds: dict[str, float] = recall(NAME).get("seconds_a_step", {})
         self._clock: tuple[float, float] | None = None
@@ -113,7 +114,7 @@ class FineTuneWidget(QWidget):
         layout.addWidget(self.tabs, 1)
         layout.addLayout(self._foot)
         self._connect()
-        self._describe_model()
+        self._on_models()
         self._change_unit()
         self._say_of_name("")
         self._unfold(False)
@@ -288,7 +289,7 @@ class FineTuneWidget(QWidget):
 
     def _connect(self) -> None:
         self.model.changed.connect(self._describe_model)
-        self.model.refreshed.connect(self._describe_model)
+        self.model.refreshed.connect(self._on_models)
         self.stacks.itemChanged.connect(self._on_ticked)
         self.unit.changed.connect(self._change_unit)
         self.length.valueChanged.connect(self._estimate)
@@ -383,6 +384,11 @@ class FineTuneWidget(QWidget):
         arrow = Qt.ArrowType.DownArrow if on else Qt.ArrowType.RightArrow
         self.more.setArrowType(arrow)
 
+    def _on_models(self) -> None:
+        """Note which models there are: looking for them takes time."""
+        self._known = models()
+        self._describe_model()
+
     def _describe_model(self) -> None:
         spec = self.model.spec
         self.summary.setText(spec.summary if spec else "")
@@ -427,7 +433,7 @@ class FineTuneWidget(QWidget):
         spec, chosen = self.model.spec, self.chosen
         if self._worker is None and not self._is_named() and spec and chosen:
             wish = f"{chosen[0].name[:40]}-{spec.base or spec.name}"
-            self._suggested = free_name(wish, models())
+            self._suggested = free_name(wish, self._known)
             self.name.setText(self._suggested)
             self._say_of_name("")
 
@@ -444,7 +450,7 @@ class FineTuneWidget(QWidget):
             if (models_folder() / f"{name}.checkpoint").exists():
                 self._find_left_over(name)
                 return
-            path_of_name(name, models())
+            path_of_name(name, self._known)
             self._say_of_name("")
         except FocusFusionError as error:
             self._say_of_name(str(error))
@@ -506,13 +512,15 @@ class FineTuneWidget(QWidget):
         FocusFusionError
             If it cannot be fine-tuned on.
         """
-        chosen, where = self.chosen, self.where.value
+        chosen, where, spec = self.chosen, self.where.value, self.model.spec
         if not chosen:
             raise FocusFusionError(
                 "There is no focus stack to learn from. Open one, and tick it."
             )
         if not self.name.text():
             raise FocusFusionError("The tuned model has no name. Give it one.")
+        if spec is not None and spec.base:
+            read_header(Path(spec.weights))  # says so if it is damaged
         regions: Any = where
         if where == "all":
             regions = None
@@ -680,7 +688,7 @@ class FineTuneWidget(QWidget):
     def _keeps_name(self) -> bool:
         """Whether the name can still be had."""
         with suppress(FocusFusionError):
-            path_of_name(self.name.text(), models())
+            path_of_name(self.name.text(), self._known)
             return True
         self._suggested = self.name.text()  # taken now: suggest another one
         return False
@@ -735,7 +743,7 @@ class FineTuneWidget(QWidget):
             return None
         with suppress(FocusFusionError):
             parent = read_header(Path(spec.weights)).get("parent", "")
-            return (parent, spec.name) if parent in models() else None
+            return (parent, spec.name) if parent in self._known else None
         return None
 
     def compare(self) -> Any:
