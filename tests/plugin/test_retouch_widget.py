@@ -541,6 +541,16 @@ def test_without_a_window(slices, tmp_path):
     assert path.exists()
 
 
+def test_a_map_of_one_time_point_alone(slices):
+    movie = Layer.create(np.stack([slices, slices]), {"name": "movie"}, "image")
+    options = {"axes": "TZYX", "time": 1, "model": "sml", "device": "cpu"}
+    one = [Layer.create(*data) for data in fuse_layer(movie, **options)]
+    result, _ = retouch_layers(movie, one[1], fused_layer=one[0], axes="TZYX")
+    assert result.fused.shape == (2, 90, 120)
+    for t in range(2):
+        np.testing.assert_array_equal(result.decision[t], np.squeeze(one[1].data))
+
+
 def test_shapes_elsewhere_in_the_world(slices):
     place = {"scale": (0.5, 0.25), "translate": (-3, 7)}
     labels = Layer.create(np.ones((90, 120), int), place, "labels")

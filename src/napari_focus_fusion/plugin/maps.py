@@ -189,7 +189,8 @@ def begin(
     **options: Any,
 ) -> tuple[FusionResult, list[LayerData]]:
     """As :func:`retouch_layers`, with what the layers held."""
-    if fused is None:
+    # Of one time point alone, or of another resolution, it cannot be taken over.
+    if fused is None or np.prod(fused.shape) != np.prod(stack.fused_shape):
         from napari_focus_fusion.fusion import fuse
 
         result = fuse(stack, decision=decision, **options)
