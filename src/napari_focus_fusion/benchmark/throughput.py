@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=2048)
     parser.add_argument("--slices", type=int, default=8)
     parser.add_argument("--blend", default="feather")
+    parser.add_argument("--scale", type=int, default=1, help="of those that enlarge")
     given = parser.parse_args()
     stack = surface(given.side, given.slices)
     work = stack.size / 1e6
@@ -66,7 +67,7 @@ def main() -> None:
         fuse(stack[:, :64, :64], model, device="cpu")  # what is only done once
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         wall, cpu = time.perf_counter(), time.process_time()
-        fuse(stack, model, device="cpu", blend=given.blend)
+        fuse(stack, model, device="cpu", blend=given.blend, scale=given.scale)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert model.spec is not None
