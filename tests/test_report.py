@@ -153,6 +153,7 @@ def test_channels_time_and_colour(result):
     np.testing.assert_allclose(found.share, counted / counted.sum())
     assert "time point 1 of 0 to 1" in found.holds
     assert any(name == "Q_G green" for _, name, _ in found.rows())
+    assert "channels: red, green" in found.text()
 
     colours = np.stack([SCENE.stack >> 8] * 3 + [SCENE.stack * 0 + 255], -1)
     rgba = as_stack(colours.astype(np.uint8), axes="ZYXS")

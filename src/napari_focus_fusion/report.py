@@ -121,6 +121,8 @@ class Report:
         """The report as plain text, without the values of single slices."""
         lines = [f"{self.name}: {self.holds}", *self.verdict, ""]
         lines.append(f"Measures, {self.measured_on}:")
+        if self.channels:
+            lines.append("  channels: " + ", ".join(self.channels))
         for name, values in self.measures.items():
             numbers = "  ".join(f"{value:8.4f}" for value in values)
             lines.append(f"  {name:<10}{numbers}")

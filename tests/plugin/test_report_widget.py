@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from threading import Event
-
-import dask.array as da
 import numpy as np
 import pytest
 from napari.layers import Layer
@@ -167,31 +164,11 @@ def test_retouched_images(window, slices, qtbot):
     assert widget.report.share == (0, 0, 1, 0, 0)
 
 
-@pytest.fixture
-def gate(slices):
-    """A stack whose pixels nobody can read before the gate opens."""
-    reached, opened = Event(), Event()
-
-    def read(block_info):
-        reached.set()
-        opened.wait(60)
-        return slices[block_info[None]["chunk-location"][0]][None]
-
-    data = da.map_blocks(
-        read,
-        chunks=((1,) * len(slices), *((n,) for n in slices.shape[1:])),
-        dtype=slices.dtype,
-        meta=np.empty((0, 0, 0), slices.dtype),
-    )
-    yield data, reached, opened
-    opened.set()
-
-
 @pytest.mark.parametrize("what", ["cancel", "layers", "dock", "viewer"])
 def test_whatever_ends_it(window, gate, slices, qtbot, what):
     viewer, widget = window
-    data, reached, opened = gate
-    viewer.add_image(data, name="slow", contrast_limits=(0, 65535), visible=False)
+    data, shown, reached, opened = gate
+    viewer.add_image(data, name="slow", **shown)
     viewer.add_image(slices.max(0), name="fused")
     worker = widget.run()
     qtbot.waitUntil(reached.is_set, timeout=60_000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from threading import Event
 from types import SimpleNamespace
 
 import dask.array as da
@@ -397,31 +396,11 @@ def test_maps_from_elsewhere(window, slices, qtbot):
     assert "names slices 1 to 5" in last_notification()
 
 
-@pytest.fixture
-def gate(slices):
-    """A stack whose pixels nobody can read before the gate opens."""
-    reached, opened = Event(), Event()
-
-    def read(block_info):
-        reached.set()
-        opened.wait(60)
-        return slices[block_info[None]["chunk-location"][0]][None]
-
-    data = da.map_blocks(
-        read,
-        chunks=((1,) * len(slices), *((n,) for n in slices.shape[1:])),
-        dtype=slices.dtype,
-        meta=np.empty((0, 0, 0), slices.dtype),
-    )
-    yield data, reached, opened
-    opened.set()
-
-
 def gated(window, gate, slices):
     viewer, _ = window
     decision = fuse(slices, "sml", axes="ZYX", device="cpu").decision
     viewer.add_labels(decision.astype(np.int32) + 1, name="map")
-    viewer.add_image(gate[0], name="slow", contrast_limits=(0, 65535), visible=False)
+    viewer.add_image(gate[0], name="slow", **gate[1])
     return viewer
 
 
@@ -429,10 +408,10 @@ def test_cancel(window, gate, slices, qtbot):
     viewer, (_, widget) = gated(window, gate, slices), window
     with qtbot.waitSignal(widget.ended, timeout=60_000):
         widget.start_button.click()
-        qtbot.waitUntil(gate[1].is_set, timeout=60_000)
+        qtbot.waitUntil(gate[2].is_set, timeout=60_000)
         assert widget.cancel_button.isEnabled()
         widget.cancel_button.click()
-        gate[2].set()
+        gate[3].set()
     assert widget.session is None and len(viewer.layers) == 2
     assert widget.status.text() == "Cancelled; no layer was added."
     begin(widget, qtbot)
@@ -441,16 +420,16 @@ def test_cancel(window, gate, slices, qtbot):
 def test_the_window_lives_while_slow_slices_are_read(window, gate, slices, qtbot):
     _, widget = window
     gated(window, gate, slices)
-    gate[2].set()
+    gate[3].set()
     labels = begin(widget, qtbot)
+    gate[3].clear()
     gate[2].clear()
-    gate[1].clear()
     labels.paint((40, 50), 1 + labels.data[40, 50] % 5)
-    qtbot.waitUntil(gate[1].is_set, timeout=60_000)
+    qtbot.waitUntil(gate[2].is_set, timeout=60_000)
     # Reading hangs; painting goes on.
     labels.paint((20, 20), 1 + labels.data[20, 20] % 5)
     assert not widget.caught_up
-    gate[2].set()
+    gate[3].set()
     settle(widget, qtbot)
     (fused,) = widget.session.fused
     np.testing.assert_array_equal(fused.data, expected(widget, slices, "ZYX"))
@@ -459,12 +438,12 @@ def test_the_window_lives_while_slow_slices_are_read(window, gate, slices, qtbot
 @pytest.mark.parametrize("what", ["labels", "fused", "dock", "viewer"])
 def test_whatever_goes_while_it_follows(window, gate, slices, qtbot, what):
     viewer, (_, widget) = gated(window, gate, slices), window
-    gate[2].set()
+    gate[3].set()
     labels = begin(widget, qtbot)
+    gate[3].clear()
     gate[2].clear()
-    gate[1].clear()
     labels.paint((40, 50), 1 + labels.data[40, 50] % 5)
-    qtbot.waitUntil(gate[1].is_set, timeout=60_000)
+    qtbot.waitUntil(gate[2].is_set, timeout=60_000)
     session = widget.session
     if what == "dock":
         viewer.window.remove_dock_widget(widget)
@@ -474,7 +453,7 @@ def test_whatever_goes_while_it_follows(window, gate, slices, qtbot, what):
         viewer.layers.remove(labels if what == "labels" else session.fused[0])
         assert "was removed" in widget.status.text()
         assert widget.session is None and not widget.take_button.isEnabled()
-    gate[2].set()
+    gate[3].set()
     qtbot.waitUntil(lambda: session._worker is None, timeout=60_000)
     assert not notification_manager.records
 
