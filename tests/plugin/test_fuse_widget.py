@@ -360,6 +360,21 @@ napari.run()
     assert "Traceback" not in done.stderr and not done.stdout
 
 
+def test_napari_quits_while_torch_is_loaded():
+    script = """
+import napari
+
+viewer = napari.Viewer()
+viewer.window.add_plugin_dock_widget("napari-focus-fusion")
+viewer.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout and "Traceback" not in done.stderr
+
+
 def test_values_are_chosen_by_value(window):
     _, widget = window
     with pytest.raises(ValueError, match="'nonsense' cannot be chosen"):

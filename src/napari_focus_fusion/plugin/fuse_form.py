@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import QEvent, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QEvent, Qt, QThreadPool, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
@@ -572,6 +574,14 @@ class FuseForm(QWidget):
         }
 
 
+_WIDTH_MAY_CHANGE = (
+    QEvent.Type.LayoutRequest,
+    QEvent.Type.Resize,
+    QEvent.Type.Show,
+    QEvent.Type.StyleChange,
+)
+
+
 class _Tall(QScrollArea):
     """Scrolls up and down where the window is low, and is as wide as it must be."""
 
@@ -584,7 +594,7 @@ class _Tall(QScrollArea):
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """Grow with the page: styles and rows that appear make it wider."""
-        if event.type() == QEvent.Type.LayoutRequest:
+        if event.type() in _WIDTH_MAY_CHANGE:
             bar = self.verticalScrollBar()
             beside = bar.sizeHint().width() if bar else 0
             self.setMinimumWidth(watched.minimumSizeHint().width() + beside)
@@ -626,6 +636,7 @@ class Machine:
 
 def look_at_machine() -> Machine:
     """Load torch, and see which devices there are."""
+    _wait_for_threads_at_exit()  # an import cannot be broken off
     from napari_focus_fusion.device import available_devices, choose_device, describe
 
     devices = [
@@ -633,6 +644,13 @@ def look_at_machine() -> Machine:
         for name in available_devices()
     ]
     return Machine(DEFAULT_MODEL, [(f"Automatic: {devices[0][0]}", "auto"), *devices])
+
+
+@cache
+def _wait_for_threads_at_exit() -> None:
+    """Let Python end only when no thread is in the midst of something."""
+    threads: Any = QThreadPool.globalInstance()
+    atexit.register(threads.waitForDone, 30_000)
 
 
 def is_stack(layer: Any) -> bool:
