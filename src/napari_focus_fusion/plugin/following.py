@@ -215,19 +215,22 @@ class Follower(QObject):
         decisions = self._by_time(self.result.decision)
         changes, repaired = [], False
         for t, noted in dirty.items():
-            y, x = area = noted or whole
-            painted, decision = self._planes()[t][area], decisions[t][area]
+            outer = noted or whole
+            planes = self._planes()
+            differs = bounds(planes[t][outer] != decisions[t][outer] + np.uint16(1))
+            if differs is None:
+                continue
+            area = Area(*map(_moved, differs, (outer.y.start, outer.x.start)))
+            painted, decision = planes[t][area], decisions[t][area]
             if (painted > stack.n_slices).any():
                 self.unknown_label.emit()
             meant = _meant(painted, self._before[t][area], decision, stack.n_slices)
             if (meant + 1 != painted).any():
                 painted[...] = meant + 1
                 repaired = True
-            changed = bounds(meant != decision)
-            if changed is not None:
-                decision[changed] = meant[changed]
-                place = (_moved(changed.y, y.start), _moved(changed.x, x.start))
-                changes.append((t, Area(*place)))
+            if (meant != decision).any():
+                decision[...] = meant
+                changes.append((t, area))
         if repaired:
             with self.labels.events.set_data.blocker(self._on_refreshed):
                 self.labels.refresh()
