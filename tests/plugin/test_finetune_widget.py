@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import tifffile
@@ -90,6 +92,13 @@ def notification(severity=NotificationSeverity.ERROR):
     return note.message
 
 
+def colours(widget):
+    """Names of all colours that a widget shows."""
+    image = widget.grab().toImage()
+    places = itertools.product(range(image.width()), range(image.height()))
+    return {image.pixelColor(x, y).name() for x, y in places}
+
+
 def all_quiet():
     return not WorkerBase._worker_set
 
@@ -125,6 +134,9 @@ def test_press_start(window, stack, folder, qtbot):
     np.testing.assert_array_equal(first.decisions[0], last.decisions[0])
     assert (last.decisions[0] != last.decisions[1]).any()
     assert widget.pictures.titles == ("Parent: rough", "Step 3")
+    # All of it is drawn.
+    assert {"#3b8bd0", "#e0883a"} <= colours(widget.plot)
+    assert len(colours(widget.pictures)) > 30
     assert "About" in widget.estimate.text()
     # It is there for all.
     assert name in lists.values and name in widget.model.values
@@ -151,6 +163,11 @@ def test_compare_with_the_parent(window, stack, folder, qtbot):
     widget.model.refresh()
     widget.model.value = "child"
     assert widget.compare_button.isEnabled()
+    with qtbot.waitSignal(widget.ended, timeout=20_000):
+        widget.compare_button.click()
+        widget.stop_button.click()
+    assert widget.status.text() == "Stopped; no layer was added."
+    assert list(viewer.layers) == [layer]
     run(widget, qtbot, widget.compare_button)
     assert widget.status.text().startswith("Left: rough. Right: child.")
     left, left_map, right, right_map = viewer.layers[1:]

@@ -79,10 +79,10 @@ def tune(**options: Any) -> FineTuneResult:
 
 @pytest.fixture(scope="module", autouse=True)
 def judged_by_less() -> Iterator[None]:
-    """Two made stacks and two fused windows say as much here as six do."""
+    """Two made stacks and a fused window say as much here as more of them do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MADE", 2)
-        patch.setattr(module, "FUSED", 2)
+        patch.setattr(module, "FUSED", 1)
         yield
 
 

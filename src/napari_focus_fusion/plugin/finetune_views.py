@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Told apart on dark and on light, and by those who see no red or green.
 _LOSS, _HELD_BACK = QColor("#3b8bd0"), QColor("#e0883a")
 _MARGIN = 8
+# More of them than a plot has columns only take time to draw.
+_POINTS = 1000
 
 
 class LossPlot(QWidget):
@@ -37,7 +39,7 @@ class LossPlot(QWidget):
             "least of it is kept."
         )
         self.setAccessibleName("Loss and held-back error against the step")
-        self.rows: list[dict[str, float]] = []
+        self.rows: Sequence[dict[str, float]] = ()
         self.steps = 1
 
     def sizeHint(self) -> QSize:
@@ -46,7 +48,7 @@ class LossPlot(QWidget):
 
     def show_rows(self, rows: Sequence[dict[str, float]], steps: int) -> None:
         """Draw a history; `steps` is where the axis ends, if rows do not go beyond."""
-        self.rows, self.steps = list(rows), max(steps, 1)
+        self.rows, self.steps = rows, max(steps, 1)
         self.update()
 
     def paintEvent(self, event: QPaintEvent | None) -> None:
@@ -76,7 +78,7 @@ class LossPlot(QWidget):
             number = f" {values[-1][1]:.3g}" if values else ""
             painter.setPen(colour)
             painter.drawText(above, side, title + number)
-            points = _points(values, last, area)
+            points = _points(values[:: 1 + len(values) // _POINTS], last, area)
             width = 1.0 if name == "loss" else 2.0
             painter.setPen(QPen(colour, width))
             painter.drawPolyline(QPolygonF(points))

@@ -141,7 +141,7 @@ class FineTuneWidget(QWidget):
             "The focus stacks to learn from: tick one or several, best those that you\n"
             "want to fuse, or a few like them. All time points count."
         )
-        self.files_button = QPushButton("Open &files …")
+        self.files_button = QPushButton("Open f&iles …")
         self.files_button.setToolTip(
             "Open a stack from a file, or from pictures of one slice each, in the "
             "order of the numbers in their names."
@@ -212,7 +212,7 @@ class FineTuneWidget(QWidget):
         self._add_row(form, "&Stacks", self.stacks, stacks)
         self._add_row(form, "", self.holds)
         self._add_row(form, "Learn &from", self.where)
-        self._add_row(form, "Shar&pness from", self.reference)
+        self._add_row(form, "Sh&arpness from", self.reference)
         self._add_row(form, "&Length", self.length, length)
         self._add_row(form, "", self.estimate)
         self._add_row(form, "&Name", self.name)
@@ -262,7 +262,7 @@ class FineTuneWidget(QWidget):
     def _make_foot(self) -> None:
         self.start_button = QPushButton("S&tart")
         self.start_button.setToolTip("Begin to learn.")
-        self.stop_button = QPushButton("Stop")
+        self.stop_button = QPushButton("Sto&p")
         self.stop_button.setToolTip(
             "End before the next step, and keep the best so far. It can be resumed."
         )
@@ -493,7 +493,7 @@ class FineTuneWidget(QWidget):
         self.start_button.setEnabled(
             ready and bool(self.chosen) and self.model.spec is not None
         )
-        self.stop_button.setEnabled(isinstance(self._job, FineTuneJob))
+        self.stop_button.setEnabled(not idle)
         self.resume_button.setEnabled(ready and self._stopped is not None)
         self.compare_button.setEnabled(
             ready and bool(self.chosen) and self._to_compare() is not None
@@ -578,10 +578,15 @@ class FineTuneWidget(QWidget):
 
     def stop(self) -> None:
         """End before the next step; what is best so far is kept."""
+        if self._worker is None:
+            return
+        self.stop_button.setEnabled(False)
         if isinstance(self._job, FineTuneJob):
             self._job.stop.set()
-            self.stop_button.setEnabled(False)
             self.status.setText("Stopping, and comparing it with its parent …")
+        else:
+            self._worker.quit()
+            self.status.setText("Stopping …")
 
     def _run(self, title: str, job: Any) -> Any:
         worker: Any = create_worker(  # type: ignore[call-overload]
@@ -675,7 +680,12 @@ class FineTuneWidget(QWidget):
     def _on_finished(self) -> None:
         worker = self._worker
         if worker.abort_requested:
-            self.status.setText("Stopped before the first step.")
+            learning = isinstance(worker.job, FineTuneJob)
+            self.status.setText(
+                "Stopped before the first step."
+                if learning
+                else "Stopped; no layer was added."
+            )
         self.destroyed.disconnect(worker.quit)
         del worker.job  # napari keeps workers: the pixels must not stay with them
         self._worker = None
