@@ -12,6 +12,7 @@ import tifffile
 from napari.utils.notifications import NotificationSeverity, notification_manager
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QToolButton
+from superqt.utils import WorkerBase
 
 import napari_focus_fusion.models as registry
 from napari_focus_fusion import fuse
@@ -340,6 +341,19 @@ def test_the_preview_goes_when_it_is_run(window, slices, qtbot):
         widget.preview_button.click()
     viewer.window.remove_dock_widget(widget)
     assert "Preview" not in names(viewer)
+
+
+def test_closing_napari_ends_the_preview(window, gate, qtbot):
+    viewer, widget = window
+    data, shown, reached, opened = gate
+    viewer.add_image(data, name="gated", **shown)
+    widget.preview_button.click()
+    qtbot.waitUntil(reached.is_set, timeout=30_000)
+    worker = widget.preview._worker
+    viewer.close()
+    assert worker.abort_requested
+    opened.set()
+    qtbot.waitUntil(lambda: not WorkerBase._worker_set, timeout=30_000)
 
 
 def test_everything_says_what_it_is_and_can_be_reached(window):

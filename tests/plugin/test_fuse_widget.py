@@ -181,6 +181,7 @@ def test_nothing_to_run(window, slices):
     for box in widget.outputs.values():
         box.setChecked(False)
     assert not widget.run_button.isEnabled()
+    assert widget.run() is None and "No output is ticked" in last_notification()
     viewer.layers.remove(stack)
     assert widget.layer.value is None and widget.run() is None
     assert "no focus stack" in last_notification()

@@ -515,6 +515,8 @@ class FuseForm(QWidget):
         """
         if not self.sources:
             raise FocusFusionError("There is no focus stack. Open one first.")
+        if not self.wanted():
+            raise FocusFusionError("No output is ticked. Tick at least one.")
         axes, moment = self.axes, None
         if "T" in axes and self.time.value == "shown":
             moment = index_on_screen(self.sources[0], axes, self._viewer)["T"]
@@ -522,12 +524,7 @@ class FuseForm(QWidget):
         judge = None
         if isinstance(self.reference.value, Image):
             judge = stack_from_layers(self.reference.value, axes=axes, time=moment)
-        return LayersJob(
-            stack,
-            judge,
-            self.wanted(),
-            self.options,
-        )
+        return LayersJob(stack, judge, self.wanted(), self.options)
 
     # What was chosen before
 

@@ -73,7 +73,7 @@ class FuseWidget(FuseForm):
         self._queue: list[tuple[LayersJob, tuple[Image, ...]]] = []
         self._left: deque[tuple[LayersJob, tuple[Image, ...]]] = deque()
         self._started = 0.0
-        self.preview = Preview(napari_viewer, self._preview_arguments)
+        self.preview = Preview(napari_viewer, self._preview_arguments, self)
         self._make_buttons()
         layout = QVBoxLayout(self)
         layout.addWidget(self._form, 1)

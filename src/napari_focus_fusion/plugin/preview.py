@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import napari
     from napari.layers import Image
+    from qtpy.QtWidgets import QWidget
 
     from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.result import LayerData
@@ -298,6 +299,8 @@ class Preview(QObject):
     ask
         Gives the arguments of :func:`preview_job` but for the view, or None where
         nothing is chosen.
+    parent
+        The widget with which it ends.
     """
 
     #: What there is to say, in words; empty for nothing.
@@ -308,9 +311,12 @@ class Preview(QObject):
     toggled = Signal(bool)
 
     def __init__(
-        self, viewer: napari.Viewer, ask: Callable[[], dict[str, Any] | None]
+        self,
+        viewer: napari.Viewer,
+        ask: Callable[[], dict[str, Any] | None],
+        parent: QWidget | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(parent)
         self.on = False
         self.layer: Layer | None = None
         self._viewer = viewer
@@ -323,6 +329,8 @@ class Preview(QObject):
         self._timer.setSingleShot(True)
         self._timer.setInterval(DELAY)
         self._timer.timeout.connect(self._look)
+        if parent is not None:
+            parent.destroyed.connect(self._let_go)
 
     def start(self) -> None:
         """Show a preview, and keep it up to date."""
@@ -339,18 +347,24 @@ class Preview(QObject):
         """Take the preview away."""
         if not self.on:
             return
-        self.on, self._key = False, None  # the key holds the layers
+        self._let_go()
         self._timer.stop()
-        for emitter in self._emitters():
-            emitter.disconnect(self.request)
-        self._viewer.layers.events.removed.disconnect(self._on_removed)
-        if self._worker is not None:
-            self._worker.quit()
         layer, self.layer = self.layer, None
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
         self.told.emit("")
         self.toggled.emit(False)
+
+    def _let_go(self) -> None:
+        """Follow nothing any more, with what there is left as it is."""
+        if not self.on:
+            return
+        self.on, self._key = False, None  # the key holds the layers
+        for emitter in self._emitters():
+            emitter.disconnect(self.request)
+        self._viewer.layers.events.removed.disconnect(self._on_removed)
+        if self._worker is not None:
+            self._worker.quit()
 
     def request(self, event: Any = None) -> None:
         """Something has changed: look again once it stays as it is."""
