@@ -217,8 +217,9 @@ def pretext(
 def shortfall(network: MSCNN, batches: list[Batch]) -> float:
     """How far pictures and decision maps are from the truth: lower is better.
 
-    The mean over stacks of the logarithmic error, plus the mean depth error in slices
-    (each pixel's capped at 2), of two to all slices of each batch.
+    The root mean squared error of pictures as a share of the range, its geometric mean
+    over stacks, times e to the power of the mean depth error in slices (each pixel's
+    capped at 2), of two to all slices of each batch.
     """
     errors, distances = [], []
     for number, batch in enumerate(batches):
@@ -233,4 +234,4 @@ def shortfall(network: MSCNN, batches: list[Batch]) -> float:
             rim = slice(network.window, -network.window)
             distance = (summed.argmax(0) - at[rim, rim]).abs()
             distances.append(distance.clamp(max=2).nanmean())
-    return float(torch.cat(errors).mean() + torch.stack(distances).nanmean())
+    return float(torch.exp(torch.cat(errors).mean() + torch.stack(distances).nanmean()))
