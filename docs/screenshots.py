@@ -46,6 +46,11 @@ def take(path: Path, sample: str, act: Callable[[napari.Viewer], None]) -> None:
     """Open a window with a sample, act, and take its picture."""
     import napari
 
+    from napari_focus_fusion.plugin.settings import settings_file
+
+    remembered = settings_file()
+    if remembered:  # no picture knows of another one
+        remembered.unlink(missing_ok=True)
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1280, 860)
     viewer.open_sample(PLUGIN, sample)

@@ -427,9 +427,11 @@ class Preview(QObject):
         if not self.on:
             return
         spent = max(time.monotonic() - self._began, 0.01)
-        # The fastest so far: the first run also loads the model.
         kind, rate = self._worker.kind, self._worker.job.work / spent
-        self._rates[kind] = max(rate, self._rates.get(kind, 0))
+        known = self._rates.get(kind)
+        # The first run also loads the model, and says little of the speed.
+        first = max(rate, _first_rate(kind[0]))
+        self._rates[kind] = first if known is None else (known + rate) / 2
         self._show(data)
         self.told.emit(f"Preview in {spent:.1f} s.")
         self.shown.emit()
