@@ -137,7 +137,9 @@ def test_a_score_is_the_models_own_added_up_over_its_window() -> None:
         slice(0, 4), slice(-rim, HIGH + rim), slice(-rim, WIDE + rim)
     )
     scores = SumModifiedLaplacian().score(torch.from_numpy(planes)[:, None])
-    summed = torch.stack([aggregate(score, 5, 0.7) for score in scores])
+    summed = torch.stack(
+        [aggregate(score, SumModifiedLaplacian.window, 0.7) for score in scores]
+    )
     margin = (summed.shape[-2] - HIGH) // 2
     summed = summed[:, margin : margin + HIGH, margin : margin + WIDE]
     np.testing.assert_array_equal(score_region(work, WHOLE).labels, summed.argmax(0))

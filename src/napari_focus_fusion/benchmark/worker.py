@@ -127,11 +127,12 @@ def _model(
         raise FocusFusionError(f"{spec.title} has no weights to be left untrained.")
     # What is set up at a first run must not count for the first stack.
     noise = np.random.default_rng(0).random((2, 64, 64), np.float32)
-    first = fuse(noise, model, **options)
+    plain = {k: v for k, v in options.items() if k not in ("decision", "joint")}
+    first = fuse(noise, model, **plain)
 
     def run(stack: FocusStack, enlarge: int) -> Arrays:
         scale = enlarge if enlarge in spec.upscale else 1
-        result = fuse(stack, model, scale=scale, **options)
+        result = fuse(stack, model, scale=scale, **(options if scale > 1 else plain))
         return {
             "fused": np.stack(pictures_of(result.fused, stack.fused_axes)),
             "decision": np.asarray(result.decision),
