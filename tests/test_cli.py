@@ -325,6 +325,17 @@ def test_models_as_text_and_as_json(capsys: Any) -> None:
         assert spec["title"] in text
 
 
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "napari_focus_fusion", "models"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 def test_demo_shows_that_fusing_helps(tmp_path: Path, capsys: Any) -> None:
     command = ["demo", "-o", str(tmp_path / "demo"), *FAST]
     assert main([*command, "--json"]) == 0

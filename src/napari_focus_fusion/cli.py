@@ -48,13 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = _parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         _say_error(str(error))
         return USAGE
     except (Cancelled, KeyboardInterrupt):
         _say_error("interrupted")
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read on, like `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     except Exception as error:
         if args.debug:
             raise

@@ -210,7 +210,6 @@ def test_scenes_of_coarser_pixels(factor):
     assert spread == pytest.approx(np.sqrt(coarse.mean() / 4000), rel=0.1)
 
 
-
 def test_cubic_interpolation_is_that_of_opencv():
     squares = np.arange(36.0, dtype=np.float32).reshape(6, 6) ** 2 % 97
     half = [
