@@ -54,15 +54,17 @@ PAGES = {
     # Without Q_P, which would take four times as long as all the others.
     "lytro": Page(
         "Lytro",
-        _ALL,
+        (
+            *("sml", "residual-zero", "sesf", "sesf:untrained", "residual"),
+            *("dual-path", "mscnn", "opencv-pyramid", "enfuse"),
+        ),
         ("lytro", "triples"),
-        peers=True,
         sheets=0,
         measures=("Q_MI", "Q_NCIE", "Q_G", "Q_S", "Q_Y", "Q_AB/F"),
     ),
     "enlarged": Page(
         "Lytro pairs, reduced and enlarged again",
-        ("sesf", "affinity-sr", "affinity-sr:two-step", "affinity-sr:sesf"),
+        ("sesf", "affinity-sr", "affinity-sr:two-step"),
         tuple(f"{data}-x{s}" for data in ("lytro", "scenes") for s in (2, 3, 4)),
         sheets=0,
     ),
