@@ -139,7 +139,7 @@ def test_windows_with_a_halo_are_the_whole(
     torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("tile", [67, 128])
+@pytest.mark.parametrize("tile", [32, 67, 128])
 def test_tiles_are_invisible(tile: int) -> None:
     model, stack = random_dual_path(2), relief(120, 150, 5).stack
     whole = fuse(stack, model, tile=512)
@@ -178,9 +178,9 @@ def memory(name):
 
 model, peaks = random_dual_path(), []
 with torch.inference_mode():
-    model.masks(stack_of(2, 96))
+    model.masks(stack_of(2, 80))
     for count in (2, 50, 200):
-        slices = stack_of(count, 96)
+        slices = stack_of(count, 80)
         before = memory("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
         model.masks(slices)
@@ -198,7 +198,8 @@ def test_memory_holds_planes_of_all_slices_and_features_of_one() -> None:
     paths = [here, here.parent, Path(napari_focus_fusion.__file__).parents[1]]
     environment = {
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
-        "MALLOC_ARENA_MAX": "1",
+        # planes are given back as soon as they are freed, and never pile up as holes
+        "MALLOC_MMAP_THRESHOLD_": "16384",
     }
     done = subprocess.run(
         [sys.executable, "-c", MEMORY],
@@ -209,13 +210,13 @@ def test_memory_holds_planes_of_all_slices_and_features_of_one() -> None:
     )
     assert done.returncode == 0, done.stderr
     few, fifty, many = json.loads(done.stdout)
-    plane = 96 * 96 * 4
+    plane = 80 * 80 * 4
     print(
         f"beyond the slices: {few / plane:.0f}, {fifty / plane:.0f}, "
         f"{many / plane:.0f} planes of 2, 50 and 200 slices"
     )
     # Logits, and at the end the masks; features would be 16 planes a slice.
-    assert many - fifty < 150 * 8 * plane
+    assert many - fifty < 150 * 3 * plane
 
 
 def test_a_gradient_is_that_of_sobel() -> None:

@@ -157,4 +157,4 @@ def test_the_shipped_network_falls_less_short_than_the_untrained_one() -> None:
     with torch.inference_mode():
         before = shortfall(network().eval(), batches)
         trained: Any = load_model("mscnn")
-        assert shortfall(trained, batches) < 0.82 * before
+        assert shortfall(trained, batches) < 0.818 * before

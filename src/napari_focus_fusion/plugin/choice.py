@@ -6,7 +6,16 @@ from importlib.metadata import metadata
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QApplication, QComboBox, QLabel, QSizePolicy
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QFormLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QWidget,
+)
 
 from napari_focus_fusion.models import DEFAULT_MODEL, models
 from napari_focus_fusion.plugin.settings import apply_models_folder
@@ -192,3 +201,29 @@ def wrapped_label() -> QLabel:
     label.setWordWrap(True)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
     return label
+
+
+def form_layout(parent: QWidget | None = None) -> QFormLayout:
+    """Rows of labels and fields, which take the width there is."""
+    form = QFormLayout(parent)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    return form
+
+
+def push_button(text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
+    """A button with what hovering over it says."""
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    button.clicked.connect(action)
+    return button
+
+
+def more_button() -> QToolButton:
+    """What unfolds the rare fields of a form."""
+    more = QToolButton()
+    more.setText("M&ore")
+    more.setToolTip("What is rarely changed.")
+    more.setCheckable(True)
+    more.setAutoRaise(True)
+    more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+    return more

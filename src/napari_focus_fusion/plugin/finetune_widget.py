@@ -28,7 +28,6 @@ from qtpy.QtWidgets import (
     QScrollArea,
     QSpinBox,
     QTabWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -40,6 +39,8 @@ from napari_focus_fusion.models.fine_tuned import free_name, path_of_name, read_
 from napari_focus_fusion.plugin.choice import (
     Choice,
     ModelChoice,
+    form_layout,
+    more_button,
     refresh_model_lists,
     wrapped_label,
 )
@@ -206,7 +207,7 @@ class FineTuneWidget(QWidget):
         length = QHBoxLayout()
         length.addWidget(self.length, 1)
         length.addWidget(self.unit, 1)
-        form = _form()
+        form = form_layout()
         self._add_row(form, "&Model", self.model)
         self._add_row(form, "", self.summary)
         self._add_row(form, "&Stacks", self.stacks, stacks)
@@ -218,14 +219,9 @@ class FineTuneWidget(QWidget):
         self._add_row(form, "&Name", self.name)
         self._add_row(form, "", self.hint)
         self._add_row(form, "&Device", self.device)
-        self.more = QToolButton()
-        self.more.setText("M&ore")
-        self.more.setToolTip("What is rarely changed.")
-        self.more.setCheckable(True)
-        self.more.setAutoRaise(True)
-        self.more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.more = more_button()
         self._folded = QWidget()
-        folded = _form()
+        folded = form_layout()
         folded.setContentsMargins(0, 0, 0, 0)
         self._folded.setLayout(folded)
         self._add_row(folded, "Patc&h", self.patch)
@@ -832,12 +828,6 @@ def _about(layer: Image) -> str:
 def _channels(layer: Image) -> int:
     axes = guess_axes(layer)
     return level_0(layer).shape[axes.index("C")] if "C" in axes else 1
-
-
-def _form() -> QFormLayout:
-    form = QFormLayout()
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    return form
 
 
 def _scrolled(page: QWidget) -> QScrollArea:

@@ -30,7 +30,9 @@ from napari_focus_fusion.models import DEFAULT_MODEL
 from napari_focus_fusion.plugin.choice import (
     Choice,
     ModelChoice,
+    form_layout,
     model_page,
+    more_button,
     wrapped_label,
 )
 from napari_focus_fusion.plugin.layers import (
@@ -215,7 +217,7 @@ class FuseForm(QWidget):
         grid = QGridLayout()
         for i, box in enumerate(self.outputs.values()):
             grid.addWidget(box, i // 2, i % 2)
-        form = _form()
+        form = form_layout()
         self._labels[self.layer] = label = QLabel("&Stack")
         label.setBuddy(self.layer)
         form.addRow(label, stack)
@@ -234,14 +236,9 @@ class FuseForm(QWidget):
         )
         form.addRow(QLabel("Outputs"))
         form.addRow(grid)
-        self.more = QToolButton()
-        self.more.setText("M&ore")
-        self.more.setToolTip("What is rarely changed.")
-        self.more.setCheckable(True)
-        self.more.setAutoRaise(True)
-        self.more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.more = more_button()
         self._folded = QWidget()
-        folded = _form()
+        folded = form_layout()
         folded.setContentsMargins(0, 0, 0, 0)
         self._folded.setLayout(folded)
         self._add_rows(
@@ -596,12 +593,6 @@ class _Tall(QScrollArea):
             beside = bar.sizeHint().width() if bar else 0
             self.setMinimumWidth(watched.minimumSizeHint().width() + beside)
         return super().eventFilter(watched, event)
-
-
-def _form() -> QFormLayout:
-    form = QFormLayout()
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    return form
 
 
 def _automatic(low: int, high: int, step: int, unit: str, tip: str) -> QSpinBox:

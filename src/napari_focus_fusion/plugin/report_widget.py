@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
     QProgressBar,
-    QPushButton,
     QToolTip,
     QTreeWidget,
     QTreeWidgetItem,
@@ -21,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.plugin.choice import Choice, wrapped_label
+from napari_focus_fusion.plugin.choice import Choice, push_button, wrapped_label
 from napari_focus_fusion.plugin.following import job_worker
 from napari_focus_fusion.plugin.fuse_widget import is_stack
 from napari_focus_fusion.plugin.maps import maps_of
@@ -81,12 +80,12 @@ class ReportWidget(QWidget):
         form.addRow("Fused image", self.fused)
         form.addRow("Stack", self.layer)
         form.addRow("Decision map", self.decision)
-        self.run_button = _button(
+        self.run_button = push_button(
             "&Measure",
             "Takes some seconds; large images are measured in part.",
             self.run,
         )
-        self.cancel_button = _button("&Cancel", "Stop the run.", self.cancel)
+        self.cancel_button = push_button("&Cancel", "Stop the run.", self.cancel)
         self.progress = QProgressBar()
         self.status = wrapped_label()
         self.chart = Chart()
@@ -97,8 +96,10 @@ class ReportWidget(QWidget):
             "Without a true image no number tells the quality for sure: compare fused "
             "images of one stack, and look at them."
         )
-        self.csv_button = _button("Save CS&V …", "All numbers.", self._ask_csv)
-        self.png_button = _button("Save &PNG …", "Histogram and text.", self._ask_png)
+        self.csv_button = push_button("Save CS&V …", "All numbers.", self._ask_csv)
+        self.png_button = push_button(
+            "Save &PNG …", "Histogram and text.", self._ask_png
+        )
 
         self.advice = wrapped_label()
         self.advice.setText(_ADVICE)
@@ -332,13 +333,6 @@ class Chart(QWidget):
                 f"{found.clear_share[z]:.1%} of the clear ones"
             )
         QToolTip.showText(event.globalPos(), text, self)
-
-
-def _button(text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(action)
-    return button
 
 
 def _row(*widgets: QWidget) -> QHBoxLayout:

@@ -10,17 +10,20 @@ from qtpy.QtCore import QEvent, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
-    QFormLayout,
     QGroupBox,
     QHBoxLayout,
     QProgressBar,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.plugin.choice import Choice, wrapped_label
+from napari_focus_fusion.plugin.choice import (
+    Choice,
+    form_layout,
+    push_button,
+    wrapped_label,
+)
 from napari_focus_fusion.plugin.following import Follower, job_worker
 from napari_focus_fusion.plugin.fuse_widget import is_stack
 from napari_focus_fusion.plugin.layers import (
@@ -84,7 +87,7 @@ class RetouchWidget(QWidget):
         layout = QVBoxLayout(self)
         for part in (self._make_begin(), self._make_paint(), self._make_use()):
             layout.addWidget(part)
-        self.cancel_button = _button("&Cancel", "Stop the run.", self.cancel)
+        self.cancel_button = push_button("&Cancel", "Stop the run.", self.cancel)
         self.progress = QProgressBar()
         self.status = wrapped_label()
         for widget in (self.progress, self.cancel_button, self.status):
@@ -107,19 +110,19 @@ class RetouchWidget(QWidget):
             "How the map calls the first slice. Maps of Focus Fusion count from 0.",
             [("Find out", None), ("Slice 0", 0), ("Slice 1", 1)],
         )
-        self.start_button = _button(
+        self.start_button = push_button(
             "&Begin",
             "Add the map as labels to paint on, and the fused image that follows.",
             self.start,
         )
-        self.load_button = _button(
+        self.load_button = push_button(
             "&Load map …",
             "Begin with a map from a file, or replace the one at hand by it.",
             self._ask_load,
         )
         self._begin = QGroupBox("Begin")
         self.advice = wrapped_label()
-        form = _form(self._begin)
+        form = form_layout(self._begin)
         form.addRow(self.advice)
         form.addRow("Stack", self.layer)
         form.addRow("Decision map", self.map)
@@ -140,20 +143,22 @@ class RetouchWidget(QWidget):
             "Which area to take: the shapes that are drawn (the selected ones, if any "
             "are), or the pixels of one label around where the map was clicked last."
         )
-        self.draw_button = _button(
+        self.draw_button = push_button(
             "&Draw an area",
             "Add a layer of shapes, and draw with the mouse.",
             self.draw,
         )
-        self.take_button = _button(
+        self.take_button = push_button(
             "&Take area from the slice on screen",
             "The fused image gets the pixels of the slice shown. Can be undone.",
             self._ask_take,
         )
-        self.undo_button = _button("&Undo", "As Ctrl+Z on the map.", self.undo)
-        self.redo_button = _button("R&edo", "As Ctrl+Shift+Z on the map.", self.redo)
+        self.undo_button = push_button("&Undo", "As Ctrl+Z on the map.", self.undo)
+        self.redo_button = push_button(
+            "R&edo", "As Ctrl+Shift+Z on the map.", self.redo
+        )
         self._paint = QGroupBox("Paint")
-        form = _form(self._paint)
+        form = form_layout(self._paint)
         for widget in (self.on_screen, self.brush_follows, self.show_slice):
             form.addRow(widget)
         form.addRow("Area", self.area)
@@ -165,7 +170,7 @@ class RetouchWidget(QWidget):
         return self._paint
 
     def _make_use(self) -> QGroupBox:
-        self.save_button = _button(
+        self.save_button = push_button(
             "&Save map …",
             "As OME-TIFF, slices counted from 0, with the stack's pixel sizes.",
             self._ask_save,
@@ -177,11 +182,11 @@ class RetouchWidget(QWidget):
         self.one_time.setToolTip(
             "The map of the time point on screen decides for every one of the stack."
         )
-        self.apply_button = _button(
+        self.apply_button = push_button(
             "&Fuse by this map", "Add the stack fused by this map.", self.apply
         )
         self._use = QGroupBox("Use the map")
-        form = _form(self._use)
+        form = form_layout(self._use)
         form.addRow(self.save_button)
         form.addRow("Other stack", self.target)
         form.addRow(self.one_time)
@@ -615,19 +620,6 @@ def _options_of(map_layer: Layer, stack: FocusStack) -> dict[str, Any]:
     except FocusFusionError:  # another layer decided
         reference = None
     return {"blend": parameters.get("blend", "feather"), "reference": reference}
-
-
-def _button(text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(action)
-    return button
-
-
-def _form(box: QGroupBox) -> QFormLayout:
-    form = QFormLayout(box)
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    return form
 
 
 def _row(*widgets: QWidget) -> QWidget:

@@ -210,8 +210,7 @@ def pretext(
         Of what is drawn at random.
     """
     batch = self_made_batch(slices, generator)
-    losses = unsupervised(network, batch.noisy, batch.clean)
-    return losses
+    return unsupervised(network, batch.noisy, batch.clean)
 
 
 def shortfall(network: MSCNN, batches: list[Batch]) -> float:
