@@ -357,6 +357,55 @@ def test_what_can_be_chosen(window, stack, tmp_path):
     assert widget.job().options["regions"] == [[(0, 0, 120, 180)]]
 
 
+def test_axes_that_cannot_be_told(window, stack):
+    viewer, widget = window
+    both = np.stack([stack, stack[:, ::-1], stack], 1)  # slices come first
+    film = viewer.add_image(both, name="film")
+    assert widget.z_axis.value == 1 and "3 slices" in widget.holds.text()
+    widget.z_axis.value = 0
+    widget.other_axes.value = "C"
+    assert widget.holds.text().startswith("4 slices, 180 × 120 px, 3 channels")
+    assert widget.reference.values == [None, 0, 1, 2]
+    (taken,) = widget.job().stacks
+    assert (taken.axes, taken.n_slices, taken.n_channels) == ("ZCYX", 4, 3)
+    widget.other_axes.value = "T"
+    assert widget.reference.isHidden()
+    # So it stays while others are ticked, each with axes of its own.
+    plain = viewer.add_image(stack, name="plain")
+    widget.chosen = [plain]
+    assert widget.z_axis.value == 0 and widget.other_axes.isHidden()
+    widget.chosen = [film, plain]
+    assert widget.z_axis.isHidden()
+    assert [one.axes for one in widget.job().stacks] == ["ZTYX", "ZYX"]
+    widget.chosen = [film]
+    assert not widget.z_axis.isHidden()
+    assert (widget.z_axis.value, widget.other_axes.value) == (0, "T")
+    # What is seen is of these axes.
+    viewer.dims.set_current_step(1, 1)
+    widget.where.value = "view"
+    viewer.reset_view()
+    job = widget.job()
+    assert job.options["regions"] == [[(0, 0, 120, 180)]]
+    seen = np.squeeze(np.asarray(job.shown.data))
+    np.testing.assert_array_equal(seen, stack[:, ::-1][:, 36:84, 66:114])
+    # Labels settle it, unless something else was chosen.
+    film.axis_labels = ("z", "c", "y", "x")
+    widget.chosen = []
+    widget.chosen = [film]
+    assert widget.other_axes.value == "T"
+
+
+def test_axes_without_a_window(folder, stack):
+    film = Layer.create(np.stack([stack] * 3, 1), {"name": "film"}, "image")
+    job = finetune_job([film], "rough", axes=["ZTYX"], regions=[[(0, 0, 99, 120)]])
+    assert job.stacks[0].axes == "ZTYX" and job.stacks[0].n_slices == 4
+    layers = compare_layers(
+        film, "rough", "sesf", axes="ZTYX", region=(10, 20, 60, 90), time=1
+    )
+    assert layers[0][0].shape[-2:] == (50, 70)
+    assert layers[0][2] == "image" and layers[0][0].shape[:-2] in ((1, 1), (1,))
+
+
 def test_without_a_window(folder, stack):
     layer = Layer.create(np.stack([stack] * 2), {"name": "film"}, "image")
     with pytest.raises(FocusFusionError, match="Tick one"):

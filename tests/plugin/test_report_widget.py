@@ -164,6 +164,42 @@ def test_retouched_images(window, slices, qtbot):
     assert widget.report.share == (0, 0, 1, 0, 0)
 
 
+def test_flat_layers(window, slices, qtbot):
+    viewer, widget = window
+    layers = tuple(
+        viewer.add_image(plane, name=f"z{i}") for i, plane in enumerate(slices)
+    )
+    for data in fuse_layer(layers, model="sml", device="cpu"):
+        viewer.add_layer(Layer.create(*data))
+    another = viewer.add_image(np.flip(slices, 1), name="as large")
+    widget.fused.value = viewer.layers["z0 to z4 fused [sml]"]
+    # What it was made of is found.
+    assert widget.layer.value == layers
+    decision = viewer.layers["z0 to z4 decision [sml]"]
+    assert widget.decision.value is decision
+    assert widget.decision.values == [decision, None]
+    run(widget, qtbot)
+    expected = report(slices, fuse(slices, "sml", axes="ZYX", device="cpu"))
+    assert widget.report.measures == expected.measures
+    assert widget.report.share == expected.share
+    # When one is gone it is said, until others are selected.
+    viewer.layers.remove(layers[4])
+    assert widget.layer.value is another
+    assert "was made of the layers 'z0', 'z1'" in widget.advice.text()
+    assert not widget.advice.isHidden()
+    viewer.layers.selection = set(layers[:4])
+    assert widget.layer.value == layers[:4] and widget.advice.isHidden()
+    # Images made elsewhere are held against what is selected.
+    viewer.layers.remove(another)
+    widget.fused.value = viewer.add_image(slices[:4].max(0), name="maximum")
+    assert widget.layer.value == layers[:4]
+    widget.decision.value = None
+    run(widget, qtbot)
+    expected = report(slices[:4], {"fused": slices[:4].max(0)})
+    assert widget.report.measures == expected.measures
+    assert not notification_manager.records
+
+
 @pytest.mark.parametrize("what", ["cancel", "layers", "dock", "viewer"])
 def test_whatever_ends_it(window, gate, slices, qtbot, what):
     viewer, widget = window
@@ -190,8 +226,11 @@ def test_whatever_ends_it(window, gate, slices, qtbot, what):
     assert not notification_manager.records
 
 
-def test_without_a_window(slices):
+@pytest.mark.parametrize("flat", [False, True])
+def test_without_a_window(slices, flat):
     stack = Layer.create(slices, {"name": "mine"}, "image")
+    if flat:
+        stack = [Layer.create(one, {"name": f"{i}"}) for i, one in enumerate(slices)]
     data = fuse_layer(stack, model="sml", device="cpu")
     fused, decision, confidence, _ = (Layer.create(*one) for one in data)
     found = report_layers(stack, fused, decision, confidence, measures=("Q_G",))

@@ -50,6 +50,18 @@ def fused_stack(viewer, pixels, axes=None, **attributes):
     return layer
 
 
+def flat_layers(viewer, slices):
+    return tuple(
+        viewer.add_image(plane, name=f"z{i}", scale=(0.5, 0.25))
+        for i, plane in enumerate(slices)
+    )
+
+
+def results_of(layers):
+    data = fuse_layer(layers, model="sml", device="cpu")
+    return [Layer.create(*one) for one in data]
+
+
 def begin(widget, qtbot):
     with qtbot.waitSignal(widget.ended, timeout=60_000):
         assert widget.start() is not None
@@ -476,6 +488,131 @@ def test_renamed_and_removed_sources(window, slices, qtbot):
     assert "The stack is no longer there" in last_notification()
 
 
+def test_flat_layers_are_a_stack(window, slices, qtbot):
+    viewer, widget = window
+    layers = flat_layers(viewer, slices)
+    assert widget.layer.value is None and "select the two-dim" in widget.advice.text()
+    for layer in results_of(layers):
+        viewer.add_layer(layer)
+    # What the map was made of is found; its slices are no maps.
+    assert widget.layer.value == layers
+    assert widget.layer.currentText() == "5 layers: z0 to z4"
+    assert [one.name for one in widget.map.values] == ["z0 to z4 decision [sml]"]
+    without_fused(viewer)
+    labels = begin(widget, qtbot)
+    np.testing.assert_allclose(labels.extent.world, layers[0].extent.world)
+    labels.brush_size = 15
+    labels.paint((40, 50), 1)
+    settle(widget, qtbot)
+    (fused,) = widget.session.fused
+    np.testing.assert_array_equal(fused.data, expected(widget, slices, "ZYX"))
+
+    # The slice on screen is the topmost one; selecting another one shows it.
+    text = "On screen: slice 4 of 0 to 4, layer 'z4', label 5."
+    assert widget.on_screen.text() == text
+    widget.brush_follows.setChecked(True)
+    assert labels.selected_label == 5
+    viewer.layers.selection.active = layers[1]
+    assert [layer.visible for layer in layers] == [i == 1 for i in range(5)]
+    viewer.layers.selection.active = labels
+    assert labels.selected_label == 2
+    mask = np.zeros((90, 120), bool)
+    mask[20:60, 30:70] = True
+    widget.take_area(mask)
+    settle(widget, qtbot)
+    assert (widget.decision()[mask] == 1).all()
+    np.testing.assert_array_equal(fused.data, expected(widget, slices, "ZYX"))
+
+    # Also by the eyes, and the order, of the layer list.
+    layers[1].visible = False
+    assert "No slice is visible" in widget.on_screen.text()
+    click(viewer, labels, (10, 10))
+    widget.area.value = None
+    widget.take_button.click()
+    assert "No slice is visible" in last_notification()
+    layers[3].visible = layers[0].visible = True
+    assert labels.selected_label == 4
+    viewer.layers.move(0, 4)  # the first one over the fourth
+    assert labels.selected_label == 1
+    widget.show_slice.setChecked(True)
+    assert not fused.visible
+    assert [layer.visible for layer in layers] == [i == 0 for i in range(5)]
+
+
+def test_flat_layers_that_are_selected(window, slices, qtbot, tmp_path):
+    viewer, widget = window
+    layers = flat_layers(viewer, slices)
+    others = tuple(
+        viewer.add_image(plane[::-1], name=f"other {i}")
+        for i, plane in enumerate(slices)
+    )
+    viewer.layers.selection = set(layers)
+    assert widget.layer.value == layers
+    decision = fuse(slices, "sml", axes="ZYX", device="cpu").decision
+    path = save_decision(
+        tmp_path / "map.ome.tif", decision, as_stack(slices, axes="ZYX")
+    )
+    with qtbot.waitSignal(widget.ended, timeout=60_000):
+        widget.load_map(path)
+    np.testing.assert_array_equal(widget.decision(), decision)
+    # Another channel of flat layers by this map.
+    viewer.layers.selection = set(others)
+    widget.target.value = others
+    with qtbot.waitSignal(widget.ended, timeout=60_000):
+        widget.apply_button.click()
+    found = viewer.layers["other 0 to other 4 fused [given decision map]"].data
+    wanted = fuse(slices[:, ::-1], decision=decision, axes="ZYX", device="cpu").fused
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_slices_are_in_the_order_of_the_fusion(window, slices, qtbot):
+    viewer, widget = window
+    layers = flat_layers(viewer, slices)[::-1]
+    for layer in results_of(layers):
+        viewer.add_layer(layer)
+    assert widget.layer.value == layers
+    labels = begin(widget, qtbot)
+    viewer.layers.selection.active = viewer.layers["z4"]
+    assert "slice 0 of 0 to 4, layer 'z4'" in widget.on_screen.text()
+    labels.data_setitem((np.array([40]), np.array([50])), 1)
+    settle(widget, qtbot)
+    assert widget.decision()[40, 50] == 0
+
+
+def test_flat_layers_renamed_and_removed(window, slices, qtbot):
+    viewer, widget = window
+    layers = flat_layers(viewer, slices)
+    results = results_of(layers)
+    layers[2].name = "another name"
+    for layer in results:
+        viewer.add_layer(layer)
+    assert widget.layer.value is None and widget.start() is None
+    assert "was made of the layers 'z0', 'z1', 'z2'" in last_notification()
+    assert "select all of them in the layer list" in widget.advice.text()
+    viewer.layers.selection = set(layers)
+    assert widget.layer.value == layers and widget.advice.isHidden()
+    layers[2].name = "z2"
+    viewer.layers.selection.active = results[0]
+    labels = begin(widget, qtbot)
+
+    # Those that were found stay known by whatever name.
+    layers[0].name = "yet another"
+    assert widget.layer.value == layers
+    assert widget.layer.currentText() == "5 layers: yet another to z4"
+    viewer.layers.remove(layers[4])
+    assert widget.layer.value is None and "'z0', 'z1'" in widget.advice.text()
+    # What has begun goes on.
+    labels.paint((40, 50), 5)
+    widget.take_area(np.ones((90, 120), bool))
+    settle(widget, qtbot)
+    assert (widget.decision() == 3).all()
+    (fused,) = widget.session.fused
+    np.testing.assert_array_equal(fused.data, expected(widget, slices, "ZYX"))
+    for layer in layers[:4]:
+        viewer.layers.remove(layer)
+    assert widget.on_screen.text() == "The stack is no longer there. Open it again."
+
+
 def test_pixels_that_are_no_numbers(window, slices, qtbot):
     viewer, widget = window
     bad = slices.astype(np.float32)
@@ -518,6 +655,19 @@ def test_without_a_window(slices, tmp_path):
     assert kind == "image" and attributes["name"].startswith("mine fused")
     path = save_decision(tmp_path / "m.ome.tif", decision_of(labels, stack), stack)
     assert path.exists()
+
+
+def test_flat_layers_without_a_window(slices):
+    flat = [Layer.create(one, {"name": f"z{i}"}) for i, one in enumerate(slices)]
+    fused, decision, *_ = results_of(flat)
+    result, data = retouch_layers(flat, decision, fused_layer=fused)
+    labels = Layer.create(*data[-1])
+    np.testing.assert_array_equal(labels.data, decision.data + 1)
+    np.testing.assert_array_equal(result.fused, fused.data)
+    labels.data[:] = 3
+    ((pixels, attributes, _),) = fuse_by_map(flat, labels, blend="select")
+    np.testing.assert_array_equal(pixels, slices[2])
+    assert attributes["name"].startswith("z0 to z4 fused")
 
 
 def test_a_map_of_one_time_point_alone(slices):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from napari.layers import Image, Layer, Shapes
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -54,10 +55,12 @@ from napari_focus_fusion.plugin.finetuning import (
     finetune_job,
     region_on_screen,
 )
-from napari_focus_fusion.plugin.fuse_form import Machine, is_stack, look_at_machine
+from napari_focus_fusion.plugin.fuse_form import Machine, look_at_machine
 from napari_focus_fusion.plugin.layers import guess_axes, layers_from_files, level_0
 from napari_focus_fusion.plugin.preview import index_on_screen
 from napari_focus_fusion.plugin.settings import preferences, recall, remember
+from napari_focus_fusion.plugin.sources import is_stack
+from napari_focus_fusion.plugin.stack_choice import AxesChoice
 from napari_focus_fusion.plugin.texts import describe, duration
 from napari_focus_fusion.plugin.worker import FuseWorker
 
@@ -79,7 +82,8 @@ class FineTuneWidget(QWidget):
     """Fine-tune a model on image layers of the viewer; docked by napari.
 
     From a script: set ``chosen`` to a list of layers, the ``value`` of ``model``,
-    ``where``, ``unit``, ``reference`` and ``device``, call ``length.setValue``,
+    ``where``, ``unit``, ``reference`` and ``device``, and, of a layer that alone is
+    chosen, of ``z_axis`` and ``other_axes``, call ``length.setValue``,
     ``patch.setValue``, ``holdout.setValue``, ``rate.setValue``, ``seed.setValue`` and
     ``name.setText``, and call :meth:`start`.
 
@@ -100,6 +104,8 @@ class FineTuneWidget(QWidget):
         self._stopped: FineTuneJob | None = None
         self._pair: tuple[Any, Any] | None = None
         self._known: dict[str, ModelSpec] = {}
+        # How the axes of layers are read, where that is not as they are guessed.
+        self._readings: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
         self._rows: list[dict[str, float]] = []
         self._seconds: dict[str, float] = recall(NAME).get("seconds_a_step", {})
         self._clock: tuple[float, float] | None = None
@@ -168,6 +174,8 @@ class FineTuneWidget(QWidget):
         )
         self.hint = wrapped_label()
         self.device = Choice("Where it learns.", [("Automatic", "auto")])
+        self._axes = AxesChoice()
+        self.z_axis, self.other_axes = self._axes.z_axis, self._axes.other_axes
         self.patch = QSpinBox()
         self.patch.setRange(32, 512)
         self.patch.setSingleStep(16)
@@ -224,6 +232,8 @@ class FineTuneWidget(QWidget):
         folded = form_layout()
         folded.setContentsMargins(0, 0, 0, 0)
         self._folded.setLayout(folded)
+        self._add_row(folded, "&Z axis", self.z_axis)
+        self._add_row(folded, "Other a&xes", self.other_axes)
         self._add_row(folded, "Patc&h", self.patch)
         self._add_row(folded, "Hold &back", self.holdout)
         self._add_row(folded, "Learnin&g rate", self.rate)
@@ -287,6 +297,7 @@ class FineTuneWidget(QWidget):
         self.model.changed.connect(self._describe_model)
         self.model.refreshed.connect(self._on_models)
         self.stacks.itemChanged.connect(self._on_ticked)
+        self._axes.changed.connect(self._on_axes)
         self.unit.changed.connect(self._change_unit)
         self.length.valueChanged.connect(self._estimate)
         self.device.changed.connect(self._estimate)
@@ -325,7 +336,7 @@ class FineTuneWidget(QWidget):
             item = QListWidgetItem(layer.name)
             item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
             item.setData(_LAYER, layer)
-            item.setToolTip(_about(layer))
+            item.setToolTip(describe([layer], self.axes_of(layer)))
             item.setCheckState(_TICKED if layer in ticked else _UNTICKED)
             self.stacks.addItem(item)
         self.stacks.blockSignals(False)
@@ -351,16 +362,29 @@ class FineTuneWidget(QWidget):
 
     def _on_ticked(self) -> None:
         chosen = self.chosen
+        alone = chosen[0] if len(chosen) == 1 else None
+        self._axes.show_layer(alone, alone and self._readings.get(alone))
+        self._suggest_name()
+        self._update_buttons()
+
+    def _on_axes(self) -> None:
+        chosen = self.chosen
+        if len(chosen) == 1:
+            (layer,), axes = chosen, self._axes.value
+            self._readings[layer] = axes
+            if axes == guess_axes(layer):
+                del self._readings[layer]
+        self._show_row(self.z_axis, len(chosen) == 1)
+        self._show_row(self.other_axes, self.other_axes.count() > 1)
         if not chosen:
             self.holds.setText(
                 "Tick a stack." if self.stacks.count() else "Open a focus stack."
             )
+        elif len(chosen) == 1:
+            self.holds.setText(describe(chosen, self._axes.value))
         else:
-            self.holds.setText(
-                _about(chosen[0]) if len(chosen) == 1 else f"{len(chosen)} stacks"
-            )
-        channels = {_channels(layer) for layer in chosen}
-        count = min(channels, default=1)
+            self.holds.setText(f"{len(chosen)} stacks")
+        count = min(map(self._channels, chosen), default=1)
         self.reference.set_choices(
             [
                 ("All channels", None),
@@ -368,8 +392,14 @@ class FineTuneWidget(QWidget):
             ]
         )
         self._show_row(self.reference, count > 1)
-        self._suggest_name()
-        self._update_buttons()
+
+    def axes_of(self, layer: Image) -> str:
+        """What the axes of a layer are: as was chosen while it alone was ticked."""
+        return self._readings.get(layer) or guess_axes(layer)
+
+    def _channels(self, layer: Image) -> int:
+        axes = self.axes_of(layer)
+        return level_0(layer).shape[axes.index("C")] if "C" in axes else 1
 
     def _show_row(self, field: QWidget, shown: bool) -> None:
         field.setVisible(shown)
@@ -522,11 +552,14 @@ class FineTuneWidget(QWidget):
             regions = None
         elif where == "view":
             self._check_flat()
-            regions = [[region_on_screen(layer)] for layer in chosen]
+            regions = [
+                [region_on_screen(layer, self.axes_of(layer))] for layer in chosen
+            ]
         length: dict[str, Any] = {self.unit.value: self.length.value()}
         return finetune_job(
             chosen,
             self.model.value,
+            axes=[self.axes_of(layer) for layer in chosen],
             regions=regions,
             around=self._middle_of_view(chosen[0]) if where != "all" else None,
             patch=self.patch.value() if self.patch.value() > 32 else None,
@@ -733,11 +766,12 @@ class FineTuneWidget(QWidget):
             )
 
     def _middle_of_view(self, layer: Image) -> tuple[int, int, int] | None:
+        axes = self.axes_of(layer)
         try:
-            top, left, bottom, right = region_on_screen(layer)
+            top, left, bottom, right = region_on_screen(layer, axes)
         except FocusFusionError:
             return None
-        t = index_on_screen(layer, guess_axes(layer), self._viewer).get("T", 0)
+        t = index_on_screen(layer, axes, self._viewer).get("T", 0)
         return t, (top + bottom) // 2, (left + right) // 2
 
     def _to_compare(self) -> tuple[Any, Any] | None:
@@ -764,14 +798,15 @@ class FineTuneWidget(QWidget):
         pair, chosen = self._to_compare(), self.chosen
         if self._worker is not None or pair is None or not chosen:
             return None
-        layer = chosen[0]
+        layer, axes = chosen[0], self.axes_of(chosen[0])
         try:
             self._check_flat()
-            time_point = index_on_screen(layer, guess_axes(layer), self._viewer)
+            time_point = index_on_screen(layer, axes, self._viewer)
             job = compare_job(
                 layer,
                 *pair,
-                region=region_on_screen(layer),
+                axes=axes,
+                region=region_on_screen(layer, axes),
                 time=time_point.get("T"),
                 reference=self.reference.value,
                 device=self.device.value,
@@ -815,19 +850,6 @@ def get_ready() -> Machine:
 
 def _is_ticked(item: QListWidgetItem) -> bool:
     return item.checkState() == _TICKED
-
-
-def _about(layer: Image) -> str:
-    """``"12 slices, 640 × 480 px, uint16"``, or what is wrong with it."""
-    try:
-        return describe([layer], guess_axes(layer))
-    except FocusFusionError as error:
-        return str(error)
-
-
-def _channels(layer: Image) -> int:
-    axes = guess_axes(layer)
-    return level_0(layer).shape[axes.index("C")] if "C" in axes else 1
 
 
 def _scrolled(page: QWidget) -> QScrollArea:

@@ -149,6 +149,7 @@ def finetune_layers(
     model: str,
     *,
     name: str,
+    axes: Sequence[str | None] | None = None,
     regions: Shapes | Sequence[Sequence[Rectangle] | None] | None = None,
     **options: Any,
 ) -> FineTuneResult:
@@ -162,6 +163,8 @@ def finetune_layers(
         Name of a model that learns without labels.
     name
         What the tuned model is called, everywhere.
+    axes
+        For each layer what :func:`fuse_layer` takes as `axes`; None: guessed of all.
     regions
         Where it learns: a layer of rectangles; or for each layer a list of rectangles
         ``(top, left, bottom, right)`` in pixels, or None for all of it; None: all of
@@ -178,7 +181,7 @@ def finetune_layers(
     FocusFusionError
         As :func:`napari_focus_fusion.finetune` does.
     """
-    job = finetune_job(layers, model, regions=regions, name=name, **options)
+    job = finetune_job(layers, model, axes=axes, regions=regions, name=name, **options)
     return job(lambda _: None, lambda: False)
 
 
@@ -186,6 +189,7 @@ def finetune_job(
     layers: Sequence[Image],
     model: str,
     *,
+    axes: Sequence[str | None] | None = None,
     regions: Shapes | Sequence[Sequence[Rectangle] | None] | None = None,
     around: tuple[int, int, int] | None = None,
     patch: int | None = None,
@@ -197,7 +201,7 @@ def finetune_job(
 
     Parameters
     ----------
-    layers, model, regions
+    layers, model, axes, regions
         As in :func:`finetune_layers`.
     around
         Time point, row and column of the first layer around which the field lies that
@@ -214,9 +218,10 @@ def finetune_job(
     """
     if not layers:
         raise FocusFusionError("There is no focus stack to learn from. Tick one first.")
-    stacks = tuple(stack_from_layer(layer) for layer in layers)
+    read = list(zip(layers, axes or [None] * len(layers), strict=True))
+    stacks = tuple(stack_from_layer(layer, axes=own) for layer, own in read)
     if isinstance(regions, Shapes):
-        regions = [rectangles_on(layer, regions) for layer in layers]
+        regions = [rectangles_on(layer, regions, own) for layer, own in read]
     inside = [
         list(own) if own else [(0, 0, stack.height, stack.width)]
         for stack, own in zip(stacks, regions or [None] * len(stacks), strict=True)
@@ -272,7 +277,9 @@ def _seen(result: FusionResult) -> tuple[NDArray[Any], NDArray[Any]]:
     return fused[..., :3] if "S" in axes else fused, decision.reshape(fused.shape[:2])
 
 
-def rectangles_on(layer: Image, shapes: Shapes) -> list[Rectangle]:
+def rectangles_on(
+    layer: Image, shapes: Shapes, axes: str | None = None
+) -> list[Rectangle]:
     """Where shapes lie on an image, in its pixels; of any shape its bounding box.
 
     Parameters
@@ -281,6 +288,8 @@ def rectangles_on(layer: Image, shapes: Shapes) -> list[Rectangle]:
         Image layer.
     shapes
         Shapes layer; it may have other pixel sizes and fewer axes.
+    axes
+        What the axes of the image are, one letter each; None: :func:`guess_axes`.
 
     Returns
     -------
@@ -292,7 +301,7 @@ def rectangles_on(layer: Image, shapes: Shapes) -> list[Rectangle]:
     FocusFusionError
         If none lies on it.
     """
-    axes = guess_axes(layer)
+    axes = axes or guess_axes(layer)
     found = []
     for vertices in shapes.data:
         corners = []
@@ -306,23 +315,25 @@ def rectangles_on(layer: Image, shapes: Shapes) -> list[Rectangle]:
         found.append(
             (ceil(low[0]), ceil(low[1]), floor(high[0]) + 1, floor(high[1]) + 1)
         )
-    return _on_plane(layer, found, f"No shape of {shapes.name!r}")
+    return _on_plane(layer, axes, found, f"No shape of {shapes.name!r}")
 
 
-def region_on_screen(layer: Image) -> Rectangle:
+def region_on_screen(layer: Image, axes: str | None = None) -> Rectangle:
     """The part of a layer that its viewer shows, in its pixels.
 
     Parameters
     ----------
     layer
         Image layer in a viewer, shown in two dimensions.
+    axes
+        What its axes are, one letter each; None: :func:`guess_axes`.
 
     Raises
     ------
     FocusFusionError
         If none of it is in view.
     """
-    axes = guess_axes(layer)
+    axes = axes or guess_axes(layer)
     factors = np.ones(layer.ndim)
     if layer.multiscale:
         factors = np.asarray(layer.downsample_factors[layer.data_level])
@@ -333,12 +344,13 @@ def region_on_screen(layer: Image) -> Rectangle:
     )
     step_y, step_x = (ceil(factors[axes.index(axis)]) for axis in "YX")
     seen = [(top, left, bottom + step_y, right + step_x)] if bottom > top else []
-    return _on_plane(layer, seen, "Nothing on the screen")[0]
+    return _on_plane(layer, axes, seen, "Nothing on the screen")[0]
 
 
-def _on_plane(layer: Image, rectangles: list[Rectangle], what: str) -> list[Rectangle]:
+def _on_plane(
+    layer: Image, axes: str, rectangles: list[Rectangle], what: str
+) -> list[Rectangle]:
     """Rectangles cut to the plane of a layer."""
-    axes = guess_axes(layer)
     shape = level_0(layer).shape
     height, width = shape[axes.index("Y")], shape[axes.index("X")]
     cut = [
@@ -437,6 +449,7 @@ def compare_job(
     parent: str | Path | FusionModel,
     child: str | Path | FusionModel,
     *,
+    axes: str | None = None,
     region: Rectangle | None = None,
     time: int | None = None,
     **options: Any,
@@ -447,6 +460,8 @@ def compare_job(
     ----------
     layer, parent, child
         As in :func:`compare_layers`.
+    axes
+        As in :func:`fuse_layer`.
     region
         ``(top, left, bottom, right)`` in pixels; None: all of it.
     time
@@ -454,7 +469,7 @@ def compare_job(
     **options
         Further keyword arguments of :func:`napari_focus_fusion.fuse`.
     """
-    stack = stack_from_layer(layer)
+    stack = stack_from_layer(layer, axes=axes)
     top, left, bottom, right = region or (0, 0, stack.height, stack.width)
     spans = {"Y": slice(top, bottom), "X": slice(left, right)}
     if time is not None and "T" in stack.axes:

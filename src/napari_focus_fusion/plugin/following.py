@@ -9,6 +9,7 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.plugin.layers import layers_of
 from napari_focus_fusion.plugin.worker import FuseWorker
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ class Follower(QObject):
     Parameters
     ----------
     viewer
-        Whose sliders say which time point and slice are on screen.
+        Whose sliders, or layers, say which time point and slice are on screen.
     source
-        The layer of the stack.
+        The layer of the stack, or a two-dimensional one a slice.
     result
         Its pixels and decision are changed in place.
     layers
@@ -50,20 +51,22 @@ class Follower(QObject):
     followed = Signal()
     #: What went wrong while it followed.
     failed = Signal(object)
+    #: Of layers that are the slices, others are visible.
+    slice_shown = Signal()
     #: A label was painted that stands for no slice.
     unknown_label = Signal()
 
     def __init__(
         self,
         viewer: napari.Viewer,
-        source: Image,
+        source: Image | Sequence[Image],
         result: FusionResult,
         layers: Sequence[Any],
         options: dict[str, Any],
     ) -> None:
         super().__init__()
         self._viewer = viewer
-        self.source = source
+        self.sources = layers_of(source)
         self.result = result
         self.options = options
         self.labels: Labels = layers[-1]
@@ -80,12 +83,18 @@ class Follower(QObject):
         self.labels.events.labels_update.connect(self._on_painted)
         self.labels.events.set_data.connect(self._on_refreshed)
         self.labels.mouse_drag_callbacks.append(self._on_click)
+        if self.flat:
+            for layer in self.sources:
+                layer.events.visible.connect(self._on_visible)
 
     def stop(self) -> None:
         """Follow no longer; the layers stay as they are."""
         self.labels.events.labels_update.disconnect(self._on_painted)
         self.labels.events.set_data.disconnect(self._on_refreshed)
         self.labels.mouse_drag_callbacks.remove(self._on_click)
+        if self.flat:
+            for layer in self.sources:
+                layer.events.visible.disconnect(self._on_visible)
         self._timer.stop()
         if self._worker is not None:
             self._worker.quit()
@@ -105,17 +114,33 @@ class Follower(QObject):
         place = self.labels.world_to_data(self._viewer.dims.point)
         return int(np.clip(round(place[0]), 0, count - 1))
 
+    @property
+    def flat(self) -> bool:
+        """Whether each slice is a layer of its own."""
+        return len(self.sources) > 1
+
     def slice_on_screen(self) -> int:
-        """Which slice of the stack the z slider stands at, from 0.
+        """Which slice of the stack is shown, from 0.
+
+        The z slider stands at it; or, where slices are layers, it is the topmost of
+        those that are visible.
 
         Raises
         ------
         FocusFusionError
-            If the stack is gone, or z has no slider.
+            If the stack is gone, z has no slider, or no slice is visible.
         """
-        layer, dims, stack = self.source, self._viewer.dims, self.result.stack
-        if layer not in self._viewer.layers:
+        here = [layer for layer in self._viewer.layers if layer in self.sources]
+        if not here:
             raise FocusFusionError("The stack is no longer there. Open it again.")
+        if self.flat:
+            shown = [layer for layer in here if layer.visible]
+            if not shown:
+                raise FocusFusionError(
+                    "No slice is visible. Select the layer of one in the layer list."
+                )
+            return self.sources.index(shown[-1])
+        (layer,), dims, stack = self.sources, self._viewer.dims, self.result.stack
         axes = stack.display.get("axes", stack.axes.replace("S", ""))
         axis = axes.index("Z")
         if dims.ndim - layer.ndim + axis in dims.displayed:
@@ -125,6 +150,24 @@ class Follower(QObject):
             )
         z = round(layer.world_to_data(dims.point)[axis])
         return int(np.clip(z, 0, stack.n_slices - 1))
+
+    def show_slices(self) -> None:
+        """Let the stack be visible; of layers that are slices the one on screen."""
+        here = [layer for layer in self._viewer.layers if layer in self.sources]
+        shown = [layer for layer in here if layer.visible] or here
+        if shown:
+            shown[-1].visible = True
+            self.show_alone(shown[-1])
+
+    def show_alone(self, layer: Any) -> None:
+        """Of layers that are slices let one be visible; nothing for other layers."""
+        if self.flat and layer in self.sources:
+            layer.visible = True
+            for other in self.sources:
+                other.visible = other == layer  # napari may hand out proxies
+
+    def _on_visible(self, event: Any) -> None:
+        self.slice_shown.emit()
 
     # The map
 

@@ -35,26 +35,15 @@ from napari_focus_fusion.plugin.choice import (
     more_button,
     wrapped_label,
 )
-from napari_focus_fusion.plugin.layers import (
-    METADATA,
-    guess_axes,
-    level_0,
-    stack_from_layers,
-)
+from napari_focus_fusion.plugin.layers import level_0, stack_from_layers
 from napari_focus_fusion.plugin.preview import index_on_screen
 from napari_focus_fusion.plugin.settings import preferences, recall, remember
-from napari_focus_fusion.plugin.texts import (
-    axis_text,
-    describe,
-    device_text,
-    reading_text,
-    unit_text,
-)
+from napari_focus_fusion.plugin.sources import alike, is_stack
+from napari_focus_fusion.plugin.stack_choice import AxesChoice, StackChoice
+from napari_focus_fusion.plugin.texts import describe, device_text, unit_text
 from napari_focus_fusion.plugin.worker import LayersJob
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import napari
 
 _OUTPUTS = (
@@ -111,8 +100,6 @@ class FuseForm(QWidget):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._picked: tuple[Image, ...] = ()
-        self._frozen = False
         self._make_fields()
         self._form = self._scrolled_form()
         self._connect_fields()
@@ -125,9 +112,10 @@ class FuseForm(QWidget):
     # What it looks like
 
     def _make_fields(self) -> None:
-        self.layer = Choice(
+        self.layer = StackChoice(
             "The image layer to fuse: slices along a z axis. Or select several\n"
-            "two-dimensional layers of one size in the layer list: a slice each."
+            "two-dimensional layers of one size in the layer list: a slice each.",
+            self._viewer,
         )
         self.layer.setMinimumContentsLength(8)  # the button beside it is wide too
         self.files_button = QPushButton("Files …")
@@ -135,11 +123,8 @@ class FuseForm(QWidget):
             "Open a stack from a file, or from pictures of one slice each, in the "
             "order of the numbers in their names."
         )
-        self.z_axis = Choice(
-            "The axis along which the focus changes. Guessed from the axis labels, or "
-            "from the shape of the layer."
-        )
-        self.other_axes = Choice("What the remaining axes of the layer are.")
+        self._axes = AxesChoice()
+        self.z_axis, self.other_axes = self._axes.z_axis, self._axes.other_axes
         self.time = Choice(
             "Which time points to fuse. Each is a stack of its own.",
             [("All of them", "all"), ("The one on screen", "shown")],
@@ -276,88 +261,42 @@ class FuseForm(QWidget):
 
     def _connect_fields(self) -> None:
         self.layer.changed.connect(self._list_axes)
-        self.z_axis.changed.connect(self._list_other_axes)
-        self.other_axes.changed.connect(self._list_references)
+        self._axes.changed.connect(self._on_axes)
         self.model.changed.connect(self._describe_model)
         self.model.refreshed.connect(self._describe_model)
         self.scale.changed.connect(self._show_rows)
         self.more.toggled.connect(self._unfold)
-        selection = self._viewer.layers.selection.events
-        selection.active.connect(self._follow)
-        selection.changed.connect(self._follow)
+        self._viewer.layers.selection.events.active.connect(self._follow)
 
     # What can be chosen
 
     @property
     def sources(self) -> tuple[Image, ...]:
-        """The chosen layer, or the layers that are the slices; empty if there is none.
-
-        To choose several, set ``layer.value`` to a tuple that the list offers.
-        """
-        chosen = self.layer.value
-        if chosen is None:
-            return ()
-        return chosen if isinstance(chosen, tuple) else (chosen,)
+        """As :attr:`StackChoice.sources` of ``layer``."""
+        return self.layer.sources
 
     @property
     def axes(self) -> str:
         """What the axes of the chosen stack are, one letter each out of ``TCZYX``."""
-        if len(self.sources) != 1:
-            return "ZYX"
-        count, z = self.sources[0].ndim, self.z_axis.value
-        letters = iter(f"{self.other_axes.value or ''}YX")
-        return "".join("Z" if axis == z else next(letters) for axis in range(count))
+        return self._axes.value or "ZYX"
 
     def _list_stacks(self) -> None:
-        stacks = [layer for layer in self._viewer.layers if is_stack(layer)]
-        choices: list[tuple[str, Any]] = [(layer.name, layer) for layer in stacks]
-        if self._picked and all(layer in self._viewer.layers for layer in self._picked):
-            names = f"{self._picked[0].name} to {self._picked[-1].name}"
-            choices.insert(0, (f"{len(self._picked)} layers: {names}", self._picked))
-        self.layer.set_choices(choices)
-        if not choices:
+        self.layer.refresh()
+        if not self.layer.values:
             self.holds.setText("Open a focus stack: an image with slices along z.")
         self._list_references()
 
     def _follow(self, event: Any = None) -> None:
         """Choose what is selected in the viewer, if it is a stack."""
-        if self._frozen:
-            return
-        selection = self._viewer.layers.selection
-        selected = tuple(layer for layer in self._viewer.layers if layer in selection)
-        if are_slices(selected):
-            self._picked = selected
+        active = self._viewer.layers.selection.active
+        if self.layer.isEnabled() and is_stack(active):
             self._list_stacks()
-            self.layer.value = selected
-        elif is_stack(selection.active):
-            self._list_stacks()
-            self.layer.value = selection.active
+            self.layer.value = active
 
     def _list_axes(self) -> None:
-        if len(self.sources) != 1:
-            self.z_axis.set_choices([])
-            self.other_axes.set_choices([])
-            self._list_references()
-            self._show_chosen()
-            return
-        (layer,) = self.sources
-        self.z_axis.set_choices(
-            [(axis_text(layer, axis), axis) for axis in range(layer.ndim)],
-            guess_axes(layer).index("Z"),
-        )
-        self._list_other_axes()
+        self._axes.show_layer(self.sources[0] if len(self.sources) == 1 else None)
 
-    def _list_other_axes(self) -> None:
-        if len(self.sources) != 1:
-            return
-        (layer,), z = self.sources, self.z_axis.value
-        rest = [axis for axis in range(layer.ndim) if axis != z][:-2]
-        readings = (("",), ("C", "T"), ("TC", "CT"))[len(rest)]
-        guess = guess_axes(layer, z)
-        self.other_axes.set_choices(
-            [(reading_text(layer, rest, letters), letters) for letters in readings],
-            "".join(guess[axis] for axis in rest),
-        )
+    def _on_axes(self) -> None:
         self._list_references()
         self._show_chosen()
 
@@ -464,7 +403,6 @@ class FuseForm(QWidget):
 
     def freeze(self, frozen: bool) -> None:
         """Let nothing be chosen while a run is on."""
-        self._frozen = frozen
         for field in (*self._labels, *self.outputs.values(), self.files_button):
             field.setEnabled(not frozen)
 
@@ -639,29 +577,3 @@ def _wait_for_threads_at_exit() -> None:
     """Let Python end only when no thread is in the midst of something."""
     threads: Any = QThreadPool.globalInstance()
     atexit.register(threads.waitForDone, 30_000)
-
-
-def is_stack(layer: Any) -> bool:
-    """Whether a layer can be a focus stack, and is no result of ours."""
-    return (
-        isinstance(layer, Image)
-        and 3 <= layer.ndim <= 5
-        and METADATA not in layer.metadata
-    )
-
-
-def are_slices(layers: Sequence[Any]) -> bool:
-    """Whether layers can be the slices of one stack: two or more flat ones alike."""
-    return len(layers) > 1 and all(
-        isinstance(layer, Image)
-        and layer.ndim == 2
-        and METADATA not in layer.metadata
-        and alike(layer, layers[0])
-        for layer in layers
-    )
-
-
-def alike(one: Image, other: Image) -> bool:
-    """Whether two layers may be channels of one image."""
-    a, b = level_0(one), level_0(other)
-    return (one.rgb, a.shape, a.dtype) == (other.rgb, b.shape, b.dtype)

@@ -28,7 +28,6 @@ from napari_focus_fusion.plugin.destination import (
     result_bytes,
 )
 from napari_focus_fusion.plugin.fuse_form import FuseForm, look_at_machine
-from napari_focus_fusion.plugin.fuse_form import is_stack as is_stack
 from napari_focus_fusion.plugin.layers import METADATA, covers, layers_from_files
 from napari_focus_fusion.plugin.preview import Preview
 from napari_focus_fusion.plugin.texts import device_text, duration, memory_in_use

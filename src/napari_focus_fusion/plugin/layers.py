@@ -270,7 +270,7 @@ def stack_from_layer(
         units=dict(zip(letters, map(str, layer.units), strict=False)),
         display=display,
     )
-    stack = replace(stack, source=layer.source.path or f"layer {layer.name!r}")
+    stack = replace(stack, source=source_of([layer]))
     if level == 0:
         return stack
     sizes = zip(letters, level_0(layer).shape, pixels.shape, strict=False)
@@ -307,12 +307,11 @@ def stack_from_layers(
     FocusFusionError
         If the layers do not fit together, or there is no such time point.
     """
-    if not isinstance(layers, Sequence):
-        stack = stack_from_layer(layers, axes=axes, level=level)
-    elif len(layers) == 1:
-        stack = stack_from_layer(layers[0], axes=axes, level=level)
+    several = layers_of(layers)
+    if len(several) == 1:
+        stack = stack_from_layer(several[0], axes=axes, level=level)
     else:
-        stack = _stack_of_layers(layers, level)
+        stack = _stack_of_layers(several, level)
     if time is None or "T" not in stack.axes:
         return stack
     if not 0 <= time < stack.n_times:
@@ -331,15 +330,30 @@ def _stack_of_layers(layers: Sequence[Image], level: int) -> FocusStack:
             "to be the slices of a stack, or one layer that holds all of them."
         )
     slices = [stack_from_layer(layer, axes="YX", level=level) for layer in layers]
-    names = [layer.name for layer in layers]
     stack = stack_of_slices(
-        slices,
-        axes=None,
-        name=f"{names[0]} to {names[-1]}",
-        source=", ".join(names),
+        slices, axes=None, name=name_of(layers), source=source_of(layers)
     )
     labels = ("z", *layers[0].axis_labels)
     return replace(stack, display={**stack.display, "axis_labels": labels})
+
+
+def layers_of(source: Image | Sequence[Image]) -> tuple[Image, ...]:
+    """The layers of a stack: one, or a flat one a slice."""
+    return tuple(source) if isinstance(source, Sequence) else (source,)
+
+
+def name_of(source: Image | Sequence[Image]) -> str:
+    """What a stack is called: ``"pollen"``, ``"z0 to z9"``."""
+    layers = layers_of(source)
+    first, last = layers[0].name, layers[-1].name
+    return first if len(layers) == 1 else f"{first} to {last}"
+
+
+def source_of(layers: Sequence[Image]) -> str:
+    """How a result says which layers it was made of."""
+    if len(layers) == 1:
+        return layers[0].source.path or f"layer {layers[0].name!r}"
+    return "layers " + ", ".join(repr(layer.name) for layer in layers)
 
 
 def layers_from_files(paths: Sequence[str | Path]) -> list[LayerData]:

@@ -22,12 +22,12 @@ from napari_focus_fusion.plugin.layers import (
     METADATA,
     chosen_layers,
     level_0,
-    stack_from_layer,
+    stack_from_layers,
 )
 from napari_focus_fusion.result import FusionResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from napari.layers import Layer
     from numpy.typing import NDArray
@@ -140,7 +140,7 @@ def first_of(layer: Layer) -> int | None:
 
 
 def retouch_layers(
-    layer: Image,
+    layer: Image | Sequence[Image],
     map_layer: Image | Labels,
     *,
     axes: str | None = None,
@@ -153,11 +153,11 @@ def retouch_layers(
     Parameters
     ----------
     layer
-        The stack.
+        The stack: one layer, or a two-dimensional one a slice.
     map_layer, first
         The decision map to begin with, as for :func:`decision_of`.
     axes
-        As for :func:`napari_focus_fusion.plugin.layers.stack_from_layer`.
+        As for :func:`napari_focus_fusion.plugin.layers.stack_from_layers`.
     fused_layer
         The fused image that belongs to the map, if there is one: it is copied, and no
         slice is read. Not for stacks with channels.
@@ -176,7 +176,7 @@ def retouch_layers(
     FocusFusionError
         If the map does not fit the stack, or as :func:`napari_focus_fusion.fuse` does.
     """
-    stack = stack_from_layer(layer, axes=axes)
+    stack = stack_from_layers(layer, axes=axes)
     decision = decision_of(map_layer, stack, first=first)
     pixels = None if fused_layer is None else level_0(fused_layer)
     return begin(stack, decision, pixels, **options)
@@ -258,7 +258,7 @@ def fused_of(layers: Iterable[Layer], map_layer: Layer) -> Image | None:
 
 
 def fuse_by_map(
-    layer: Image,
+    layer: Image | Sequence[Image],
     map_layer: Image | Labels,
     *,
     axes: str | None = None,
@@ -271,7 +271,8 @@ def fuse_by_map(
     Parameters
     ----------
     layer, axes
-        The stack, with as many slices and pixels as the one that the map is of.
+        The stack, as for :func:`retouch_layers`, with as many slices and pixels as the
+        one that the map is of.
     map_layer, first, t
         As for :func:`decision_of`.
     **options
@@ -289,7 +290,7 @@ def fuse_by_map(
     """
     from napari_focus_fusion.fusion import fuse
 
-    stack = stack_from_layer(layer, axes=axes)
+    stack = stack_from_layers(layer, axes=axes)
     decision = decision_of(map_layer, stack, first=first, t=t)
     return chosen_layers(fuse(stack, decision=decision, **options), ("fused",))
 

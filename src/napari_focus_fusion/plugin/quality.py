@@ -15,9 +15,10 @@ import numpy as np
 from napari.layers import Image
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.plugin.layers import METADATA, level_0, stack_from_layer
+from napari_focus_fusion.plugin.layers import layers_of, level_0, name_of
 from napari_focus_fusion.plugin.maps import EDITABLE, about, first_of
 from napari_focus_fusion.plugin.part import part_of
+from napari_focus_fusion.plugin.sources import stack_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -48,32 +49,23 @@ def map_of(layers: Iterable[Layer], fused: Layer, output: str) -> Layer | None:
     return next((layer for layer in layers if about(layer) in runs), None)
 
 
-def stack_like(layers: Iterable[Layer], fused: Layer) -> Image | None:
+def stack_like(
+    stacks: Iterable[Image | Sequence[Image]], fused: Layer
+) -> Image | Sequence[Image] | None:
     """The stack that a fused image says it was made of, or the first that fits."""
-    fitting = [
-        layer
-        for layer in layers
-        if isinstance(layer, Image)
-        and METADATA not in layer.metadata
-        and layer.ndim > 2
-        and stack_fused_as(layer, fused) is not None
-    ]
+    fitting = [(one, stack_fused_as(one, fused)) for one in stacks]
+    fitting = [(one, stack) for one, stack in fitting if stack is not None]
     source = about(fused).get("source")
-    for layer in fitting:
-        if source in (layer.source.path, f"layer {layer.name!r}"):
-            return layer
-    return fitting[0] if fitting else None
+    for one, stack in fitting:
+        if stack is not None and stack.source == source:
+            return one
+    return fitting[0][0] if fitting else None
 
 
-def stack_fused_as(layer: Image, fused: Layer) -> FocusStack | None:
-    """What a stack's layer holds, if a fused image is of its size; None if not."""
-    known = about(fused)
-    axes = None
-    if known.get("source_shape") == list(level_0(layer).shape):
-        axes = known["source_axes"].removesuffix("S")
-    try:
-        stack = stack_from_layer(layer, axes=axes)
-    except FocusFusionError:
+def stack_fused_as(source: Image | Sequence[Image], fused: Layer) -> FocusStack | None:
+    """What a stack's layers hold, if a fused image is of its size; None if not."""
+    stack = stack_of(source, fused)
+    if stack is None:
         return None
     shape = level_0(fused).shape
     shape = shape[:-1] if getattr(fused, "rgb", False) else shape
@@ -82,18 +74,21 @@ def stack_fused_as(layer: Image, fused: Layer) -> FocusStack | None:
     return stack if fits else None
 
 
-def time_shown(layer: Image, fused: Layer, point: Sequence[float]) -> int:
+def time_shown(
+    source: Image | Sequence[Image], fused: Layer, point: Sequence[float]
+) -> int:
     """Time point of a stack that the sliders stand at."""
-    stack = stack_fused_as(layer, fused)
+    stack = stack_fused_as(source, fused)
     if stack is None or stack.n_times == 1:
         return 0
+    (layer,) = layers_of(source)
     shown = stack.display.get("axes", stack.axes.replace("S", ""))
     place = layer.world_to_data(point)[shown.index("T")]
     return int(np.clip(round(place), 0, stack.n_times - 1))
 
 
 def report_layers(
-    layer: Image,
+    layer: Image | Sequence[Image],
     fused: Image,
     decision: Layer | None = None,
     confidence: Layer | None = None,
@@ -104,7 +99,7 @@ def report_layers(
     Parameters
     ----------
     layer
-        The stack.
+        The stack: one layer, or a two-dimensional one a slice.
     fused
         Made of it, by whatever program; of a stack with channels, any of them.
     decision, confidence
@@ -125,7 +120,7 @@ def report_layers(
 
 
 def measured(
-    layer: Image,
+    layer: Image | Sequence[Image],
     fused: Image,
     decision: Layer | None,
     confidence: Layer | None,
@@ -135,8 +130,8 @@ def measured(
     stack = stack_fused_as(layer, fused)
     if stack is None:
         raise FocusFusionError(
-            f"{fused.name!r} is not of the size of {layer.name!r}. Choose the stack "
-            "that it was made of."
+            f"{fused.name!r} is not of the size of {name_of(layer)!r}. Choose the "
+            "stack that it was made of."
         )
     image, rgb = level_0(fused), bool(fused.rgb)
     maps = {

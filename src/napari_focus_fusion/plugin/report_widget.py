@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.plugin.choice import Choice, push_button, wrapped_label
 from napari_focus_fusion.plugin.following import job_worker
-from napari_focus_fusion.plugin.fuse_widget import is_stack
+from napari_focus_fusion.plugin.layers import name_of
 from napari_focus_fusion.plugin.maps import maps_of
 from napari_focus_fusion.plugin.quality import (
     fused_images,
@@ -32,6 +32,7 @@ from napari_focus_fusion.plugin.quality import (
     stack_like,
     time_shown,
 )
+from napari_focus_fusion.plugin.stack_choice import StackChoice
 from napari_focus_fusion.plugin.worker import explain
 
 if TYPE_CHECKING:
@@ -71,7 +72,11 @@ class ReportWidget(QWidget):
         self.report: Report | None = None
 
         self.fused = Choice("The fused image to be judged.")
-        self.layer = Choice("The focus stack that it was made of.")
+        self.layer = StackChoice(
+            "The focus stack that it was made of: a layer with slices, or the\n"
+            "two-dimensional ones that are selected in the layer list, a slice each.",
+            napari_viewer,
+        )
         self.decision = Choice(
             "The decision map that belongs to it: from which slice each pixel came."
         )
@@ -102,7 +107,6 @@ class ReportWidget(QWidget):
         )
 
         self.advice = wrapped_label()
-        self.advice.setText(_ADVICE)
         layout = QVBoxLayout(self)
         layout.addWidget(self.advice)
         layout.addLayout(form)
@@ -122,15 +126,14 @@ class ReportWidget(QWidget):
         """List the layers anew; napari calls it whenever they change."""
         layers = self._viewer.layers
         self.fused.set_choices([(one.name, one) for one in fused_images(layers)])
-        stacks = [layer for layer in layers if is_stack(layer)]
-        self.layer.set_choices([(layer.name, layer) for layer in stacks])
+        self.layer.refresh()
         self._follow()
 
     def _follow(self) -> None:
         """Choose the stack and the map that belong to the fused image."""
-        fused, layers = self.fused.value, self._viewer.layers
-        stack = None if fused is None else stack_like(layers, fused)
-        if stack in self.layer.values:
+        fused = self.fused.value
+        stack = None if fused is None else stack_like(self.layer.values, fused)
+        if stack is not None:
             self.layer.value = stack
         self._list_maps()
 
@@ -139,7 +142,8 @@ class ReportWidget(QWidget):
         stack = None
         if fused is not None and layer is not None:
             stack = stack_fused_as(layer, fused)
-        maps = [] if stack is None else maps_of(layers, stack)
+        others = [one for one in layers if one not in self.layer.sources]
+        maps = [] if stack is None else maps_of(others, stack)
         own = None if fused is None else map_of(layers, fused, "decision")
         self.decision.set_choices(
             [*((one.name, one) for one in maps), ("None", None)],
@@ -149,7 +153,8 @@ class ReportWidget(QWidget):
 
     def _update_buttons(self) -> None:
         idle = self._worker is None
-        ready = self.fused.value is not None and self.layer.value is not None
+        fused = self.fused.value
+        ready = fused is not None and self.layer.value is not None
         for field in (self.fused, self.layer, self.decision):
             field.setEnabled(idle)
         self.run_button.setEnabled(idle and ready)
@@ -157,7 +162,9 @@ class ReportWidget(QWidget):
         self.progress.setVisible(not idle)
         for button in (self.csv_button, self.png_button):
             button.setEnabled(self.report is not None)
-        self.advice.setVisible(not ready)
+        lost = self.layer.lost([fused])
+        self.advice.setText(lost or ("" if ready else _ADVICE))
+        self.advice.setVisible(bool(self.advice.text()))
 
     # Running
 
@@ -212,7 +219,8 @@ class ReportWidget(QWidget):
             self.status.setText(progress.stage)
 
     def _on_errored(self, error: Exception) -> None:
-        text = explain(error, "" if self.layer.value is None else self.layer.value.name)
+        stack = self.layer.value
+        text = explain(error, "" if stack is None else name_of(stack))
         self.status.setText(text)
         show_error(text)
 

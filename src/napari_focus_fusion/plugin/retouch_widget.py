@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image, Layer, Shapes
+from napari.layers import Layer, Shapes
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
@@ -25,13 +25,7 @@ from napari_focus_fusion.plugin.choice import (
     wrapped_label,
 )
 from napari_focus_fusion.plugin.following import Follower, job_worker
-from napari_focus_fusion.plugin.fuse_widget import is_stack
-from napari_focus_fusion.plugin.layers import (
-    chosen_layers,
-    guess_axes,
-    level_0,
-    stack_from_layer,
-)
+from napari_focus_fusion.plugin.layers import chosen_layers, level_0
 from napari_focus_fusion.plugin.maps import (
     about,
     begin,
@@ -40,20 +34,26 @@ from napari_focus_fusion.plugin.maps import (
     fused_of,
     maps_of,
 )
+from napari_focus_fusion.plugin.sources import stack_of
+from napari_focus_fusion.plugin.stack_choice import StackChoice, title_of
 from napari_focus_fusion.plugin.worker import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import napari
-    from napari.layers import Labels
+    from napari.layers import Image, Labels
     from numpy.typing import NDArray
 
     from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.result import FusionResult, LayerData
     from napari_focus_fusion.stack import FocusStack
 
+_OF_FLAT = (
+    "Where each slice is a layer of its own, it is the topmost of those that are\n"
+    "visible. Select one in the layer list, and it alone of them is visible."
+)
 _TIFF = "OME-TIFF (*.ome.tif *.ome.tiff *.tif *.tiff)"
 
 
@@ -94,14 +94,20 @@ class RetouchWidget(QWidget):
             layout.addWidget(widget)
         layout.addStretch()
 
+        self.layer.changed.connect(self._list_targets)
         self.layer.changed.connect(self._list_maps)
         napari_viewer.dims.events.current_step.connect(self._on_dims)
+        napari_viewer.layers.selection.events.active.connect(self._on_selected)
         napari_viewer.layers.events.removed.connect(self._on_removed)
         self.reset_choices()
         self._on_dims()
 
     def _make_begin(self) -> QGroupBox:
-        self.layer = Choice("The focus stack that the map is of.")
+        self.layer = StackChoice(
+            "The focus stack that the map is of: a layer with slices, or the\n"
+            "two-dimensional ones that are selected in the layer list, a slice each.",
+            self._viewer,
+        )
         self.map = Choice(
             "The decision map to correct: one that a fusion gave, or any labels or "
             "image that holds the index of a slice at each pixel."
@@ -135,7 +141,7 @@ class RetouchWidget(QWidget):
         self.brush_follows = QCheckBox("B&rush paints the slice on screen")
         self.brush_follows.setToolTip(
             "Moving the z slider also chooses the label: what is painted is taken from "
-            "the slice that is shown."
+            "the slice that is shown.\n" + _OF_FLAT
         )
         self.show_slice = QCheckBox("S&how the slice, not the fused image")
         self.show_slice.setToolTip("To see what would be taken from it.")
@@ -150,7 +156,8 @@ class RetouchWidget(QWidget):
         )
         self.take_button = push_button(
             "&Take area from the slice on screen",
-            "The fused image gets the pixels of the slice shown. Can be undone.",
+            "The fused image gets the pixels of the slice shown. Can be undone.\n"
+            + _OF_FLAT,
             self._ask_take,
         )
         self.undo_button = push_button("&Undo", "As Ctrl+Z on the map.", self.undo)
@@ -202,43 +209,52 @@ class RetouchWidget(QWidget):
 
     def reset_choices(self, event: Any = None) -> None:
         """List the layers anew; napari calls it whenever they change."""
-        layers = self._viewer.layers
-        stacks = [layer for layer in layers if is_stack(layer)]
-        shapes = [layer for layer in layers if isinstance(layer, Shapes)]
-        self.layer.set_choices([(layer.name, layer) for layer in stacks])
+        shapes = [one for one in self._viewer.layers if isinstance(one, Shapes)]
+        self.layer.refresh()
         self.area.set_choices(
             [
                 *((f"Drawn in {layer.name}", layer) for layer in shapes),
                 ("Around the last click on the map", None),
             ]
         )
-        targets = [layer for layer in stacks if self._fits(layer)]
-        self.target.set_choices([(layer.name, layer) for layer in targets])
+        self._list_targets()
         self._list_maps()
+        self._on_dims()
+
+    def _list_targets(self) -> None:
+        targets = [one for one in self.layer.values if self._fits(one)]
+        self.target.set_choices([(title_of(one), one) for one in targets])
 
     def _list_maps(self) -> None:
         maps: list[Layer] = []
         if self.layer.value is not None:
-            stack = _stack_of(self.layer.value)
-            maps = [] if stack is None else maps_of(self._viewer.layers, stack)
+            stack, sources = stack_of(self.layer.value), self.layer.sources
+            others = [one for one in self._viewer.layers if one not in sources]
+            maps = [] if stack is None else maps_of(others, stack)
         self.map.set_choices([(layer.name, layer) for layer in maps])
         self.advice.setText(self._advice())
         self.advice.setVisible(bool(self.advice.text()))
         self._update_buttons()
 
     def _advice(self) -> str:
+        if self.layer.value is not None and self.map.value is not None:
+            return ""
+        lost = self.layer.lost(self._viewer.layers)
+        if lost:
+            return lost
         if self.layer.value is None:
-            return "Open a focus stack: an image with slices along z."
-        if self.map.value is None:
             return (
-                "Fuse the stack first, with its decision map among the outputs, or "
-                "load a map."
+                "Open a focus stack: an image with slices along z. Or select the "
+                "two-dimensional layers that are its slices."
             )
-        return ""
+        return (
+            "Fuse the stack first, with its decision map among the outputs, or load a "
+            "map."
+        )
 
-    def _fits(self, layer: Image) -> bool:
-        """Whether the map at hand can decide for a layer."""
-        stack = _stack_of(layer)
+    def _fits(self, source: Image | Sequence[Image]) -> bool:
+        """Whether the map at hand can decide for a stack."""
+        stack = stack_of(source)
         if self.session is None or stack is None:
             return False
         own = self.session.result.stack
@@ -270,7 +286,7 @@ class RetouchWidget(QWidget):
             Running; or None where that is not possible, which a notification says.
         """
         layer, map_layer = self.layer.value, self.map.value
-        stack = None if layer is None else _stack_of(layer, map_layer)
+        stack = None if layer is None else stack_of(layer, map_layer)
         if stack is None or map_layer is None:
             return self._complain(FocusFusionError(self._advice()))
         first = self.first.value
@@ -306,7 +322,7 @@ class RetouchWidget(QWidget):
             Running; or None where there is no stack.
         """
         session, layer, first = self.session, self.layer.value, self.first.value
-        stack = None if layer is None else _stack_of(layer)
+        stack = None if layer is None else stack_of(layer)
         if session is not None:
             stack = session.result.stack
         if stack is None:
@@ -337,7 +353,7 @@ class RetouchWidget(QWidget):
             Running; or None where that is not possible, which a notification says.
         """
         layer, session = self.target.value, self.session
-        stack = None if layer is None else _stack_of(layer)
+        stack = None if layer is None else stack_of(layer)
         if session is None or stack is None:
             text = "Begin with a map, and choose a stack of the same size."
             return self._complain(FocusFusionError(text))
@@ -418,7 +434,7 @@ class RetouchWidget(QWidget):
 
     def _begin_with(
         self,
-        source: Image,
+        source: Image | Sequence[Image],
         options: dict[str, Any],
         result: FusionResult,
         layers: list[LayerData],
@@ -429,6 +445,7 @@ class RetouchWidget(QWidget):
         session.followed.connect(self.followed)
         session.failed.connect(self._complain)
         session.unknown_label.connect(self._on_unknown_label)
+        session.slice_shown.connect(self._on_dims)
         self.session = session
         session.labels.mode = "paint"
         self._viewer.layers.selection.active = session.labels
@@ -470,9 +487,16 @@ class RetouchWidget(QWidget):
             self.on_screen.setText(str(error))
             return
         last = session.result.stack.n_slices - 1
-        self.on_screen.setText(f"On screen: slice {z} of 0 to {last}, label {z + 1}.")
+        layer = f", layer {session.sources[z].name!r}" if session.flat else ""
+        self.on_screen.setText(
+            f"On screen: slice {z} of 0 to {last}{layer}, label {z + 1}."
+        )
         if self.brush_follows.isChecked():
             session.labels.selected_label = z + 1
+
+    def _on_selected(self, event: Any = None) -> None:
+        if self.session is not None:
+            self.session.show_alone(self._viewer.layers.selection.active)
 
     def _on_unknown_label(self) -> None:
         assert self.session is not None
@@ -488,8 +512,8 @@ class RetouchWidget(QWidget):
             return
         for layer in session.fused:
             layer.visible = not alone
-        if alone and session.source in self._viewer.layers:
-            session.source.visible = True
+        if alone:
+            session.show_slices()
 
     def draw(self) -> None:
         """Add a layer of shapes and choose it, ready to draw an area."""
@@ -596,19 +620,6 @@ class RetouchWidget(QWidget):
         name, _ = QFileDialog.getOpenFileName(self, "Load map", "", _TIFF)
         if name:
             self.load_map(name)
-
-
-def _stack_of(layer: Image, map_layer: Layer | None = None) -> FocusStack | None:
-    """What a layer holds, axes as the map's fusion had them; None if it is no stack."""
-    known = about(map_layer)
-    shape = known.get("source_shape")
-    axes = None
-    if shape == list(level_0(layer).shape):
-        axes = known["source_axes"].removesuffix("S")
-    try:
-        return stack_from_layer(layer, axes=axes or guess_axes(layer))
-    except FocusFusionError:
-        return None
 
 
 def _options_of(map_layer: Layer, stack: FocusStack) -> dict[str, Any]:
