@@ -64,7 +64,7 @@ PAGES = {
     ),
     "enlarged": Page(
         "Lytro pairs, reduced and enlarged again",
-        ("sesf", "affinity-sr", "affinity-sr:two-step"),
+        ("sesf", "affinity-sr", "affinity-sr:two-step", "affinity-sr:sesf"),
         tuple(f"{data}-x{s}" for data in ("lytro", "scenes") for s in (2, 3, 4)),
         sheets=0,
     ),
