@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from napari.utils.notifications import NotificationSeverity, notification_manager
+from PIL import Image
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QToolButton
 from superqt.utils import WorkerBase
@@ -92,6 +93,41 @@ def test_a_stack_of_files(window, slices, qtbot, tmp_path, monkeypatch):
     widget.open_files([tmp_path / "notes.txt"])
     qtbot.waitUntil(lambda: "notes.txt" in widget.status.text(), timeout=30_000)
     assert "are not read here" in notification_manager.records[-1].message
+
+
+def test_files_that_cannot_be_opened(window, slices, qtbot, tmp_path):
+    _, widget = window
+
+    def told_of(paths):
+        notification_manager.records.clear()
+        widget.open_files(paths)
+        qtbot.waitUntil(lambda: bool(notification_manager.records), timeout=30_000)
+        (note,) = notification_manager.records
+        assert note.message == widget.status.text()
+        assert widget.run_button.isEnabled() == bool(widget.sources)
+        return note.message
+
+    assert "No file was chosen" in told_of([])
+    assert "holds no pictures" in told_of([tmp_path])
+    header = tmp_path / "header.tif"
+    header.write_bytes(b"II*\0" + bytes(range(200, 256)) * 8)
+    assert "header.tif' is damaged" in told_of([header])
+    # napari reads a slice to show it, and finds that its end is missing.
+    halves = [tmp_path / f"{i}.png" for i in range(2)]
+    for half in halves:
+        Image.fromarray((slices[0] // 256).astype(np.uint8)).save(half)
+        half.write_bytes(half.read_bytes()[:2000])
+    assert "is damaged and cannot be read" in told_of(halves)
+
+
+def test_a_single_slice_is_opened(window, slices, qtbot, tmp_path):
+    viewer, widget = window
+    path = tmp_path / "alone.tif"
+    tifffile.imwrite(path, slices[0])
+    widget.open_files([path])
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1, timeout=30_000)
+    assert "'alone' is a single slice" in widget.status.text()
+    assert "two-dimensional layers of one size" in widget.holds.text()
 
 
 def test_the_time_point_on_screen(window, slices, qtbot):
@@ -264,9 +300,14 @@ def test_a_large_result_is_asked_about(window, slices, qtbot, tmp_path, monkeypa
     )
     # Or always, without being asked; nothing is overwritten.
     widget.destination.value = "zarr"
-    with qtbot.waitSignal(widget.ended, timeout=60_000):
-        widget.run_button.click()
-    assert "leaves.ome.zarr" in notification_manager.records[-1].message
+    assert widget.run() is None
+    assert "leaves.ome.zarr' exists already" in notification_manager.records[-1].message
+    # Nor are two results of the queue written to one place.
+    path = str(tmp_path / "other")
+    widget.add_button.click()
+    widget.add_button.click()
+    assert "other.ome.zarr' exists already" in notification_manager.records[-1].message
+    assert widget.queue_list.count() == 1
 
 
 def test_how_large_a_result_is(slices):
@@ -343,6 +384,21 @@ def test_the_preview_goes_when_it_is_run(window, slices, qtbot):
     assert "Preview" not in names(viewer)
 
 
+def test_the_preview_goes_with_its_stack(window, slices, qtbot):
+    viewer, widget = window
+    first = viewer.add_image(slices, name="first")
+    viewer.add_image(slices[:, :60], name="second")
+    viewer.layers.selection.active = first
+    with qtbot.waitSignal(widget.preview.shown, timeout=30_000):
+        widget.preview_button.click()
+    with qtbot.waitSignal(widget.preview.shown, timeout=30_000):
+        viewer.layers.remove("first")
+    assert widget.preview.layer.data.shape[0] <= 60
+    viewer.layers.remove("second")
+    qtbot.waitUntil(lambda: not viewer.layers, timeout=30_000)
+    assert not widget.preview_button.isChecked() and not widget.preview.on
+
+
 def test_closing_napari_ends_the_preview(window, gate, qtbot):
     viewer, widget = window
     data, shown, reached, opened = gate
@@ -370,7 +426,17 @@ def test_everything_says_what_it_is_and_can_be_reached(window):
         if match
     ]
     assert len(keys) == len(set(keys)) > 10
-    assert not set(keys) & set("fvlwh")
+    assert not set(keys) & set("fvlpwh")
+
+
+def test_no_label_is_cut_off(window, qtbot):
+    viewer, widget = window
+    viewer.window._qt_window.resize(1200, 900)
+    viewer.window._qt_window.show()
+    qtbot.wait(300)
+    for label in widget._labels.values():
+        if label.isVisible():
+            assert label.width() >= label.sizeHint().width() or label.wordWrap()
 
 
 def test_a_low_window_and_long_names(window, slices):

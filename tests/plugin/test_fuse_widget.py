@@ -130,6 +130,29 @@ def test_channels_that_are_layers(window, fluorescence, qtbot):
     assert viewer.layers["Nuclei fused [sml]"].colormap.name == nuclei.colormap.name
 
 
+def test_pictures_of_one_stack_do_not_add_up(window, slices, qtbot):
+    viewer, widget = window
+    other = viewer.add_image(slices[::-1], name="other", blending="additive")
+    cells = viewer.add_image(slices, name="cells", blending="additive")
+    widget.outputs["decision"].setChecked(False)
+    run(widget, qtbot)
+    widget.model.value = "residual-zero"
+    run(widget, qtbot)
+    shown = [layer.name for layer in viewer.layers if layer.visible]
+    assert shown == ["other", "cells fused [residual-zero]"]
+    viewer.layers.selection.active = other
+    run(widget, qtbot)
+    shown = [layer.name for layer in viewer.layers if layer.visible]
+    assert shown == ["cells fused [residual-zero]", "other fused [residual-zero]"]
+    # Channels are added up on the screen: without the slices below them.
+    assert not cells.visible
+    channels = viewer.add_image(np.stack([slices] * 2), name="two")
+    assert channels.blending == "translucent_no_depth" and widget.axes == "CZYX"
+    run(widget, qtbot)
+    assert viewer.layers["two channel 0 fused [residual-zero]"].blending == "additive"
+    assert not channels.visible
+
+
 def test_results_are_no_stacks_and_get_names_of_their_own(window, slices, qtbot):
     viewer, widget = window
     viewer.add_image(np.stack([slices, slices]), name="movie")
@@ -185,6 +208,35 @@ def test_nothing_to_run(window, slices):
     viewer.layers.remove(stack)
     assert widget.layer.value is None and widget.run() is None
     assert "no focus stack" in last_notification()
+
+
+def test_layers_that_are_edited_after_they_were_chosen(window, slices, qtbot):
+    viewer, widget = window
+    movie = viewer.add_image(
+        np.stack([slices, slices]), name="movie", scale=(1, 2, 1, 1), units="um"
+    )
+    widget.other_axes.value = "T"
+    assert widget.z_axis.currentText() == "axis 1: 5 slices, 2 µm apart"
+    movie.scale = (1, 0.5, 1, 1)
+    assert widget.z_axis.currentText() == "axis 1: 5 slices, 0.5 µm apart"
+    movie.units = "nm"
+    assert widget.z_axis.currentText() == "axis 1: 5 slices, 0.5 nm apart"
+    assert widget.outputs["depth"].text() == "Depth map (nm)"
+    movie.data = movie.data[..., :60]
+    assert widget.holds.text() == "5 slices, 60 × 90 px, 2 time points, uint16"
+    assert widget.axes == "TZYX"  # as it was said
+    movie.axis_labels = ("z", "c", "y", "x")
+    assert widget.axes == "ZCYX"
+    viewer.layers.remove(movie)
+    movie.scale = (1, 1, 1, 1)
+    assert widget.layer.value is None
+
+
+def test_one_slice(window, slices):
+    viewer, widget = window
+    viewer.add_image(slices[:1], name="alone")
+    assert widget.holds.text() == "1 slice, 120 × 90 px, uint16; nothing to fuse"
+    assert widget.z_axis.currentText() == "axis 0: 1 slice"
 
 
 def test_turned_layers(window, slices, qtbot):

@@ -224,3 +224,13 @@ def test_what_cannot_be_previewed_is_said(shown, qtbot):
         preview.told, timeout=30_000, check_params_cb=lambda text: "3-D" in text
     ):
         viewer.dims.ndisplay = 3
+    # Back in 2-D that is not said any more.
+    layer.data = np.zeros(layer.data.shape, np.float32)
+    with qtbot.waitSignal(preview.shown, timeout=30_000):
+        viewer.dims.ndisplay = 2
+    with qtbot.waitSignal(
+        preview.told, timeout=30_000, check_params_cb=lambda text: "3-D" in text
+    ):
+        viewer.dims.ndisplay = 3
+    with qtbot.waitSignal(preview.shown, timeout=30_000):
+        viewer.dims.ndisplay = 2

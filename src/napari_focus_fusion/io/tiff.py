@@ -126,6 +126,8 @@ def open_tiff(
 
     try:
         with tifffile.TiffFile(path) as tiff:
+            if len(tiff.pages) == 0:
+                raise _damaged(path, "it has no plane")
             if _chain_is_cut(tiff):
                 raise _damaged(path, "the file ends before its last plane")
             series = _choose_series(tiff, path, series)

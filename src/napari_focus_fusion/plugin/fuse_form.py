@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QPushButton,
     QScrollArea,
     QSpinBox,
@@ -38,7 +39,7 @@ from napari_focus_fusion.plugin.choice import (
 from napari_focus_fusion.plugin.layers import level_0, stack_from_layers
 from napari_focus_fusion.plugin.preview import index_on_screen
 from napari_focus_fusion.plugin.settings import preferences, recall, remember
-from napari_focus_fusion.plugin.sources import alike, is_stack
+from napari_focus_fusion.plugin.sources import alike, is_slice, is_stack
 from napari_focus_fusion.plugin.stack_choice import AxesChoice, StackChoice
 from napari_focus_fusion.plugin.texts import describe, device_text, unit_text
 from napari_focus_fusion.plugin.worker import LayersJob
@@ -100,6 +101,7 @@ class FuseForm(QWidget):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
+        self._edits: list[Any] = []
         self._make_fields()
         self._form = self._scrolled_form()
         self._connect_fields()
@@ -215,7 +217,7 @@ class FuseForm(QWidget):
             ("Sharpness from", self.reference),
             ("&Model", self.model),
             ("", self.summary),
-            ("Sup&er-resolution", self.scale),
+            ("S&uper-resolution", self.scale),
             ("Smoo&thness", self.smoothness),
             ("&Device", self.device),
         )
@@ -244,7 +246,7 @@ class FuseForm(QWidget):
         layout.addWidget(self.more)
         layout.addWidget(self._folded)
         layout.addStretch()
-        return _Tall(page)
+        return Tall(page)
 
     def _add_rows(self, form: QFormLayout, *rows: tuple[str, QWidget]) -> None:
         for title, field in rows:
@@ -283,7 +285,13 @@ class FuseForm(QWidget):
     def _list_stacks(self) -> None:
         self.layer.refresh()
         if not self.layer.values:
-            self.holds.setText("Open a focus stack: an image with slices along z.")
+            flat = [one for one in self._viewer.layers if is_slice(one)]
+            self.holds.setText(
+                "Select in the layer list what the slices are: two-dimensional layers "
+                "of one size and type."
+                if flat
+                else "Open a focus stack: an image with slices along z."
+            )
         self._list_references()
 
     def _follow(self, event: Any = None) -> None:
@@ -294,7 +302,24 @@ class FuseForm(QWidget):
             self.layer.value = active
 
     def _list_axes(self) -> None:
-        self._axes.show_layer(self.sources[0] if len(self.sources) == 1 else None)
+        layer = self.sources[0] if len(self.sources) == 1 else None
+        for emitter in self._edits:
+            emitter.disconnect(self._on_edited)
+        self._edits = []
+        if layer is not None:
+            told = layer.events
+            self._edits = [told.scale, told.units, told.axis_labels, told.data]
+        for emitter in self._edits:
+            emitter.connect(self._on_edited)
+        self._axes.show_layer(layer)
+
+    def _on_edited(self, event: Any) -> None:
+        """The layer is measured, named or filled anew; what Z is need not change."""
+        if len(self.sources) != 1:
+            return
+        (layer,) = self.sources
+        same = event.type != "axis_labels" and layer.ndim == len(self.axes)
+        self._axes.show_layer(layer, self.axes if same else None)
 
     def _on_axes(self) -> None:
         self._list_references()
@@ -302,7 +327,9 @@ class FuseForm(QWidget):
 
     def _show_chosen(self) -> None:
         if self.sources:
-            self.holds.setText(describe(self.sources, self.axes))
+            text = describe(self.sources, self.axes)
+            alone = text.startswith("1 slice,")
+            self.holds.setText(f"{text}; nothing to fuse" if alone else text)
         unit = self._unit()
         self.outputs["depth"].setText(f"Depth map ({unit})" if unit else "Depth map")
         self.chosen.emit()
@@ -514,7 +541,7 @@ _WIDTH_MAY_CHANGE = (
 )
 
 
-class _Tall(QScrollArea):
+class Tall(QScrollArea):
     """Scrolls up and down where the window is low, and is as wide as it must be."""
 
     def __init__(self, page: QWidget) -> None:
@@ -526,6 +553,10 @@ class _Tall(QScrollArea):
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """Grow with the page: styles and rows that appear make it wider."""
+        if event.type() == QEvent.Type.Show:
+            # What was laid out before it had its style and font is laid out again.
+            for layout in watched.findChildren(QLayout):
+                layout.invalidate()
         if event.type() in _WIDTH_MAY_CHANGE:
             bar = self.verticalScrollBar()
             beside = bar.sizeHint().width() if bar else 0

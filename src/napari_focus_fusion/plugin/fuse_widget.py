@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from napari.layers import Image, Layer
 from napari.utils.notifications import show_error, show_warning
@@ -30,12 +32,12 @@ from napari_focus_fusion.plugin.destination import (
 from napari_focus_fusion.plugin.fuse_form import FuseForm, look_at_machine
 from napari_focus_fusion.plugin.layers import METADATA, covers, layers_from_files
 from napari_focus_fusion.plugin.preview import Preview
+from napari_focus_fusion.plugin.sources import is_stack
 from napari_focus_fusion.plugin.texts import device_text, duration, memory_in_use
 from napari_focus_fusion.plugin.worker import explain, make_worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import napari
 
@@ -71,6 +73,7 @@ class FuseWidget(FuseForm):
         self._sources: tuple[Image, ...] = ()
         self._queue: list[tuple[LayersJob, tuple[Image, ...]]] = []
         self._left: deque[tuple[LayersJob, tuple[Image, ...]]] = deque()
+        self._made: WeakKeyDictionary[Image, WeakSet[Layer]] = WeakKeyDictionary()
         self._started = 0.0
         self.preview = Preview(napari_viewer, self._preview_arguments, self)
         self._make_buttons()
@@ -90,7 +93,7 @@ class FuseWidget(FuseForm):
         self.run_button.setToolTip("Fuse the stack.")
         self.cancel_button = QPushButton("&Cancel")
         self.cancel_button.setToolTip("Stop the run; no layer is added.")
-        self.preview_button = QPushButton("&Preview")
+        self.preview_button = QPushButton("Pr&eview")
         self.preview_button.setCheckable(True)
         self.preview_button.setToolTip(
             "Show what is in view fused, at the resolution of the screen, and follow "
@@ -183,13 +186,27 @@ class FuseWidget(FuseForm):
         create_worker(
             layers_from_files,
             [str(path) for path in paths],
-            _connect={"returned": self._on_opened, "errored": self._on_errored},
+            _connect={"returned": self._on_opened, "errored": self._on_not_opened},
         )
 
     def _on_opened(self, layers: list[LayerData]) -> None:
         self.status.clear()
-        for data in layers:
-            self._viewer.add_layer(Layer.create(*data))
+        try:
+            added = [self._viewer.add_layer(Layer.create(*data)) for data in layers]
+        except Exception as error:  # napari reads a slice to show it
+            self._on_not_opened(error)
+            return
+        flat = [layer.name for layer in added if not is_stack(layer)]
+        if flat:
+            self.status.setText(
+                f"{flat[0]!r} is a single slice. Open the files of all slices "
+                "together, or select their layers in the layer list."
+            )
+
+    def _on_not_opened(self, error: Exception) -> None:
+        text = explain(error, "What was chosen", "opened")
+        self.status.setText(text)
+        show_error(text)
 
     def _update_buttons(self) -> None:
         idle = self._worker is None
@@ -221,10 +238,23 @@ class FuseWidget(FuseForm):
             where = ask_where(self, job.stack.name, size) if large else "memory"
         if where == "zarr":
             path = ask_path(self, job.stack.name)
-            if path:
-                job.options["out"] = path
-                return job
+            if not path:
+                return None
+            if Path(path).exists() or path in self._promised():
+                self._on_errored(
+                    FocusFusionError(
+                        f"{path!r} exists already, or is to be written by the queue. "
+                        "Choose another name, or delete it first."
+                    )
+                )
+                return None
+            job.options["out"] = path
+            return job
         return job if where == "memory" else None
+
+    def _promised(self) -> list[str]:
+        """The OME-Zarrs that the queue will write."""
+        return [str(job.options.get("out", "")) for job, _ in self._queue]
 
     def run(self) -> FuseWorker | None:
         """Start fusing what is chosen; the layers come in when it is done.
@@ -346,12 +376,11 @@ class FuseWidget(FuseForm):
 
     def _on_returned(self, layers: list[LayerData]) -> None:
         added = [Layer.create(*data) for data in layers]
+        self._hide_what_would_add_up(added[0])
         for layer in added:
             self._viewer.add_layer(layer)
         self._viewer.layers.selection.active = added[0]
-        for source in self._sources:
-            if source in self._viewer.layers and not covers(source.blending):
-                source.visible = False  # or the two would add up
+        self._made.setdefault(self._sources[0], WeakSet()).update(added)
         provenance = added[0].metadata[METADATA]
         for note in provenance.get("notes", ()):
             show_warning(note)
@@ -360,6 +389,14 @@ class FuseWidget(FuseForm):
         self.status.setText(f"Done in {spent} on {device}.")
         assert self._worker is not None
         self._queue = [one for one in self._queue if one[0] is not self._worker.job]
+
+    def _hide_what_would_add_up(self, shown: Layer) -> None:
+        """Of a stack one picture at a time: its slices, or one of its results."""
+        earlier = self._made.get(self._sources[0], ())
+        for layer in (*self._sources, *earlier):
+            adds = not (covers(layer.blending) and covers(shown.blending))
+            if adds and layer in self._viewer.layers:
+                layer.visible = False
 
     def _on_errored(self, error: Exception) -> None:
         text = explain(error, self._worker.job.stack.name if self._worker else "")

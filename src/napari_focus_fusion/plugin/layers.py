@@ -376,6 +376,8 @@ def layers_from_files(paths: Sequence[str | Path]) -> list[LayerData]:
         If a file cannot be read or does not fit the others.
     """
     files = sorted(map(str, paths), key=natural_key)
+    if not files:
+        raise FocusFusionError("No file was chosen. Choose one that holds a stack.")
     stack = as_stack(files if len(files) > 1 else files[0])
     axes = stack.axes.removesuffix("S")
     data = stack.data

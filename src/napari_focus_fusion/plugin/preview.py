@@ -385,6 +385,7 @@ class Preview(QObject):
             return
         asked = self._ask()
         if asked is None:
+            self.stop()
             return
         asked = dict(asked)
         kind = (asked["model"], asked["device"])
@@ -401,6 +402,7 @@ class Preview(QObject):
                 return
             job = preview_job(view=view, **asked)
         except FocusFusionError as error:
+            self._key = None  # the last preview no longer shows what is in view
             self.told.emit(str(error))
             return
         self._key = key

@@ -36,11 +36,14 @@ def is_stack(layer: Any) -> bool:
 def are_slices(layers: Sequence[Any]) -> bool:
     """Whether layers can be the slices of one stack: two or more flat ones alike."""
     return len(layers) > 1 and all(
-        isinstance(layer, Image)
-        and layer.ndim == 2
-        and METADATA not in layer.metadata
-        and alike(layer, layers[0])
-        for layer in layers
+        is_slice(layer) and alike(layer, layers[0]) for layer in layers
+    )
+
+
+def is_slice(layer: Any) -> bool:
+    """Whether a layer can be a slice of a stack, and is no result of ours."""
+    return (
+        isinstance(layer, Image) and layer.ndim == 2 and METADATA not in layer.metadata
     )
 
 

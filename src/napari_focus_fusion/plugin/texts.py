@@ -31,11 +31,11 @@ def describe(layers: Sequence[Image], axes: str) -> str:
     if len(layers) > 1:
         shape = (len(layers), *shape)
     size = dict(zip(axes, shape, strict=False))
-    parts = [f"{size['Z']} slices", f"{size['X']} × {size['Y']} px"]
+    parts = [_counted(size["Z"], "slice"), f"{size['X']} × {size['Y']} px"]
     if "C" in size:
-        parts.append(f"{size['C']} channels")
+        parts.append(_counted(size["C"], "channel"))
     if "T" in size:
-        parts.append(f"{size['T']} time points")
+        parts.append(_counted(size["T"], "time point"))
     dtype = np.dtype(level_0(layers[0]).dtype)
     parts.append("RGB" if layers[0].rgb else str(dtype))
     return ", ".join(parts)
@@ -85,17 +85,21 @@ def axis_text(layer: Image, axis: int) -> str:
     count, size = level_0(layer).shape[axis], abs(float(layer.scale[axis]))
     unit = str(layer.units[axis])
     apart = "" if unit == "pixel" else f", {size:g} {unit_text(unit)} apart"
-    return f"{_axis_name(layer, axis)}: {count} slices{apart}"
+    return f"{_axis_name(layer, axis)}: {_counted(count, 'slice')}{apart}"
 
 
 def reading_text(layer: Image, axes: list[int], letters: str) -> str:
     """``"axis 0: 5 time points, axis 1: 2 channels"``."""
     shape = level_0(layer).shape
-    words = {"C": "channels", "T": "time points"}
+    words = {"C": "channel", "T": "time point"}
     return ", ".join(
-        f"{_axis_name(layer, axis)}: {shape[axis]} {words[letter]}"
+        f"{_axis_name(layer, axis)}: {_counted(shape[axis], words[letter])}"
         for axis, letter in zip(axes, letters, strict=True)
     )
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _axis_name(layer: Image, axis: int) -> str:

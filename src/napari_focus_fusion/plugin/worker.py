@@ -118,7 +118,7 @@ def make_worker(job: FuseJob) -> FuseWorker:
     )
 
 
-def explain(error: Exception, name: str) -> str:
+def explain(error: Exception, name: str, done: str = "fused") -> str:
     """Say in words what went wrong with a stack, and what to do; log what is a bug.
 
     Parameters
@@ -127,6 +127,8 @@ def explain(error: Exception, name: str) -> str:
         What the run raised.
     name
         Name of the stack.
+    done
+        What was to be done with it.
 
     Returns
     -------
@@ -149,9 +151,9 @@ def explain(error: Exception, name: str) -> str:
             f"({_first_line(error)}). Choose the CPU as device, or start napari again; "
             "if it comes back, update the card's driver."
         )
-    _log.error("Fusing %r failed", name, exc_info=error)
+    _log.error("%r could not be %s", name, done, exc_info=error)
     return (
-        f"{name!r} could not be fused because of an error that was not foreseen "
+        f"{name!r} could not be {done} because of an error that was not foreseen "
         f"({type(error).__name__}: {error}). If it comes back, please report it; the "
         "log says where it happened."
     )
