@@ -320,7 +320,8 @@ def test_areas_from_the_slice_on_screen(window, slices, qtbot):
     assert changed[50, 70] and (before[changed] == before[50, 70]).all()
 
     widget.show_slice.setChecked(True)
-    assert not widget.session.fused[0].visible
+    seen = [layer.name for layer in viewer.layers if layer.visible]
+    assert seen == ["mine", "mine decision, to paint on", "Area"]
     widget.show_slice.setChecked(False)
     assert widget.session.fused[0].visible
     viewer.dims.order = (1, 0, 2)

@@ -18,7 +18,6 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
     QFormLayout,
-    QFrame,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -26,7 +25,6 @@ from qtpy.QtWidgets import (
     QListWidgetItem,
     QProgressBar,
     QPushButton,
-    QScrollArea,
     QSpinBox,
     QTabWidget,
     QVBoxLayout,
@@ -55,7 +53,7 @@ from napari_focus_fusion.plugin.finetuning import (
     finetune_job,
     region_on_screen,
 )
-from napari_focus_fusion.plugin.fuse_form import Machine, look_at_machine
+from napari_focus_fusion.plugin.fuse_form import Machine, Tall, look_at_machine
 from napari_focus_fusion.plugin.layers import guess_axes, layers_from_files, level_0
 from napari_focus_fusion.plugin.preview import index_on_screen
 from napari_focus_fusion.plugin.settings import preferences, recall, remember
@@ -245,7 +243,7 @@ class FineTuneWidget(QWidget):
         layout.addWidget(self.more)
         layout.addWidget(self._folded)
         layout.addStretch()
-        return _scrolled(page)
+        return Tall(page)
 
     def _add_row(
         self, form: QFormLayout, title: str, field: QWidget, content: Any = None
@@ -263,7 +261,7 @@ class FineTuneWidget(QWidget):
         layout.addWidget(self.verdict)
         layout.addWidget(self.plot)
         layout.addWidget(self.pictures, 1)
-        return _scrolled(page)
+        return Tall(page)
 
     def _make_foot(self) -> None:
         self.start_button = QPushButton("S&tart")
@@ -850,13 +848,3 @@ def get_ready() -> Machine:
 
 def _is_ticked(item: QListWidgetItem) -> bool:
     return item.checkState() == _TICKED
-
-
-def _scrolled(page: QWidget) -> QScrollArea:
-    scroll = QScrollArea()
-    scroll.setWidgetResizable(True)
-    scroll.setFrameShape(QFrame.Shape.NoFrame)
-    scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    scroll.setWidget(page)
-    scroll.setMinimumWidth(page.minimumSizeHint().width())
-    return scroll

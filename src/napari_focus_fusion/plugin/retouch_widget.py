@@ -440,6 +440,11 @@ class RetouchWidget(QWidget):
         layers: list[LayerData],
     ) -> None:
         self.finish()
+        # The new fused image takes the place of others of this stack.
+        fused = {"output": "fused", "source": result.stack.source}
+        for layer in self._viewer.layers:
+            if fused.items() <= about(layer).items():
+                layer.visible = False
         added = self._add(layers)
         session = Follower(self._viewer, source, result, added, options)
         session.followed.connect(self.followed)

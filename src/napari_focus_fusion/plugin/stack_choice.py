@@ -74,10 +74,11 @@ class StackChoice(Choice):
             source = about(result).get("source", "")
             flat = source.startswith("layers ") and source not in self._found
             if result is not None and flat and len(self.sources) < 2:
+                names = shorten(source, 90, placeholder=" …")
                 return (
-                    f"{result.name!r} was made of the {shorten(source, 90)}. Not all "
-                    "of them are there by these names. Open what is missing, and "
-                    "select all of them in the layer list."
+                    f"{result.name!r} was made of the {names}. Not all of them are "
+                    "there by these names. Open what is missing, and select all of "
+                    "them in the layer list."
                 )
         return ""
 
