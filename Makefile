@@ -2,6 +2,7 @@
 #   make demo    fuse the built-in sample stack and show the result
 #   make test    the whole test suite, window tests on a virtual screen
 #   make lint    ruff and mypy
+#   make test-lowest   the tests with the oldest versions that pyproject.toml allows
 #   make docs    the documentation, in docs/_build/html
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,6 +15,7 @@ PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist loadfile
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile
+RESOLVE ?= $(INSTALL)
 
 # Qt's xcb platform and vispy's OpenGL, drawn by Mesa on a virtual screen.
 WINDOW_PACKAGES := xvfb xauth libgl1 libgl1-mesa-dri libegl1 libopengl0 libdbus-1-3 \
@@ -29,7 +31,7 @@ apt = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "Please install these first: sudo apt-get install $(1)" >&2; exit 1; \
 	fi
 
-.PHONY: demo test lint docs clean windows
+.PHONY: demo test test-lowest lint docs clean windows
 
 demo: $(VENV)/.base
 	$(BIN)/python -m napari_focus_fusion demo --out demo --overwrite
@@ -38,6 +40,13 @@ test: windows $(VENV)/.test
 	@if command -v xvfb-run >/dev/null; \
 	then set -x; xvfb-run -a -s "-screen 0 1600x1200x24" $(BIN)/python -m pytest $(PYTEST_ARGS); \
 	else set -x; $(BIN)/python -m pytest $(PYTEST_ARGS); fi
+
+# PyTorch stays the one of above. What the oldest versions drag in may call each other
+# in ways that have become old since, which is not ours to mend: warnings are no errors.
+test-lowest: | $(BIN)/python
+	$(BIN)/python -m pip --quiet install uv
+	$(MAKE) test VENV=$(VENV)-lowest PYTEST_ARGS='$(PYTEST_ARGS) -W default' \
+		RESOLVE='$(abspath $(BIN))/uv pip install --python $(VENV)-lowest --resolution lowest-direct --quiet'
 
 # mypy reads the types of what the tests install (napari, magicgui) as well.
 lint: $(VENV)/.test $(VENV)/.lint
@@ -49,7 +58,7 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) build dist demo docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lowest build dist demo docs/_build .mypy_cache .pytest_cache .ruff_cache
 
 # The dry run names what is missing; it fails where the package lists are empty.
 windows:
@@ -71,10 +80,10 @@ $(BIN)/python:
 $(VENV)/.base: pyproject.toml | $(BIN)/python
 	$(INSTALL) --upgrade 'pip>=25.1'
 	$(INSTALL) --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
-	$(INSTALL) -e .
+	$(RESOLVE) -e .
 	@touch $@
 
 # .test, .lint and .docs: the dependency groups of pyproject.toml
 $(VENV)/.%: pyproject.toml $(VENV)/.base
-	$(INSTALL) --group $*
+	$(RESOLVE) --group $*
 	@touch $@
