@@ -62,7 +62,7 @@ def window(folder, make_napari_viewer, qtbot):
     notification_manager.records.clear()
     viewer = make_napari_viewer()
     _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
-    qtbot.waitUntil(lambda: widget.device.count() > 1, timeout=20_000)
+    qtbot.waitUntil(lambda: widget.device.count() > 1, timeout=60_000)
     widget.model.value = "rough"
     widget.length.setValue(3)
     widget.rate.setValue(RATE)
@@ -73,7 +73,7 @@ def window(folder, make_napari_viewer, qtbot):
 
 def run(widget, qtbot, button=None):
     """Press Start, or another button, and wait for the end."""
-    with qtbot.waitSignal(widget.ended, timeout=20_000):
+    with qtbot.waitSignal(widget.ended, timeout=60_000):
         (button or widget.start_button).click()
 
 
@@ -81,7 +81,7 @@ def started(widget, qtbot, rows=2):
     """A long run, up to a step."""
     widget.length.setValue(500)
     widget.start_button.click()
-    qtbot.waitUntil(lambda: len(widget._rows) >= rows, timeout=20_000)
+    qtbot.waitUntil(lambda: len(widget._rows) >= rows, timeout=60_000)
     return widget._worker
 
 
@@ -120,7 +120,7 @@ def test_press_start(window, stack, folder, qtbot):
         lambda news: isinstance(news, finetuning.Look) and looks.append(news)
     )
     assert widget.stop_button.isEnabled() and not widget.start_button.isEnabled()
-    with qtbot.waitSignal(widget.ended, timeout=20_000):
+    with qtbot.waitSignal(widget.ended, timeout=60_000):
         pass
     assert widget.result.better
     text = widget.verdict.text()
@@ -163,7 +163,7 @@ def test_compare_with_the_parent(window, stack, folder, qtbot):
     widget.model.refresh()
     widget.model.value = "child"
     assert widget.compare_button.isEnabled()
-    with qtbot.waitSignal(widget.ended, timeout=20_000):
+    with qtbot.waitSignal(widget.ended, timeout=60_000):
         widget.compare_button.click()
         widget.stop_button.click()
     assert widget.status.text() == "Stopped; no layer was added."
@@ -220,9 +220,9 @@ def test_stop_and_resume(window, stack, folder, qtbot):
     assert widget.length.value() == 500
     # What is chosen now does not matter to what goes on.
     widget.length.setValue(7)
-    with qtbot.waitSignal(widget.ended, timeout=20_000):
+    with qtbot.waitSignal(widget.ended, timeout=60_000):
         widget.resume_button.click()
-        qtbot.waitUntil(lambda: len(widget._rows) >= done + 2, timeout=20_000)
+        qtbot.waitUntil(lambda: len(widget._rows) >= done + 2, timeout=60_000)
         widget.stop_button.click()
     assert [row["step"] for row in widget._rows] == list(range(len(widget._rows)))
     assert widget.result.history == widget._rows
@@ -233,7 +233,7 @@ def test_stop_and_resume(window, stack, folder, qtbot):
 def test_stopped_at_once_and_closed_in_the_middle(window, stack, folder, qtbot):
     viewer, widget = window
     viewer.add_image(stack, name="pollen")
-    with qtbot.waitSignal(widget.ended, timeout=20_000):
+    with qtbot.waitSignal(widget.ended, timeout=60_000):
         widget.start_button.click()
         widget.stop_button.click()
         assert not widget.stop_button.isEnabled()
@@ -247,7 +247,7 @@ def test_stopped_at_once_and_closed_in_the_middle(window, stack, folder, qtbot):
     assert widget.chosen == []
     viewer.window.remove_dock_widget(widget)
     assert worker.abort_requested
-    qtbot.waitUntil(all_quiet, timeout=20_000)
+    qtbot.waitUntil(all_quiet, timeout=60_000)
     assert (folder / "pollen-sesf.checkpoint").exists()
 
 
@@ -257,7 +257,7 @@ def test_closing_napari_ends_the_run(window, stack, folder, qtbot):
     worker = started(widget, qtbot)
     viewer.close()
     assert worker.abort_requested
-    qtbot.waitUntil(all_quiet, timeout=20_000)
+    qtbot.waitUntil(all_quiet, timeout=60_000)
     assert not worker.is_running
     assert (folder / "pollen-sesf.checkpoint").exists()
 
@@ -301,7 +301,7 @@ def refused(widget, qtbot, words):
     if widget.start_button.isEnabled():
         widget.start_button.click()
     if widget._worker is not None:
-        qtbot.waitUntil(lambda: widget._worker is None, timeout=20_000)
+        qtbot.waitUntil(lambda: widget._worker is None, timeout=60_000)
     assert words in notification()
     assert widget.status.text() == notification()
     assert not widget._rows
