@@ -262,11 +262,13 @@ class FusionResult:
         model = self.provenance.get("model", "")
         model = model.get("name", "") if isinstance(model, dict) else model
         output = title.rpartition(" ")[2]
+        finer = f" × {self.scale}" if output == "fused" and self.scale > 1 else ""
         pyramid = len(pixels) > 1
         return (
             pixels if pyramid else pixels[0],
             {
-                "name": f"{self.stack.name} {title}" + (f" [{model}]" if model else ""),
+                "name": f"{self.stack.name} {title}{finer}"
+                + (f" [{model}]" if model else ""),
                 "multiscale": pyramid,
                 "metadata": {
                     "napari_focus_fusion": {"output": output, **self.provenance}

@@ -11,7 +11,8 @@ import pytest
 import tifffile
 from napari.utils.notifications import NotificationSeverity, notification_manager
 from PIL import Image
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QPoint, QPointF, Qt, QTimer
+from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QToolButton
 from superqt.utils import WorkerBase
 
@@ -161,7 +162,7 @@ def test_super_resolution(window, slices, qtbot, monkeypatch):
     only(widget, "fused", "unscaled", "consistency")
     run(widget, qtbot)
     assert names(viewer)[1:] == [
-        "leaves fused [finer]",
+        "leaves fused × 2 [finer]",
         "leaves consistency [finer]",
         "leaves fused",
     ]
@@ -427,6 +428,32 @@ def test_everything_says_what_it_is_and_can_be_reached(window):
     ]
     assert len(keys) == len(set(keys)) > 10
     assert not set(keys) & set("fvlpwh")
+
+
+def test_the_wheel_chooses_nothing(window, slices, qtbot):
+    viewer, widget = window
+    viewer.window._qt_window.resize(1000, 500)
+    viewer.window._qt_window.show()
+    viewer.add_image(slices)
+    widget.more.setChecked(True)
+    qtbot.wait(300)
+    chosen = widget.options, widget.axes
+    for field in (widget.z_axis, widget.model, widget.smoothness, widget.memory):
+        field.clearFocus()
+        spot = QPointF(5, 5)
+        turn = QWheelEvent(
+            spot,
+            QPointF(field.mapToGlobal(spot.toPoint())),
+            QPoint(0, 0),
+            QPoint(0, -120),
+            Qt.MouseButton.NoButton,
+            Qt.KeyboardModifier.NoModifier,
+            Qt.ScrollPhase.NoScrollPhase,
+            False,
+        )
+        QApplication.sendEvent(field, turn)
+        assert not turn.isAccepted()  # what scrolls gets it
+        assert (widget.options, widget.axes) == chosen
 
 
 def test_no_label_is_cut_off(window, qtbot):

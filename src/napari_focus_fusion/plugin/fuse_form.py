@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 from qtpy.QtCore import QEvent, Qt, QThreadPool, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
+    QAbstractSpinBox,
     QCheckBox,
+    QComboBox,
     QDoubleSpinBox,
     QFormLayout,
     QFrame,
@@ -542,7 +544,10 @@ _WIDTH_MAY_CHANGE = (
 
 
 class Tall(QScrollArea):
-    """Scrolls up and down where the window is low, and is as wide as it must be."""
+    """Scrolls up and down where the window is low, and is as wide as it must be.
+
+    The wheel scrolls: it chooses nothing in a field that has not been clicked.
+    """
 
     def __init__(self, page: QWidget) -> None:
         super().__init__()
@@ -550,9 +555,18 @@ class Tall(QScrollArea):
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWidget(page)
+        for kind in (QComboBox, QAbstractSpinBox):
+            for field in page.findChildren(kind):
+                field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+                field.installEventFilter(self)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """Grow with the page: styles and rows that appear make it wider."""
+        if isinstance(watched, QComboBox | QAbstractSpinBox):
+            if event.type() == QEvent.Type.Wheel and not watched.hasFocus():
+                event.ignore()  # then it goes on to what scrolls
+                return True
+            return super().eventFilter(watched, event)
         if event.type() == QEvent.Type.Show:
             # What was laid out before it had its style and font is laid out again.
             for layout in watched.findChildren(QLayout):
