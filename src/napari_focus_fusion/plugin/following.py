@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.plugin.layers import layers_of
-from napari_focus_fusion.plugin.worker import FuseWorker
+from napari_focus_fusion.plugin.worker import job_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -320,26 +319,6 @@ class Follower(QObject):
             layer.refresh(thumbnail=False, highlight=False, extent=False)
         if not stopped:
             self._follow()
-
-
-def job_worker(title: str, job: Callable[[Any, Any], Any]) -> Any:
-    """A worker, not started, that napari knows of and asks about when it is closed.
-
-    Parameters
-    ----------
-    title
-        What napari shows.
-    job
-        Called with progress and should_stop, as they are given to
-        :func:`napari_focus_fusion.fuse`.
-    """
-    return create_worker(
-        title,
-        job,
-        _worker_class=FuseWorker,
-        _ignore_errors=True,
-        _start_thread=False,
-    )
 
 
 def _meant(

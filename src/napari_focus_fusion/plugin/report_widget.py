@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QEvent
 from qtpy.QtGui import QImage, QPainter, QPalette
 from qtpy.QtWidgets import (
     QFileDialog,
-    QFormLayout,
     QHBoxLayout,
-    QProgressBar,
     QToolTip,
     QTreeWidget,
     QTreeWidgetItem,
@@ -20,8 +17,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.plugin.choice import Choice, push_button, wrapped_label
-from napari_focus_fusion.plugin.following import job_worker
+from napari_focus_fusion.plugin.choice import (
+    Choice,
+    form_layout,
+    push_button,
+    wrapped_label,
+)
+from napari_focus_fusion.plugin.job_widget import JobWidget
 from napari_focus_fusion.plugin.layers import name_of
 from napari_focus_fusion.plugin.maps import maps_of
 from napari_focus_fusion.plugin.quality import (
@@ -33,7 +35,6 @@ from napari_focus_fusion.plugin.quality import (
     time_shown,
 )
 from napari_focus_fusion.plugin.stack_choice import StackChoice
-from napari_focus_fusion.plugin.worker import explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,13 +43,12 @@ if TYPE_CHECKING:
     import napari
     from qtpy.QtGui import QHelpEvent, QPaintEvent
 
-    from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.report import Report
 
 _ADVICE = "Open a focus stack and fuse it first."
 
 
-class ReportWidget(QWidget):
+class ReportWidget(JobWidget):
     """Hold a fused image against its stack, in numbers and words; docked by napari.
 
     From a script: set the ``value`` of ``fused``, ``layer`` and ``decision``, call
@@ -61,13 +61,9 @@ class ReportWidget(QWidget):
         Whose layers can be chosen.
     """
 
-    #: A run has ended, in whatever way.
-    ended = Signal()
-
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._worker: Any = None
         #: What the last run found; None before it.
         self.report: Report | None = None
 
@@ -80,8 +76,7 @@ class ReportWidget(QWidget):
         self.decision = Choice(
             "The decision map that belongs to it: from which slice each pixel came."
         )
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form = form_layout()
         form.addRow("Fused image", self.fused)
         form.addRow("Stack", self.layer)
         form.addRow("Decision map", self.decision)
@@ -90,9 +85,6 @@ class ReportWidget(QWidget):
             "Takes some seconds; large images are measured in part.",
             self.run,
         )
-        self.cancel_button = push_button("&Cancel", "Stop the run.", self.cancel)
-        self.progress = QProgressBar()
-        self.status = wrapped_label()
         self.chart = Chart()
         self.verdict = wrapped_label()
         self.table = QTreeWidget()
@@ -152,14 +144,12 @@ class ReportWidget(QWidget):
         self._update_buttons()
 
     def _update_buttons(self) -> None:
-        idle = self._worker is None
+        super()._update_buttons()
         fused = self.fused.value
         ready = fused is not None and self.layer.value is not None
         for field in (self.fused, self.layer, self.decision):
-            field.setEnabled(idle)
-        self.run_button.setEnabled(idle and ready)
-        self.cancel_button.setEnabled(not idle)
-        self.progress.setVisible(not idle)
+            field.setEnabled(self.idle)
+        self.run_button.setEnabled(self.idle and ready)
         for button in (self.csv_button, self.png_button):
             button.setEnabled(self.report is not None)
         lost = self.layer.lost([fused])
@@ -177,8 +167,6 @@ class ReportWidget(QWidget):
             Running; or None where that is not possible, which a notification says.
         """
         fused, layer, layers = self.fused.value, self.layer.value, self._viewer.layers
-        if self._worker is not None:
-            return None
         try:
             if fused is None or layer is None:
                 raise FocusFusionError(_ADVICE)
@@ -186,52 +174,11 @@ class ReportWidget(QWidget):
             t = time_shown(layer, fused, self._viewer.dims.point)
             job = measured(layer, fused, self.decision.value, confidence, t=t)
         except FocusFusionError as error:
-            return self._on_errored(error)
-        self._worker = worker = job_worker(f"Measuring {fused.name!r}", job)
-        worker.progressed.connect(self._on_progressed)
-        worker.returned.connect(self._show)
-        worker.errored.connect(self._on_errored)
-        worker.finished.connect(self._on_finished)
-        self.destroyed.connect(worker.quit)
-        self.progress.reset()
-        self.status.setText("Starting …")
-        self._update_buttons()
-        worker.start()
-        return worker
+            return self._complain(error)
+        return self._run(job, self._show, f"Measuring {fused.name!r}")
 
-    def cancel(self) -> None:
-        """Ask the run to stop, which it does after the measure at hand."""
-        if self._worker is not None:
-            self._worker.quit()
-            self.cancel_button.setEnabled(False)
-            self.status.setText("Stopping …")
-
-    def changeEvent(self, event: QEvent | None) -> None:
-        """Stop the run when the dock is closed: napari takes its widget out."""
-        super().changeEvent(event)
-        if event and event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self.cancel()
-
-    def _on_progressed(self, progress: Progress) -> None:
-        if self._worker is not None and not self._worker.abort_requested:
-            self.progress.setRange(0, progress.total)
-            self.progress.setValue(progress.done)
-            self.status.setText(progress.stage)
-
-    def _on_errored(self, error: Exception) -> None:
-        stack = self.layer.value
-        text = explain(error, "" if stack is None else name_of(stack))
-        self.status.setText(text)
-        show_error(text)
-
-    def _on_finished(self) -> None:
-        if self._worker.abort_requested:
-            self.status.setText("Cancelled.")
-        self.destroyed.disconnect(self._worker.quit)
-        del self._worker.job  # napari keeps workers: the pixels must not stay with them
-        self._worker = None
-        self._update_buttons()
-        self.ended.emit()
+    def _stack_name(self) -> str:
+        return "" if self.layer.value is None else name_of(self.layer.value)
 
     def _show(self, found: Report) -> None:
         self.report = found
@@ -269,7 +216,7 @@ class ReportWidget(QWidget):
         try:
             self.status.setText(f"Saved {save(name, overwrite=True)}.")
         except FocusFusionError as error:
-            self._on_errored(error)
+            self._complain(error)
 
 
 class Chart(QWidget):

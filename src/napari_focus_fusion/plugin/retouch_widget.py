@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer, Shapes
-from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
     QGroupBox,
     QHBoxLayout,
-    QProgressBar,
     QVBoxLayout,
     QWidget,
 )
@@ -24,7 +22,8 @@ from napari_focus_fusion.plugin.choice import (
     push_button,
     wrapped_label,
 )
-from napari_focus_fusion.plugin.following import Follower, job_worker
+from napari_focus_fusion.plugin.following import Follower
+from napari_focus_fusion.plugin.job_widget import JobWidget
 from napari_focus_fusion.plugin.layers import chosen_layers, level_0
 from napari_focus_fusion.plugin.maps import (
     about,
@@ -36,17 +35,15 @@ from napari_focus_fusion.plugin.maps import (
 )
 from napari_focus_fusion.plugin.sources import stack_of
 from napari_focus_fusion.plugin.stack_choice import StackChoice, title_of
-from napari_focus_fusion.plugin.worker import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import napari
     from napari.layers import Image, Labels
     from numpy.typing import NDArray
 
-    from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.result import FusionResult, LayerData
     from napari_focus_fusion.stack import FocusStack
 
@@ -57,7 +54,7 @@ _OF_FLAT = (
 _TIFF = "OME-TIFF (*.ome.tif *.ome.tiff *.tif *.tiff)"
 
 
-class RetouchWidget(QWidget):
+class RetouchWidget(JobWidget):
     """Paint on a decision map while the fused image follows; docked by napari.
 
     From a script: set the ``value`` of ``layer`` and ``map``, call :meth:`start` and
@@ -71,25 +68,19 @@ class RetouchWidget(QWidget):
         Whose layers can be chosen, and where results go.
     """
 
-    #: A run (beginning, loading, applying) has ended, and its layers are in.
-    ended = Signal()
     #: The fused image has caught up with the map.
     followed = Signal()
+    cancelled = "Cancelled; no layer was added."
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._worker: Any = None
-        self._then: Callable[[Any], Any] | None = None
         #: What follows the brush; None before it begins.
         self.session: Follower | None = None
 
         layout = QVBoxLayout(self)
         for part in (self._make_begin(), self._make_paint(), self._make_use()):
             layout.addWidget(part)
-        self.cancel_button = push_button("&Cancel", "Stop the run.", self.cancel)
-        self.progress = QProgressBar()
-        self.status = wrapped_label()
         for widget in (self.progress, self.cancel_button, self.status):
             layout.addWidget(widget)
         layout.addStretch()
@@ -262,7 +253,8 @@ class RetouchWidget(QWidget):
         return sizes[0] == sizes[1]
 
     def _update_buttons(self) -> None:
-        idle, session = self._worker is None, self.session
+        super()._update_buttons()
+        idle, session = self.idle, self.session
         self._begin.setEnabled(idle)
         self._paint.setEnabled(session is not None)
         self._use.setEnabled(idle and session is not None)
@@ -272,8 +264,6 @@ class RetouchWidget(QWidget):
         times = 1 if session is None else session.result.stack.n_times
         self.one_time.setVisible(times > 1)
         self.cancel_button.setVisible(not idle)
-        self.cancel_button.setEnabled(not idle)
-        self.progress.setVisible(not idle)
 
     # Runs
 
@@ -372,59 +362,8 @@ class RetouchWidget(QWidget):
 
         return self._run(job, self._add, f"Fusing {stack.name!r}")
 
-    def _run(
-        self,
-        job: Callable[[Any, Any], Any],
-        then: Callable[[Any], Any],
-        title: str,
-    ) -> Any:
-        if self._worker is not None:
-            return None
-        worker = job_worker(title, job)
-        self._worker, self._then = worker, then
-        worker.progressed.connect(self._on_progressed)
-        worker.returned.connect(self._on_returned)
-        worker.errored.connect(self._complain)
-        worker.finished.connect(self._on_finished)
-        self.destroyed.connect(worker.quit)
-        self.progress.reset()
-        self.status.setText("Starting …")
-        self._update_buttons()
-        worker.start()
-        return worker
-
-    def cancel(self) -> None:
-        """Ask the run to stop."""
-        if self._worker is not None:
-            self._worker.quit()
-            self.cancel_button.setEnabled(False)
-            self.status.setText("Stopping …")
-
-    def _on_progressed(self, progress: Progress) -> None:
-        if self._worker is not None and not self._worker.abort_requested:
-            self.progress.setRange(0, progress.total)
-            self.progress.setValue(progress.done)
-            self.status.setText(progress.stage)
-
-    def _on_returned(self, outcome: Any) -> None:
-        self.status.clear()
-        assert self._then is not None
-        self._then(outcome)
-
-    def _complain(self, error: Exception) -> None:
-        session = self.session
-        text = explain(error, "" if session is None else session.result.stack.name)
-        self.status.setText(text)
-        show_error(text)
-
-    def _on_finished(self) -> None:
-        if self._worker.abort_requested:
-            self.status.setText("Cancelled; no layer was added.")
-        self.destroyed.disconnect(self._worker.quit)
-        del self._worker.job  # napari keeps workers: the pixels must not stay with them
-        self._worker = self._then = None
-        self.reset_choices()
-        self.ended.emit()
+    def _stack_name(self) -> str:
+        return "" if self.session is None else self.session.result.stack.name
 
     def _add(self, layers: list[LayerData]) -> list[Layer]:
         added = [Layer.create(*data) for data in layers]
@@ -452,6 +391,7 @@ class RetouchWidget(QWidget):
         session.unknown_label.connect(self._on_unknown_label)
         session.slice_shown.connect(self._on_dims)
         self.session = session
+        self._list_targets()
         session.labels.mode = "paint"
         self._viewer.layers.selection.active = session.labels
         self._on_show_slice()
@@ -470,12 +410,9 @@ class RetouchWidget(QWidget):
             self.status.setText(f"{gone.name!r} was removed; begin again to go on.")
             self._update_buttons()
 
-    def changeEvent(self, event: QEvent | None) -> None:
-        """Stop when the dock is closed: napari takes its widget out."""
-        super().changeEvent(event)
-        if event and event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self.cancel()
-            self.finish()
+    def _on_closed(self) -> None:
+        super()._on_closed()
+        self.finish()
 
     # Painting
 

@@ -92,7 +92,7 @@ class FuseWorker(WorkerBase):
     RuntimeError, as torch.OutOfMemoryError is one, for the end of its thread.
     """
 
-    def __init__(self, title: str, job: FuseJob) -> None:
+    def __init__(self, title: str, job: Any) -> None:
         super().__init__(SignalsClass=_Signals)
         self.title = title
         self.job = job
@@ -108,9 +108,23 @@ class FuseWorker(WorkerBase):
 
 
 def make_worker(job: FuseJob) -> FuseWorker:
-    """A worker, not started, that napari knows of and asks about when it is closed."""
+    """A worker, not started, that fuses."""
+    return job_worker(f"Fusing {job.stack.name!r}", job)
+
+
+def job_worker(title: str, job: Callable[[Any, Any], Any]) -> Any:
+    """A worker, not started, that napari knows of and asks about when it is closed.
+
+    Parameters
+    ----------
+    title
+        What napari shows.
+    job
+        Called with progress and should_stop, as they are given to
+        :func:`napari_focus_fusion.fuse`.
+    """
     return create_worker(
-        f"Fusing {job.stack.name!r}",  # in place of a function: napari shows it
+        title,  # in place of a function
         job,
         _worker_class=FuseWorker,
         _ignore_errors=True,
