@@ -111,9 +111,9 @@ MICROSCOPES = {
         read_noise=6.0,
     ),
     "faint": Microscope(
-        "a tenth of the contrast, nothing finer than 6 pixels",
-        {"content": "cells", "blur_per_slice": 1.2, "focus_blur": 2.5},
-        contrast=0.1,
+        "a fifth of the contrast, little that is fine",
+        {"content": "cells", "blur_per_slice": 1.2, "focus_blur": 1.5},
+        contrast=0.2,
     ),
 }
 
