@@ -54,10 +54,7 @@ PAGES = {
     # Without Q_P, which would take four times as long as all the others.
     "lytro": Page(
         "Lytro",
-        (
-            *("sml", "residual-zero", "sesf", "sesf:untrained", "residual"),
-            *("dual-path", "mscnn", "opencv-pyramid", "enfuse"),
-        ),
+        (*_ALL, "opencv-pyramid", "enfuse"),
         ("lytro", "triples"),
         sheets=0,
         measures=("Q_MI", "Q_NCIE", "Q_G", "Q_S", "Q_Y", "Q_AB/F"),

@@ -124,8 +124,8 @@ RECIPES = {
     "dual-path": Recipe(
         objective=dual_path.objective,
         pretext=dual_path.pretext,
-        validate=dual_path.shortfall,
-        schedule=Schedule(steps=2000, learning_rate=2e-3, validate_every=200),
+        validate=dual_path.depth_error,
+        schedule=Schedule(steps=2000, learning_rate=5e-3, validate_every=200),
         scenes=320,
         slices=12,
         stacks=2,
