@@ -35,8 +35,8 @@ class LossPlot(QWidget):
             "Against the step, each on a scale of its own, lower is better.\n"
             "Blue: the loss that training minimises. It jumps, as each step sees\n"
             "other patches.\n"
-            "Orange: the error on the part that is held back. The state with the\n"
-            "least of it is kept."
+            "Orange: the error on one half of what is held back. The state with the\n"
+            "least of it is kept. The verdict is the error on the other half."
         )
         self.setAccessibleName("Loss and held-back error against the step")
         self.rows: Sequence[dict[str, float]] = ()
