@@ -119,7 +119,7 @@ def test_press_start(window, stack, folder, qtbot):
     worker.progressed.connect(
         lambda news: isinstance(news, finetuning.Look) and looks.append(news)
     )
-    assert widget.stop_button.isEnabled() and not widget.start_button.isEnabled()
+    assert widget.cancel_button.isEnabled() and not widget.start_button.isEnabled()
     with qtbot.waitSignal(widget.ended, timeout=60_000):
         pass
     assert widget.result.better
@@ -165,7 +165,7 @@ def test_compare_with_the_parent(window, stack, folder, qtbot):
     assert widget.compare_button.isEnabled()
     with qtbot.waitSignal(widget.ended, timeout=60_000):
         widget.compare_button.click()
-        widget.stop_button.click()
+        widget.cancel_button.click()
     assert widget.status.text() == "Stopped; no layer was added."
     assert list(viewer.layers) == [layer]
     run(widget, qtbot, widget.compare_button)
@@ -206,7 +206,7 @@ def test_stop_and_resume(window, stack, folder, qtbot):
     viewer.add_image(stack, name="pollen")
     worker = started(widget, qtbot, rows=4)
     name = worker.job.options["name"]
-    run(widget, qtbot, widget.stop_button)
+    run(widget, qtbot, widget.cancel_button)
     assert widget.result.stopped == "asked"
     assert "Resume goes on" in widget.verdict.text()
     assert (folder / f"{name}.checkpoint").exists()
@@ -223,7 +223,7 @@ def test_stop_and_resume(window, stack, folder, qtbot):
     with qtbot.waitSignal(widget.ended, timeout=60_000):
         widget.resume_button.click()
         qtbot.waitUntil(lambda: len(widget._rows) >= done + 2, timeout=60_000)
-        widget.stop_button.click()
+        widget.cancel_button.click()
     assert [row["step"] for row in widget._rows] == list(range(len(widget._rows)))
     assert widget.result.history == widget._rows
     assert widget.result.card["steps"] == 500
@@ -235,8 +235,8 @@ def test_stopped_at_once_and_closed_in_the_middle(window, stack, folder, qtbot):
     viewer.add_image(stack, name="pollen")
     with qtbot.waitSignal(widget.ended, timeout=60_000):
         widget.start_button.click()
-        widget.stop_button.click()
-        assert not widget.stop_button.isEnabled()
+        widget.cancel_button.click()
+        assert not widget.cancel_button.isEnabled()
     assert widget.status.text() == "Stopped before the first step."
     assert not notification_manager.records
     assert [path.stem for path in folder.iterdir()] == ["rough"] * 2

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from napari.layers import Image, Layer, Shapes
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QEvent, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
@@ -23,7 +23,6 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QListWidget,
     QListWidgetItem,
-    QProgressBar,
     QPushButton,
     QSpinBox,
     QTabWidget,
@@ -54,13 +53,13 @@ from napari_focus_fusion.plugin.finetuning import (
     region_on_screen,
 )
 from napari_focus_fusion.plugin.fuse_form import Machine, Tall, look_at_machine
+from napari_focus_fusion.plugin.job_widget import JobWidget
 from napari_focus_fusion.plugin.layers import guess_axes, layers_from_files, level_0
 from napari_focus_fusion.plugin.preview import index_on_screen
 from napari_focus_fusion.plugin.settings import preferences, recall, remember
 from napari_focus_fusion.plugin.sources import is_stack
 from napari_focus_fusion.plugin.stack_choice import AxesChoice
 from napari_focus_fusion.plugin.texts import describe, duration
-from napari_focus_fusion.plugin.worker import FuseWorker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +67,7 @@ if TYPE_CHECKING:
     import napari
 
     from napari_focus_fusion.models import ModelSpec
+    from napari_focus_fusion.plugin.worker import FuseWorker
     from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.result import LayerData
     from napari_focus_fusion.training.finetune import FineTuneResult
@@ -76,7 +76,7 @@ NAME = "finetune"
 STEPS, MINUTES = 300, 5
 
 
-class FineTuneWidget(QWidget):
+class FineTuneWidget(JobWidget):
     """Fine-tune a model on image layers of the viewer; docked by napari.
 
     From a script: set ``chosen`` to a list of layers, the ``value`` of ``model``,
@@ -91,14 +91,10 @@ class FineTuneWidget(QWidget):
         Whose layers can be chosen, and where pictures to compare go.
     """
 
-    #: A run, or a comparison, has ended, in whatever way.
-    ended = Signal()
-
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
         self._machine: Machine | None = None
-        self._worker: Any = None
         self._stopped: FineTuneJob | None = None
         self._pair: tuple[Any, Any] | None = None
         self._known: dict[str, ModelSpec] = {}
@@ -266,8 +262,8 @@ class FineTuneWidget(QWidget):
     def _make_foot(self) -> None:
         self.start_button = QPushButton("S&tart")
         self.start_button.setToolTip("Begin to learn.")
-        self.stop_button = QPushButton("Sto&p")
-        self.stop_button.setToolTip(
+        self.cancel_button.setText("Sto&p")
+        self.cancel_button.setToolTip(
             "End before the next step, and keep the best so far. It can be resumed."
         )
         self.resume_button = QPushButton("&Resume")
@@ -279,11 +275,9 @@ class FineTuneWidget(QWidget):
             "Fuse what is in view with the parent and with the tuned model, and lay "
             "the pictures side by side."
         )
-        self.progress = QProgressBar()
-        self.status = wrapped_label()
         buttons = QHBoxLayout()
         buttons.addWidget(self.start_button, 2)
-        buttons.addWidget(self.stop_button, 1)
+        buttons.addWidget(self.cancel_button, 1)
         buttons.addWidget(self.resume_button, 1)
         self._foot = QVBoxLayout()
         self._foot.addLayout(buttons)
@@ -303,7 +297,6 @@ class FineTuneWidget(QWidget):
         self.more.toggled.connect(self._unfold)
         self.files_button.clicked.connect(self._choose_files)
         self.start_button.clicked.connect(self.start)
-        self.stop_button.clicked.connect(self.stop)
         self.resume_button.clicked.connect(self.resume)
         self.compare_button.clicked.connect(self.compare)
         self._viewer.layers.selection.events.active.connect(self._follow)
@@ -354,7 +347,7 @@ class FineTuneWidget(QWidget):
     def _follow(self, event: Any = None) -> None:
         """Tick the stack that is selected in the viewer, unless several are ticked."""
         active = self._viewer.layers.selection.active
-        if self._worker is None and is_stack(active) and len(self.chosen) < 2:
+        if self.idle and is_stack(active) and len(self.chosen) < 2:
             self.reset_choices()
             self.chosen = [active]
 
@@ -455,7 +448,7 @@ class FineTuneWidget(QWidget):
     def _suggest_name(self) -> None:
         """A name that is free, until another one is typed."""
         spec, chosen = self.model.spec, self.chosen
-        if self._worker is None and not self._is_named() and spec and chosen:
+        if self.idle and not self._is_named() and spec and chosen:
             wish = f"{chosen[0].name[:40]}-{spec.base or spec.name}"
             self._suggested = free_name(wish, self._known)
             self.name.setText(self._suggested)
@@ -510,19 +503,18 @@ class FineTuneWidget(QWidget):
         show_error(f"Focus Fusion cannot load PyTorch ({error}). Install it again.")
 
     def _update_buttons(self) -> None:
-        idle = self._worker is None
+        super()._update_buttons()
+        idle = self.idle
         ready = idle and self._machine is not None
         for field in (*self._labels, self.unit, self.files_button):
             field.setEnabled(idle)
         self.start_button.setEnabled(
             ready and bool(self.chosen) and self.model.spec is not None
         )
-        self.stop_button.setEnabled(not idle)
         self.resume_button.setEnabled(ready and self._stopped is not None)
         self.compare_button.setEnabled(
             ready and bool(self.chosen) and self._to_compare() is not None
         )
-        self.progress.setVisible(not idle)
 
     @property
     def _job(self) -> Any:
@@ -579,7 +571,7 @@ class FineTuneWidget(QWidget):
             Running; or None where what is chosen cannot be used, which a notification
             says, or a run is on already.
         """
-        if self._worker is not None:
+        if not self.idle:
             return None
         try:
             job = self.job()
@@ -588,7 +580,7 @@ class FineTuneWidget(QWidget):
             return None
         self._rows = []
         self.pictures.clear()
-        return self._run(f"Fine-tuning on {job.names}", job)
+        return self._learn(job)
 
     def resume(self) -> Any:
         """Go on with the run that was stopped, as it was begun.
@@ -598,53 +590,29 @@ class FineTuneWidget(QWidget):
         FuseWorker
             Running; or None where there is none, or a run is on already.
         """
-        if self._worker is not None or self._stopped is None:
+        if not self.idle or self._stopped is None:
             return None
-        job = replace(self._stopped, stop=threading.Event())
-        return self._run(f"Fine-tuning on {job.names}", job)
+        return self._learn(replace(self._stopped, stop=threading.Event()))
 
-    def stop(self) -> None:
+    def _learn(self, job: FineTuneJob) -> FuseWorker | None:
+        self._clock = self._stopped = None
+        self.verdict.clear()
+        self.tabs.setCurrentIndex(1)
+        self.cancelled = "Stopped before the first step."
+        return self._run(job, self._on_tuned, f"Fine-tuning on {job.names}")
+
+    def cancel(self) -> None:
         """End before the next step; what is best so far is kept."""
-        if self._worker is None:
+        if not isinstance(self._job, FineTuneJob):
+            super().cancel()
             return
-        self.stop_button.setEnabled(False)
-        if isinstance(self._job, FineTuneJob):
-            self._job.stop.set()
-            self.status.setText("Stopping, and comparing it with its parent …")
-        else:
-            self._worker.quit()
-            self.status.setText("Stopping …")
-
-    def _run(self, title: str, job: Any) -> Any:
-        worker: Any = create_worker(  # type: ignore[call-overload]
-            title,
-            job,
-            _worker_class=FuseWorker,
-            _ignore_errors=True,
-            _start_thread=False,
-        )
-        self._worker = worker
-        self._clock = None
-        worker.progressed.connect(self._on_progressed)
-        worker.errored.connect(self._on_errored)
-        worker.finished.connect(self._on_finished)
-        if isinstance(job, FineTuneJob):
-            worker.returned.connect(self._on_tuned)
-            self._stopped = None
-            self.verdict.clear()
-            self.tabs.setCurrentIndex(1)
-        else:
-            worker.returned.connect(self._on_compared)
-        self.destroyed.connect(worker.quit)
-        self.progress.reset()
-        self.status.setText("Starting …")
-        self._update_buttons()
-        worker.start()
-        return worker
+        self._job.stop.set()
+        self.cancel_button.setEnabled(False)
+        self.status.setText("Stopping, and comparing it with its parent …")
 
     def _on_progressed(self, news: Progress | Row | Look) -> None:
         job = self._job
-        if job is None or self._worker.abort_requested:
+        if self._worker is None or self._worker.abort_requested:
             return
         if isinstance(news, Row):
             self._on_row(news.values)
@@ -696,31 +664,17 @@ class FineTuneWidget(QWidget):
         (show_info if result.better else show_warning)(text)
         refresh_model_lists()
 
-    def _on_errored(self, error: Exception) -> None:
-        job = self._job
-        self._say(explain(error, "" if job is None else job.names))
+    def _stack_name(self) -> str:
+        return "" if self._job is None else self._job.names
 
-    def _say(self, text: str) -> None:
-        self.status.setText(text)
-        show_error(text)
+    def _explain(self, error: Exception) -> str:
+        return explain(error, self._stack_name())
 
-    def _on_finished(self) -> None:
-        worker = self._worker
-        if worker.abort_requested:
-            learning = isinstance(worker.job, FineTuneJob)
-            self.status.setText(
-                "Stopped before the first step."
-                if learning
-                else "Stopped; no layer was added."
-            )
-        self.destroyed.disconnect(worker.quit)
-        del worker.job  # napari keeps workers: the pixels must not stay with them
-        self._worker = None
+    def _go_on(self) -> None:
         remember(NAME, {"seconds_a_step": self._seconds})
         if self._stopped is None and not self._keeps_name():
             self._suggest_name()
-        self._update_buttons()
-        self.ended.emit()
+        super()._go_on()
 
     def _keeps_name(self) -> bool:
         """Whether the name can still be had."""
@@ -730,13 +684,9 @@ class FineTuneWidget(QWidget):
         self._suggested = self.name.text()  # taken now: suggest another one
         return False
 
-    def changeEvent(self, event: QEvent | None) -> None:
-        """Stop the run when the dock is closed: napari takes its widget out."""
-        super().changeEvent(event)
-        if event and event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._stopped = None
-            if self._worker is not None:
-                self._worker.quit()
+    def _on_closed(self) -> None:
+        self._stopped = None
+        super().cancel()
 
     # The viewer
 
@@ -794,7 +744,7 @@ class FineTuneWidget(QWidget):
             says, or a run is on already.
         """
         pair, chosen = self._to_compare(), self.chosen
-        if self._worker is not None or pair is None or not chosen:
+        if not self.idle or pair is None or not chosen:
             return None
         layer, axes = chosen[0], self.axes_of(chosen[0])
         try:
@@ -812,7 +762,8 @@ class FineTuneWidget(QWidget):
         except FocusFusionError as error:
             self._say(str(error))
             return None
-        return self._run(f"Comparing on {layer.name!r}", job)
+        self.cancelled = "Stopped; no layer was added."
+        return self._run(job, self._on_compared, f"Comparing on {layer.name!r}")
 
     def _on_compared(self, layers: list[LayerData]) -> None:
         added = [Layer.create(*data) for data in layers]

@@ -38,6 +38,7 @@ from napari_focus_fusion.plugin.choice import (
     more_button,
     wrapped_label,
 )
+from napari_focus_fusion.plugin.job_widget import JobWidget
 from napari_focus_fusion.plugin.layers import level_0, stack_from_layers
 from napari_focus_fusion.plugin.preview import index_on_screen
 from napari_focus_fusion.plugin.settings import preferences, recall, remember
@@ -88,7 +89,7 @@ _MB = 1_000_000
 _LINK = "#3d8fd1"
 
 
-class FuseForm(QWidget):
+class FuseForm(JobWidget):
     """Fields to choose a stack, a model and outputs; they make a job.
 
     Parameters

@@ -10,19 +10,16 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from napari.layers import Image, Layer
 from napari.utils.notifications import show_error, show_warning
-from qtpy.QtCore import QEvent, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QListWidget,
-    QProgressBar,
     QPushButton,
     QVBoxLayout,
 )
 from superqt.utils import create_worker
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.plugin.choice import wrapped_label
 from napari_focus_fusion.plugin.destination import (
     ask_path,
     ask_where,
@@ -34,7 +31,7 @@ from napari_focus_fusion.plugin.layers import METADATA, covers, layers_from_file
 from napari_focus_fusion.plugin.preview import Preview
 from napari_focus_fusion.plugin.sources import is_stack
 from napari_focus_fusion.plugin.texts import device_text, duration, memory_in_use
-from napari_focus_fusion.plugin.worker import explain, make_worker
+from napari_focus_fusion.plugin.worker import explain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,13 +60,11 @@ class FuseWidget(FuseForm):
         Whose layers can be chosen, and where results go.
     """
 
-    #: A run has ended, in whatever way, and its layers are in; of a queue the last one.
-    ended = Signal()
+    cancelled = "Cancelled; no layer was added."
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
         self._machine: Machine | None = None
-        self._worker: FuseWorker | None = None
         self._sources: tuple[Image, ...] = ()
         self._queue: list[tuple[LayersJob, tuple[Image, ...]]] = []
         self._left: deque[tuple[LayersJob, tuple[Image, ...]]] = deque()
@@ -91,8 +86,6 @@ class FuseWidget(FuseForm):
     def _make_buttons(self) -> None:
         self.run_button = QPushButton("&Run")
         self.run_button.setToolTip("Fuse the stack.")
-        self.cancel_button = QPushButton("&Cancel")
-        self.cancel_button.setToolTip("Stop the run; no layer is added.")
         self.preview_button = QPushButton("Pr&eview")
         self.preview_button.setCheckable(True)
         self.preview_button.setToolTip(
@@ -110,8 +103,6 @@ class FuseWidget(FuseForm):
         self.queue_button.setToolTip("Fuse all stacks of the queue, one by one.")
         self.remove_button = QPushButton("Remove")
         self.remove_button.setToolTip("Take what is marked out of the queue.")
-        self.progress = QProgressBar()
-        self.status = wrapped_label()
 
     def _foot(self) -> QVBoxLayout:
         foot = QVBoxLayout()
@@ -136,7 +127,6 @@ class FuseWidget(FuseForm):
             box.toggled.connect(self._update_buttons)
         self.files_button.clicked.connect(self._choose_files)
         self.run_button.clicked.connect(self.run)
-        self.cancel_button.clicked.connect(self.cancel)
         self.add_button.clicked.connect(self.add_to_queue)
         self.queue_button.clicked.connect(self.run_queue)
         self.remove_button.clicked.connect(self._remove_from_queue)
@@ -157,7 +147,7 @@ class FuseWidget(FuseForm):
         self._update_buttons()
 
     def _on_chosen(self) -> None:
-        if self._worker is None:
+        if self.idle:
             self.status.clear()  # it spoke of what was chosen before
         self._update_buttons()
 
@@ -204,20 +194,16 @@ class FuseWidget(FuseForm):
             )
 
     def _on_not_opened(self, error: Exception) -> None:
-        text = explain(error, "What was chosen", "opened")
-        self.status.setText(text)
-        show_error(text)
+        self._say(explain(error, "What was chosen", "opened"))
 
     def _update_buttons(self) -> None:
-        idle = self._worker is None
-        self.freeze(not idle)
-        ready = idle and self._machine is not None
+        super()._update_buttons()
+        self.freeze(not self.idle)
+        ready = self.idle and self._machine is not None
         can = ready and bool(self.wanted()) and bool(self.sources)
         self.run_button.setEnabled(can)
         self.add_button.setEnabled(can)
         self.preview_button.setEnabled(ready and bool(self.sources))
-        self.cancel_button.setEnabled(not idle)
-        self.progress.setVisible(not idle)
         for widget in (self.queue_list, self.queue_button, self.remove_button):
             widget.setVisible(bool(self._queue))
             widget.setEnabled(ready)
@@ -229,7 +215,7 @@ class FuseWidget(FuseForm):
         try:
             job = self.job()
         except FocusFusionError as error:
-            self._on_errored(error)
+            self._complain(error)
             return None
         size = result_bytes(job.stack, job.options.get("scale", 1))
         where = self.destination.value
@@ -241,7 +227,7 @@ class FuseWidget(FuseForm):
             if not path:
                 return None
             if Path(path).exists() or path in self._promised():
-                self._on_errored(
+                self._complain(
                     FocusFusionError(
                         f"{path!r} exists already, or is to be written by the queue. "
                         "Choose another name, or delete it first."
@@ -265,7 +251,7 @@ class FuseWidget(FuseForm):
             Running; or None where what is chosen cannot be fused, which a notification
             says, or a run is on already.
         """
-        if self._worker is not None:
+        if not self.idle:
             return None
         job = self._ready_job()
         return None if job is None else self._start([(job, self.sources)])
@@ -287,7 +273,7 @@ class FuseWidget(FuseForm):
         FuseWorker
             The first one, running; None where there is none, or a run is on already.
         """
-        if self._worker is not None or not self._queue:
+        if not self.idle or not self._queue:
             return None
         return self._start(list(self._queue))
 
@@ -303,48 +289,33 @@ class FuseWidget(FuseForm):
             self.queue_list.addItem(f"{job.stack.name}, by {by}")
         self._update_buttons()
 
-    def _start(self, jobs: list[tuple[LayersJob, tuple[Image, ...]]]) -> FuseWorker:
+    def _start(
+        self, jobs: list[tuple[LayersJob, tuple[Image, ...]]]
+    ) -> FuseWorker | None:
         self.preview.stop()
         self.remember_choices()
         self._left = deque(jobs)
         return self._next()
 
-    def _next(self) -> FuseWorker:
+    def _next(self) -> FuseWorker | None:
         job, self._sources = self._left.popleft()
-        worker: Any = make_worker(job)
-        self._worker = worker
-        worker.progressed.connect(self._on_progressed)
-        worker.returned.connect(self._on_returned)
-        worker.errored.connect(self._on_errored)
-        worker.finished.connect(self._on_finished)
-        self.destroyed.connect(worker.quit)
         self._started = time.monotonic()
-        self.progress.reset()
-        self.status.setText("Starting …")
-        self._update_buttons()
-        worker.start()
-        return worker
+        return self._run(job, self._add_layers, f"Fusing {job.stack.name!r}")
 
     def cancel(self) -> None:
         """Ask the run to stop, which it does within a tile; the queue stays."""
-        if self._worker is not None:
-            self._left.clear()
-            self._worker.quit()
-            self.cancel_button.setEnabled(False)
-            self.status.setText("Stopping …")
+        self._left.clear()
+        super().cancel()
 
-    def changeEvent(self, event: QEvent | None) -> None:
-        """Stop the run when the dock is closed: napari takes its widget out."""
-        super().changeEvent(event)
-        if event and event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self.preview.stop()
-            self.cancel()
+    def _on_closed(self) -> None:
+        self.preview.stop()
+        super()._on_closed()
 
     def _toggle_preview(self, on: bool) -> None:
         (self.preview.start if on else self.preview.stop)()
 
     def _preview_arguments(self) -> dict[str, Any] | None:
-        if not self.sources or self._worker is not None:
+        if not self.sources or not self.idle:
             return None
         judge = self.reference.value
         return {
@@ -374,7 +345,7 @@ class FuseWidget(FuseForm):
             parts.append(f"{len(self._left)} more in the queue")
         self.status.setText(", ".join(parts))
 
-    def _on_returned(self, layers: list[LayerData]) -> None:
+    def _add_layers(self, layers: list[LayerData]) -> None:
         added = [Layer.create(*data) for data in layers]
         self._hide_what_would_add_up(added[0])
         for layer in added:
@@ -398,18 +369,11 @@ class FuseWidget(FuseForm):
             if adds and layer in self._viewer.layers:
                 layer.visible = False
 
-    def _on_errored(self, error: Exception) -> None:
-        text = explain(error, self._worker.job.stack.name if self._worker else "")
-        self.status.setText(text)
-        show_error(text)
+    def _stack_name(self) -> str:
+        return self._worker.job.stack.name if self._worker else ""
 
-    def _on_finished(self) -> None:
-        assert self._worker is not None
-        if self._worker.abort_requested:
-            self.status.setText("Cancelled; no layer was added.")
-        self.destroyed.disconnect(self._worker.quit)
-        del self._worker.job  # napari keeps workers: the pixels must not stay with them
-        self._worker, self._sources = None, ()
+    def _go_on(self) -> None:
+        self._sources = ()
         if self._left:
             self._next()
             return

@@ -14,6 +14,7 @@ from napari_focus_fusion.plugin.worker import explain, job_worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_focus_fusion.plugin.worker import FuseWorker
     from napari_focus_fusion.progress import Progress
 
 
@@ -33,7 +34,7 @@ class JobWidget(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._worker: Any = None
+        self._worker: FuseWorker | None = None
         self._then: Callable[[Any], Any] | None = None
         self.cancel_button = push_button("&Cancel", "Stop the run.", self.cancel)
         self.progress = QProgressBar()
@@ -65,13 +66,9 @@ class JobWidget(QWidget):
         self.cancel_button.setEnabled(not self.idle)
         self.progress.setVisible(not self.idle)
 
-    def _stack_name(self) -> str:
-        """What to call the stack when something goes wrong with it."""
-        raise NotImplementedError
-
     def _run(
         self, job: Callable[[Any, Any], Any], then: Callable[[Any], Any], title: str
-    ) -> Any:
+    ) -> FuseWorker | None:
         """Start a job and give its worker, or None while another one runs.
 
         Parameters
@@ -83,7 +80,7 @@ class JobWidget(QWidget):
         """
         if not self.idle:
             return None
-        worker = job_worker(title, job)
+        worker: Any = job_worker(title, job)
         self._worker, self._then = worker, then
         worker.progressed.connect(self._on_progressed)
         worker.returned.connect(self._on_returned)
@@ -107,16 +104,31 @@ class JobWidget(QWidget):
         assert self._then is not None
         self._then(outcome)
 
+    def _stack_name(self) -> str:
+        """What to call the stack when something goes wrong with it."""
+        raise NotImplementedError
+
+    def _explain(self, error: Exception) -> str:
+        return explain(error, self._stack_name())
+
     def _complain(self, error: Exception) -> None:
-        text = explain(error, self._stack_name())
+        self._say(self._explain(error))
+
+    def _say(self, text: str) -> None:
+        """Say what went wrong, here and as a notification."""
         self.status.setText(text)
         show_error(text)
 
     def _on_finished(self) -> None:
+        assert self._worker is not None
         if self._worker.abort_requested:
             self.status.setText(self.cancelled)
         self.destroyed.disconnect(self._worker.quit)
         del self._worker.job  # napari keeps workers: the pixels must not stay with them
         self._worker = self._then = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Do what comes after a run."""
         self._update_buttons()
         self.ended.emit()

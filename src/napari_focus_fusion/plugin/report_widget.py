@@ -166,6 +166,8 @@ class ReportWidget(JobWidget):
         FuseWorker
             Running; or None where that is not possible, which a notification says.
         """
+        if not self.idle:
+            return None
         fused, layer, layers = self.fused.value, self.layer.value, self._viewer.layers
         try:
             if fused is None or layer is None:

@@ -107,11 +107,6 @@ class FuseWorker(WorkerBase):
             return None
 
 
-def make_worker(job: FuseJob) -> FuseWorker:
-    """A worker, not started, that fuses."""
-    return job_worker(f"Fusing {job.stack.name!r}", job)
-
-
 def job_worker(title: str, job: Callable[[Any, Any], Any]) -> Any:
     """A worker, not started, that napari knows of and asks about when it is closed.
 
