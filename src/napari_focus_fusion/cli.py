@@ -850,8 +850,9 @@ def _parser() -> argparse.ArgumentParser:
         type=_names,
         default=["scenes"],
         metavar="NAME,...",
-        help="scenes (by default), scenes-noise, scenes-light, scenes-x2 to -x4, "
-        "lytro, lytro-x2 to -x4, triples, or files and folders of yours",
+        help="scenes (by default), scenes-noise, scenes-light, scenes-refractile, "
+        "scenes-x2 to -x4, lytro, lytro-x2 to -x4, triples, or files and folders of "
+        "yours",
     )
     sub.add_argument(
         "--peers", action="store_true", help="also other programs that are installed"

@@ -14,6 +14,7 @@ from napari_focus_fusion.benchmark.data import (
     DATA_VARIABLE,
     _light_specs,
     _re_exposed_specs,
+    _refractile_specs,
     _scene_specs,
     case_of_scene,
     find_data_set,
@@ -191,6 +192,20 @@ def test_scenes_in_all_kinds_of_light():
         for case in (clean, bright, dim)
     ]
     assert errors[0] < errors[1] < errors[2]
+
+
+def test_refractile_scenes_look_sharpest_out_of_focus():
+    """Six scenes of their own, twice each, in which contrast is no measure of focus."""
+    specs = [spec for spec, _ in _refractile_specs()]
+    seeds = {spec.seed for spec in specs}
+    others = {spec.seed for spec, _ in (*_light_specs(), *_scene_specs())}
+    assert len(specs) == 12 and len(seeds) == 6
+    assert not seeds & {*TRAINING_SEEDS, *others}
+    for case in itertools.islice(find_data_set("scenes-refractile").cases(), 0, 12, 2):
+        truth = np.gradient(case.truth.image.astype(float))
+        slices = [np.gradient(plane.astype(float)) for plane in case.stack.data]
+        contrast = [np.hypot(*gradient).mean() for gradient in slices]
+        assert max(contrast) > np.hypot(*truth).mean(), case.name
 
 
 @pytest.mark.parametrize("factor", [2, 3])

@@ -242,3 +242,32 @@ def test_a_held_back_scene_is_made_by_its_name():
     scene = spec.make()
     assert scene.axes == "CZYX" and scene.seed == spec.seed
     assert scene.parameters["electrons"] == 1000
+
+
+THICK = {"modality": "brightfield", "content": "cells", "thick": True}
+
+
+def test_thick_cells_look_sharpest_where_they_are_out_of_focus():
+    seen = {"surface": "flat", "span": (4.0, 4.0), "slices": 9, "shape": (96, 96)}
+    blur = {"blur_per_slice": 0.4, "focus_blur": 0.0}
+    dull, scene = (
+        make_scene(5, **THICK, **seen, **blur, **EXACT, refraction=k) for k in (0, 0.5)
+    )
+    np.testing.assert_array_equal(scene.truth, dull.truth)
+    np.testing.assert_allclose(scene.stack[4], scene.truth, atol=1e-5)
+    # Bright on one side of focus is dark on the other.
+    below, above = (scene.stack[z] / dull.stack[z] - 1 for z in (2, 6))
+    assert np.corrcoef(below.ravel(), above.ravel())[0, 1] < -0.95
+    edges = [ndimage.gaussian_laplace(a, 2).std() for a in scene.stack]
+    assert np.argmax([ndimage.gaussian_laplace(a, 2).std() for a in dull.stack]) == 4
+    assert edges[1] > 1.2 * edges[4] and edges[7] > 1.2 * edges[4]
+
+
+def test_thick_matter_lies_flat():
+    """A body that is seen as a whole has one depth, whatever it lies on."""
+    options = {**SMALL, **EXACT, **THICK, "surface": "tilt"}
+    scene, smooth = (
+        make_scene(3, **options),
+        make_scene(3, **options | {"thick": False}),
+    )
+    assert len(np.unique(scene.depth)) < 30 < len(np.unique(smooth.depth))

@@ -295,6 +295,32 @@ def _light_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
             seed += 1
 
 
+def _refractile_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
+    """Thick cells in brightfield, whose rims are bright and sharp out of focus."""
+    from napari_focus_fusion.training.scenes import TRAINING_SEEDS, SceneSpec
+
+    seed = TRAINING_SEEDS.stop + 4000
+    for slices, blur, refraction in ((5, 0.9, 0.5), (10, 0.6, 0.3), (24, 0.3, 0.15)):
+        for surface in ("tilt", "layers"):
+            for electrons in (None, 1000.0):
+                light = f"{electrons:.0f} electrons" if electrons else "clean"
+                options = {
+                    "shape": (224, 224),
+                    "slices": slices,
+                    "blur_per_slice": blur,
+                    "surface": surface,
+                    "content": "cells",
+                    "modality": "brightfield",
+                    "thick": True,
+                    "refraction": refraction,
+                    "electrons": electrons,
+                }
+                name = f"{surface}, {slices} slices, {light}"
+                groups = (f"{slices} slices", light, surface)
+                yield SceneSpec(name, seed, tuple(sorted(options.items()))), groups
+            seed += 1
+
+
 def _binned_scenes(factor: int) -> Iterator[Case]:
     """Fine scenes seen by a camera of coarser pixels, each of which adds up some."""
     from napari_focus_fusion.training.optics import expose
@@ -436,6 +462,15 @@ DATA_SETS: dict[str, DataSet] = {
             "electrons at white; no training has seen them. Measured like the scenes.",
             _TRUTH_MEASURES,
             lambda: _scenes(_light_specs),
+        ),
+        DataSet(
+            "scenes-refractile",
+            "Thick cells in brightfield, in 5, 10 and 24 slices, without noise and "
+            "with 1000 electrons at white: refraction draws rims round them that are "
+            "the stronger the further out of focus they are. No training has seen "
+            "these scenes. Measured like the others.",
+            _TRUTH_MEASURES,
+            lambda: _scenes(_refractile_specs),
         ),
         DataSet(
             "lytro",

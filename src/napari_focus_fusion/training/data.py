@@ -7,7 +7,7 @@ free of noise; each step then takes crops of it and adds noise of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from napari_focus_fusion.engine.normalise import BLACK, WHITE
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.training.scenes import make_scene
+from napari_focus_fusion.training.scenes import detailed, make_scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Modalities of the pool in turn, so that half of the scenes are reflected light.
 MODALITIES = ("grey", "brightfield", "grey", "fluorescence")
+#: Phase contrast ``k`` and blur per slice in pixels of the modality "refractile", drawn
+#: uniformly.
+REFRACTION, REFRACTILE_BLUR = (0.1, 0.6), (0.3, 0.9)
 #: Electrons at white, drawn log-uniformly; each step draws its own.
 ELECTRONS = (150.0, 100_000.0)
 READ_NOISE = (0.5, 4.0)
@@ -127,6 +130,7 @@ def make_pool(
     slices: int,
     side: int,
     *,
+    modalities: Sequence[str] = MODALITIES,
     pictures: Sequence[np.ndarray] | None = None,
     on_scene: Callable[[int, int], None] | None = None,
 ) -> Pool:
@@ -135,9 +139,12 @@ def make_pool(
     Parameters
     ----------
     seeds
-        One scene each; the modality goes round :data:`MODALITIES`.
+        One scene each.
     slices, side
         Slices of each stack; height and width in pixels.
+    modalities
+        Of the scenes in turn: those of :func:`make_scene`, and ``"refractile"``, which
+        is brightfield of thick cells, whose rims look sharp where they are not.
     pictures
         Sharp grey pictures that every other scene takes its textures from.
     on_scene
@@ -145,22 +152,38 @@ def make_pool(
     """
     stacks, truths, depths = [], [], []
     for count, seed in enumerate(seeds):
+        modality = modalities[count % len(modalities)]
+        refractile = modality == "refractile"
         scene = make_scene(
             seed,
             shape=(side, side),
             slices=slices,
-            modality=MODALITIES[count % len(MODALITIES)],
             electrons=None,
             dtype=np.float32,
-            pictures=pictures if count // len(MODALITIES) % 2 else None,
+            pictures=pictures if count // len(modalities) % 2 else None,
+            **(_refractile(seed) if refractile else {"modality": modality}),
         )
         stacks.append(torch.from_numpy(np.asarray(scene.stack, np.float32)))
         truths.append(torch.from_numpy(np.asarray(scene.truth, np.float32)))
-        known = np.where(scene.textured, scene.depth, np.nan)
+        shown = scene.textured
+        if refractile:  # a rim tells the depth of what it surrounds
+            shown = shown | detailed(scene.stack).any(0)
+        known = np.where(shown, scene.depth, np.nan)
         depths.append(torch.from_numpy(known.astype(np.float32)))
         if on_scene is not None:
             on_scene(count + 1, len(seeds))
     return Pool(torch.stack(stacks), torch.stack(truths), torch.stack(depths))
+
+
+def _refractile(seed: int) -> dict[str, Any]:
+    hand = np.random.default_rng(seed)
+    return {
+        "modality": "brightfield",
+        "content": "cells",
+        "thick": True,
+        "refraction": float(hand.uniform(*REFRACTION)),
+        "blur_per_slice": float(hand.uniform(*REFRACTILE_BLUR)),
+    }
 
 
 def read_pictures(folder: Path) -> list[np.ndarray]:

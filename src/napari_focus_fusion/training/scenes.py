@@ -134,6 +134,7 @@ def make_scene(
     span: tuple[float, float] | None = None,
     front: str = "mixed",
     refraction: float | None = None,
+    thick: bool = False,
     vignetting: float | None = None,
     shading: float | None = None,
     exposure: float | None = None,
@@ -187,6 +188,10 @@ def make_scene(
         occludes; or ``"mixed"``.
     refraction : float, optional
         ``k`` of the phase contrast in brightfield, 0 to 0.25.
+    thick : bool
+        In brightfield, matter swells from its rim to its middle, as blood cells do:
+        refraction then draws broad bright and dark rims, which are the stronger the
+        further it is out of focus.
     vignetting, shading : float, optional
         Loss of light towards the corners (0 to 0.3) and across the field (0 to 0.15).
     exposure : float, optional
@@ -253,6 +258,7 @@ def make_scene(
         "read_noise": between(read_noise, 1, 4),
         "offset": between(offset, 0, 0.03),
         "refraction": between(refraction, 0, 0.25),
+        "thick": thick,
         "vignetting": between(vignetting, 0, 0.3),
         "shading": between(shading, 0, 0.15),
         "exposure": between(exposure, 0.5, 0.95),
@@ -358,9 +364,19 @@ def _textured(truth: Array, electrons: float | None) -> Array:
     """Where the contrast of (components, h, w) in 7 x 7 windows beats shot noise."""
     grey = truth.mean(axis=0)
     mean = ndimage.uniform_filter(grey, 7)
-    variance = ndimage.uniform_filter(grey * grey, 7) - mean * mean
     shot = 0.0 if electrons is None else mean / (electrons * len(truth))
-    return variance > np.maximum(1e-4, 0.5 * shot)
+    return detailed(grey, 0.5 * shot)
+
+
+def detailed(grey: Array, least: Array | float = 0.0) -> Array:
+    """Where the variance of (..., h, w) in 7 x 7 windows is more than ``least``.
+
+    And more than that of a contrast of one per cent of white.
+    """
+    size = (*[1] * (grey.ndim - 2), 7, 7)
+    mean = ndimage.uniform_filter(grey, size)
+    variance = ndimage.uniform_filter(grey * grey, size) - mean * mean
+    return variance > np.maximum(1e-4, least)
 
 
 def illumination(
@@ -551,12 +567,24 @@ def _transparent_pieces(
             )
         else:
             depth = ground[box]
+        if options["thick"]:  # a body that is seen as a whole lies flat
+            depth = np.full(shape, np.median(depth), np.float32)
         shade = np.float32(1.05) - sprite.shade if bright else sprite.shade
         amount = sprite.coverage * shade * np.float32(rng.uniform(0.3, 1))
         pieces.append(Piece(int(rng.integers(kinds)), box, amount, depth))
         if bright:
-            pieces.append(Piece(-1, box, sprite.coverage, depth))
+            phase = swelling(rng, sprite) if options["thick"] else sprite.coverage
+            pieces.append(Piece(-1, box, phase, depth))
     return pieces
+
+
+def swelling(rng: np.random.Generator, sprite: Sprite) -> Array:
+    """Thickness (h, w) in pixels of a body that is round at its rim, flat inside."""
+    inner = ndimage.distance_transform_edt(sprite.coverage > 0.5)
+    rim = np.float32(max(inner.max() * rng.uniform(0.25, 1), 1))
+    slope = np.float32(np.pi / 2) * np.minimum(inner.astype(np.float32) / rim, 1)
+    # Distances in whole pixels have kinks, which curvature would show.
+    return sprite.coverage * ndimage.gaussian_filter(rim * np.sin(slope), 1.5)
 
 
 def shine(seen: Array, background: float) -> Array:

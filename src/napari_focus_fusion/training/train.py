@@ -22,7 +22,12 @@ from napari_focus_fusion.training import (
     residual,
     sesf,
 )
-from napari_focus_fusion.training.data import Pool, make_pool, read_pictures
+from napari_focus_fusion.training.data import (
+    MODALITIES,
+    Pool,
+    make_pool,
+    read_pictures,
+)
 from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
 from napari_focus_fusion.training.scores import score_on_lytro, score_on_scenes
 
@@ -52,8 +57,9 @@ class Recipe:
         Score of the network on held-back batches, lower is better.
     schedule
         Length and learning rate.
-    scenes, slices, side
-        The pool: number of scenes, slices of each, side in pixels.
+    scenes, modalities, slices, side
+        The pool: number of scenes, their modalities in turn, slices of each, side in
+        pixels.
     stacks, crop
         A batch: number of stacks, side of a crop in pixels.
     parts
@@ -71,6 +77,7 @@ class Recipe:
     validate: Callable[[Any, list[Batch]], float]
     schedule: Schedule
     scenes: int = 480
+    modalities: tuple[str, ...] = MODALITIES
     slices: int = 6
     side: int = 128
     stacks: int = 3
@@ -223,8 +230,9 @@ def train(
     where = choose_device(device)
     textures = read_pictures(pictures) if pictures is not None else None
     size = (recipe.slices, recipe.side)
-    pool = make_pool(range(recipe.scenes), *size, pictures=textures, on_scene=on_scene)
-    held_back = validation_batches(make_pool(VALIDATION_SEEDS, *size), recipe)
+    draw = partial(make_pool, modalities=recipe.modalities)
+    pool = draw(range(recipe.scenes), *size, pictures=textures, on_scene=on_scene)
+    held_back = validation_batches(draw(VALIDATION_SEEDS, *size), recipe)
     held_back = [batch.to(where) for batch in held_back]
     torch.manual_seed(seed)
     network = new_model(our_models()[name])
