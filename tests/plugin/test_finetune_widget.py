@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import tifffile
+from napari._app_model import get_app_model
 from napari.layers import Layer
 from napari.utils.notifications import (
     ErrorNotification,
@@ -75,6 +76,20 @@ def run(widget, qtbot, button=None):
     """Press Start, or another button, and wait for the end."""
     with qtbot.waitSignal(widget.ended, timeout=60_000):
         (button or widget.start_button).click()
+
+
+def test_flat_layers_are_merged_to_learn_from_them(window, stack):
+    viewer, widget = window
+    assert widget.holds.text() == "Open a focus stack."
+    for number, plane in enumerate(stack):
+        viewer.add_image(plane, name=f"slice {number}")
+    assert "Merge to Stack" in widget.holds.text()
+    assert not widget.start_button.isEnabled()
+    viewer.layers.select_all()
+    get_app_model().commands.execute_command("napari.layer.merge_stack").result()
+    (merged,) = viewer.layers
+    assert widget.chosen == [merged] and "4 slices" in widget.holds.text()
+    assert widget.start_button.isEnabled()
 
 
 def started(widget, qtbot, rows=2):

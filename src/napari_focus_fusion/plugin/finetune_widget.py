@@ -57,7 +57,7 @@ from napari_focus_fusion.plugin.job_widget import JobWidget
 from napari_focus_fusion.plugin.layers import guess_axes, layers_from_files, level_0
 from napari_focus_fusion.plugin.preview import index_on_screen
 from napari_focus_fusion.plugin.settings import preferences, recall, remember
-from napari_focus_fusion.plugin.sources import is_stack
+from napari_focus_fusion.plugin.sources import is_slice, is_stack
 from napari_focus_fusion.plugin.stack_choice import AxesChoice
 from napari_focus_fusion.plugin.texts import describe, duration
 
@@ -368,9 +368,7 @@ class FineTuneWidget(JobWidget):
         self._show_row(self.z_axis, len(chosen) == 1)
         self._show_row(self.other_axes, self.other_axes.count() > 1)
         if not chosen:
-            self.holds.setText(
-                "Tick a stack." if self.stacks.count() else "Open a focus stack."
-            )
+            self.holds.setText(self._advice())
         elif len(chosen) == 1:
             self.holds.setText(describe(chosen, self._axes.value))
         else:
@@ -383,6 +381,17 @@ class FineTuneWidget(JobWidget):
             ]
         )
         self._show_row(self.reference, count > 1)
+
+    def _advice(self) -> str:
+        """What to do where no stack is ticked."""
+        if self.stacks.count():
+            return "Tick a stack."
+        if sum(map(is_slice, self._viewer.layers)) > 1:
+            return (
+                "To learn from layers of one slice each, select them in the layer list "
+                "and choose Merge to Stack in the menu of a right click."
+            )
+        return "Open a focus stack."
 
     def axes_of(self, layer: Image) -> str:
         """What the axes of a layer are: as was chosen while it alone was ticked."""
