@@ -16,19 +16,18 @@ from torch import Tensor
 
 import napari_focus_fusion
 from napari_focus_fusion import fuse, load_model
-from napari_focus_fusion.models import models, our_models, weights_folder
+from napari_focus_fusion.models import our_models, weights_folder
 from napari_focus_fusion.models.dual_path import (
     STAGES,
     START_RADIUS,
     DualPath,
     gradient_energy,
 )
+from napari_focus_fusion.training.scenes import refractile_scenes
+from napari_focus_fusion.training.scores import score_scene
 from small_models import relief
 
 SPEC = our_models()["dual-path"]
-needs_weights = pytest.mark.skipif(
-    "dual-path" not in models(), reason="its weights are still to be trained"
-)
 HALO = SPEC.halo
 
 
@@ -277,11 +276,25 @@ def test_the_predictor_permutes_with_the_slices() -> None:
     torch.testing.assert_close(permuted, guess[:, order], rtol=1e-4, atol=1e-5)
 
 
-@needs_weights
-def test_the_shipped_weights_are_those_on_their_card() -> None:
-    network = load_model("dual-path")
-    card = json.loads((weights_folder() / "dual-path.json").read_text())
+@pytest.mark.parametrize("name", ["dual-path", "dual-path-brightfield"])
+def test_the_shipped_weights_are_those_on_their_card(name: str) -> None:
+    network = load_model(name)
+    card = json.loads((weights_folder() / f"{name}.json").read_text())
     assert network.weights_hash == card["sha256"]
-    assert card["model"] == "dual-path"
+    assert card["model"] == name
     assert len(network.stages) == STAGES
     assert not any(p.requires_grad for p in network.parameters())
+    scores = card["scores"]
+    assert (
+        scores["trained"]["psnr"] > scores["untrained"]["psnr"] > scores["sml"]["psnr"]
+    )
+
+
+def test_the_weights_for_brightfield_know_refraction() -> None:
+    """Rims that look sharp do not deceive them as they deceive a plain measure."""
+    spec = next(s for s in refractile_scenes() if s.name == "tilt, 10 slices, clean")
+    scene = spec.make()
+    names = ("dual-path-brightfield", "dual-path", "sml")
+    found = [score_scene(scene, load_model(name)) for name in names]
+    own, general, plain = (scores["psnr"] for scores in found)
+    assert own > general + 3 and own > plain + 0.5

@@ -179,7 +179,7 @@ def test_some_slices_keep_truth_true() -> None:
         assert (known & inside).sum() == inside.sum()
         assert not known[(depth < kept[0] - step) | (depth > kept[-1] + step)].any()
     assert {count for count, _ in seen} == set(range(2, 10))
-    assert {step for _, step in seen} == {1.0, 2.0}
+    assert {step for _, step in seen} == {1.0, 2.0, 3.0, 4.0, 5.0}
 
 
 def test_truth_lowers_with_masks_that_are_right(pool: Pool) -> None:
@@ -187,13 +187,17 @@ def test_truth_lowers_with_masks_that_are_right(pool: Pool) -> None:
     estimates = list(network.unroll(batch.noisy))
     depth = batch.depth.nan_to_num().clamp(0, 3)
     slices = torch.arange(4)[None, :, None, None]
-    right = [-20 * (slices - depth[:, None]).abs().square()]
+    share = (1 - (slices - depth[:, None]).abs()).clamp_min(1e-6)
+    right = [share.log() / dual_path.SHARPNESS]
     perfect = [
         e._replace(logits=right, picture=batch.truth[:, None]) for e in estimates
     ]
-    lost = dual_path.true_losses(estimates, batch)["truth"]
-    least = dual_path.true_losses(perfect, batch)["truth"]
-    assert least < 0.7 * lost
+    lost = dual_path.true_losses(estimates, batch)
+    least = dual_path.true_losses(perfect, batch)
+    assert least["truth"] < lost["truth"]
+    assert least["ranking"] < 0.7 * lost["ranking"]
+    assert least["risk"] < lost["risk"]
+    assert least["picture"] < 0.1 * lost["picture"]
     assert len(estimates) == STAGES
 
 
@@ -206,7 +210,7 @@ def test_masks_are_added_up_as_the_engine_does() -> None:
         torch.testing.assert_close(ratio, torch.full_like(ratio, float(ratio[0, 0])))
 
 
-def test_the_depth_error_tells_right_from_wrong(pool: Pool) -> None:
+def test_the_shortfall_tells_right_from_wrong(pool: Pool) -> None:
     """A network that only starts: the plain measure does it right on a clean stack."""
     network = network_of().eval().requires_grad_(False)
     quiet = copy.deepcopy(network)
@@ -217,5 +221,23 @@ def test_the_depth_error_tells_right_from_wrong(pool: Pool) -> None:
     batch = batch_of(pool)
     clean = Batch(batch.clean, batch.clean, batch.truth, batch.depth)
     wrong = Batch(batch.clean.flip(1), batch.clean, batch.truth, batch.depth)
-    assert dual_path.depth_error(quiet, [clean]) < 0.7
-    assert dual_path.depth_error(quiet, [wrong]) > 1.0
+    right = dual_path.shortfall(quiet, [clean])
+    assert right > 0
+    assert dual_path.shortfall(quiet, [wrong]) > 1.5 * right
+
+
+def test_doubt_is_no_loss_where_the_sum_of_the_window_decides() -> None:
+    """A mask that hesitates is chosen as surely as one that does not."""
+    slices = torch.tensor([[0.7, 0.3], [0.55, 0.45]])[..., None, None]
+    chance = dual_path.chosen(slices.expand(2, 2, 5, 5))
+    torch.testing.assert_close(chance.sum(1), torch.ones(2, 5, 5))
+    assert (chance[0, 0] > 0.99).all()
+    assert (chance[1, 0] > 0.7).all()
+
+
+def test_what_is_not_known_does_not_count() -> None:
+    values = torch.tensor([[[1.0, 2.0, 50.0]], [[3.0, 4.0, 5.0]]])
+    nan = torch.nan
+    depth = torch.tensor([[[0.0, 1.0, nan]], [[nan, nan, nan]]])
+    found = dual_path.mean_where_known(values, depth)
+    torch.testing.assert_close(found, torch.tensor([1.5, 0.0]))

@@ -296,29 +296,11 @@ def _light_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
 
 
 def _refractile_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
-    """Thick cells in brightfield, whose rims are bright and sharp out of focus."""
-    from napari_focus_fusion.training.scenes import TRAINING_SEEDS, SceneSpec
+    from napari_focus_fusion.training.scenes import refractile_scenes
 
-    seed = TRAINING_SEEDS.stop + 4000
-    for slices, blur, refraction in ((5, 0.9, 0.5), (10, 0.6, 0.3), (24, 0.3, 0.15)):
-        for surface in ("tilt", "layers"):
-            for electrons in (None, 1000.0):
-                light = f"{electrons:.0f} electrons" if electrons else "clean"
-                options = {
-                    "shape": (224, 224),
-                    "slices": slices,
-                    "blur_per_slice": blur,
-                    "surface": surface,
-                    "content": "cells",
-                    "modality": "brightfield",
-                    "thick": True,
-                    "refraction": refraction,
-                    "electrons": electrons,
-                }
-                name = f"{surface}, {slices} slices, {light}"
-                groups = (f"{slices} slices", light, surface)
-                yield SceneSpec(name, seed, tuple(sorted(options.items()))), groups
-            seed += 1
+    for spec in refractile_scenes():
+        surface, slices, light = spec.name.split(", ")
+        yield spec, (slices, light, surface)
 
 
 def _binned_scenes(factor: int) -> Iterator[Case]:

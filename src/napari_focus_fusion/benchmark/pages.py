@@ -51,6 +51,9 @@ _ALL = ("sml", "residual-zero", *_NETWORKS, *_TWINS)
 
 PAGES = {
     "scenes": Page("scenes", _ALL, ("scenes", "scenes-light"), peers=True),
+    "refractile": Page(
+        "refractile cells", _ALL, ("scenes-refractile",), peers=True, sheets=0
+    ),
     # Without Q_P, which would take four times as long as all the others.
     "lytro": Page(
         "Lytro",

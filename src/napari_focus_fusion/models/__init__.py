@@ -106,6 +106,21 @@ OURS = (
         cost=25_000,
     ),
     ModelSpec(
+        name="dual-path-brightfield",
+        title="Dual-Path, brightfield",
+        summary="Dual-Path that knows refraction: for cells whose rims look sharp out "
+        "of focus.",
+        kind="set-masker",
+        target="napari_focus_fusion.models.dual_path:DualPath",
+        halo=32,
+        paper="Quan et al., Dual-path deep unsupervised learning for multi-focus image "
+        "fusion, IEEE Transactions on Multimedia 27, 2025",
+        doi="10.1109/TMM.2024.3521817",
+        weights="dual-path-brightfield.safetensors",
+        self_supervised=True,
+        cost=25_000,
+    ),
+    ModelSpec(
         name="mscnn",
         title="MSCNN",
         summary="Reconstructs from the features of all slices: for noisy and steep "

@@ -5,9 +5,14 @@ parts of them; the predictor's masks supervise the fuser's at every stage; and a
 consistency loss ties what the two fuse. Which imperfect masks, how they are hidden and
 every weight is ours.
 
+Masks are judged by what the decision makes of them: it adds them up over windows and
+takes the best slice, so that doubt where there is little detail is better than masks
+that are 0 or 1 everywhere. See :func:`chosen`.
+
 Scenes know which slice is sharp. The shipped weights were trained with that as well:
-cross-entropy of each stage's masks, and the distance of each stage's picture from the
-truth. Without truth (fine-tuning on a user's stack) the paper's part stands alone.
+cross-entropy of each stage's masks, how far from the truth the slices are that they
+choose, and the distance of each stage's picture from it. Without truth (fine-tuning on
+a user's stack) the paper's part stands alone.
 """
 
 from __future__ import annotations
@@ -37,13 +42,17 @@ MASK_NOISE = 0.02
 HIDDEN = (8, 16)
 #: Weights of the losses.
 SUPERVISION, CONSISTENCY, ROUGHNESS = 1.0, 1.0, 0.01
-TRUE_SLICE, TRUE_PICTURE, RISK = 1.0, 0.5, 10.0
+TRUE_SLICE, TRUE_PICTURE, RISK = 1.0, 0.5, 0.75
+#: Power of added-up masks at which they count as chances; it leaves the best the best.
+SHARPNESS = 6.0
+#: Squared error, of the range, below which an error is none.
+LEAST_ERROR = 1e-5
 #: Weight of the true slice before masks are added up, as a share of that after.
 PIXEL = 0.2
 #: Steps over which the predictor's say rises from nothing; how much of it is left where
 #: truth is known.
 WARM_UP = 200
-TRUST_BESIDE_TRUTH = 0.1
+TRUST_BESIDE_TRUTH = 0.02
 #: Pixels at the rim of a crop, where a network sees its end, that truth leaves out.
 RIM = 8
 #: Windows over which the decision adds masks up: weight and radius, from the model's.
@@ -54,8 +63,8 @@ WINDOWS = (
     (1.0, (9 * _SIDE - 1) // 2),
 )
 WIDEST = WINDOWS[-1][1]
-#: Most slices of a stack of most steps.
-MOST = 6
+#: Most slices of a stack of most steps, and how far apart they can be.
+MOST, FARTHEST = 6, 5
 
 
 def objective(network: DualPath, batch: Batch, truth: float = 1.0) -> dict[str, Tensor]:
@@ -105,17 +114,17 @@ def dual_losses(
     mask, target = (imperfect_masks(slices, generator) for _ in range(2))
     guess = guessed(network, slices, mask, checkerboard(slices, generator))
     predicting = -(target * guess.log_softmax(1)).sum(1).mean()
-    taught = guess.detach().softmax(1)
-    supervision = slices.new_zeros(())
+    inner = (..., slice(WIDEST, -WIDEST), slice(WIDEST, -WIDEST))
+    taught = guess.detach().softmax(1)[inner]
+    wanted = (taught * slices[inner]).sum(1, keepdim=True)
+    supervision = consistency = slices.new_zeros(())
     for k, estimate in enumerate(estimates):
-        off = (estimate.masks() - taught).abs().sum(1).mean()
+        masks = chosen(decided(estimate.masks()))
+        off = (masks - taught).abs().sum(1).mean()
         supervision = supervision + off / (STAGES - k)
-    masks = estimates[-1].masks()
-    fused = (masks * slices).sum(1, keepdim=True)
-    wanted = (taught * slices).sum(1, keepdim=True)
-    consistency = F.l1_loss(fused, wanted) + 1 - ssim(fused, wanted)
-    for estimate in estimates:
-        consistency = consistency + F.l1_loss(estimate.picture, wanted)
+        consistency = consistency + F.l1_loss(estimate.picture[inner], wanted)
+    fused = (masks * slices[inner]).sum(1, keepdim=True)
+    consistency = consistency + F.l1_loss(fused, wanted) + 1 - ssim(fused, wanted)
     roughness = masks.diff(dim=-1).abs().sum(1).mean()
     roughness = roughness + masks.diff(dim=-2).abs().sum(1).mean()
     learning = (
@@ -144,21 +153,24 @@ def true_losses(estimates: list[Estimate], batch: Batch) -> dict[str, Tensor]:
     """What scenes know: the sharp slice, and the picture without blur and noise.
 
     Masks are judged as the decision uses them, added up over windows, and with less
-    weight as they are: by the true slice, and by how far each slice is from the true
-    picture there (which says something of transparent matter, too). Each stage's
-    picture shall be the true one.
+    weight as they are: by the true slice, and by how far the slices that they choose
+    are from the true picture (which says something of transparent matter, too): the
+    logarithm of each stack's error, as PSNR counts it. Each stage's picture shall be
+    the true one. Where the depth is not known, masks are free.
     """
     ranking = risk = picture = batch.noisy.new_zeros(())
-    off = (batch.clean - batch.truth[:, None]).abs()
+    off = (batch.clean - batch.truth[:, None]).square()
     for k, estimate in enumerate(estimates):
         share = 1 / (STAGES - k)
         masks = estimate.masks()
         for weight, radius, seen in ((1.0, WIDEST, decided(masks)), (PIXEL, RIM, None)):
             inner = (..., slice(radius, -radius), slice(radius, -radius))
-            seen = masks[inner] if seen is None else seen
-            own = slice_ranking(seen, batch.depth[inner], radius=0)
+            choice = chosen(masks[inner] if seen is None else seen)
+            depth = batch.depth[inner]
+            own = slice_ranking(choice, depth, radius=0)
             ranking = ranking + share * weight * own
-            risk = risk + share * weight * (seen * off[inner]).sum(1).mean()
+            error = mean_where_known((choice * off[inner]).sum(1), depth)
+            risk = risk + share * weight * (error + LEAST_ERROR).log().mean()
         wrong = F.l1_loss(estimate.picture[:, 0], batch.truth)
         picture = picture + share * wrong
     return {
@@ -183,10 +195,27 @@ def decided(masks: Tensor) -> Tensor:
     return total / sum(weight for weight, _ in WINDOWS)
 
 
+def chosen(added: Tensor) -> Tensor:
+    """The chance (stacks, N, h, w) of each slice to be taken, of added-up masks.
+
+    Were masks themselves held to be chances, they would be driven to 0 and 1, and
+    windows would count votes where they should weigh evidence.
+    """
+    return (SHARPNESS * added.clamp_min(1e-12).log()).softmax(1)
+
+
+def mean_where_known(values: Tensor, depth: Tensor) -> Tensor:
+    """Mean of each stack's values (stacks, h, w) where its depth is known, else 0."""
+    known = torch.isfinite(depth)
+    total = torch.where(known, values, 0.0).sum((-2, -1))
+    return total / known.sum((-2, -1)).clamp_min(1)
+
+
 def some_slices(batch: Batch, generator: torch.Generator) -> Batch:
     """The batch with 2 to :data:`MOST` of its slices; every fourth time up to all.
 
-    Neighbours or, every other time, every second slice; the depth is known among them.
+    Neighbours or, every other time, up to :data:`FARTHEST` apart; the depth is known
+    among them.
     """
 
     def integer(low: int, high: int) -> int:
@@ -194,7 +223,8 @@ def some_slices(batch: Batch, generator: torch.Generator) -> Batch:
 
     there = batch.noisy.shape[1]
     count = integer(2, there if integer(1, 4) == 4 else min(MOST, there))
-    stride = integer(1, 2) if 2 * count <= there + 1 else 1
+    farthest = min((there - 1) // (count - 1), FARTHEST)
+    stride = integer(1, farthest) if integer(0, 1) else 1
     first = integer(0, there - 1 - (count - 1) * stride)
     kept = slice(first, first + (count - 1) * stride + 1, stride)
     depth = (batch.depth - first) / stride
@@ -272,16 +302,24 @@ def checkerboard(slices: Tensor, generator: torch.Generator) -> Tensor:
     return torch.stack(boards)[:, None].to(slices)
 
 
-def depth_error(network: DualPath, batches: list[Batch]) -> float:
-    """Mean distance in slices between the best slice and the true depth; capped at 2.
+def shortfall(network: DualPath, batches: list[Batch]) -> float:
+    """How far chosen slices are from the truth: lower is better.
 
-    Decided as the engine does, where the depth is known. The cap keeps a few wild
-    pixels from outweighing the rest.
+    The root mean squared error of the slices chosen, free of noise, as a share of the
+    range, its geometric mean over stacks, times e to the power of the mean depth error
+    in slices (each pixel's capped at 2, so that a few wild ones do not outweigh the
+    rest). Decided as the engine does, where the depth is known, of two to all slices
+    of each batch.
     """
-    errors = []
-    for batch in batches:
-        for noisy, depth in zip(batch.noisy, batch.depth, strict=True):
+    errors, distances = [], []
+    for number, batch in enumerate(batches):
+        seen = some_slices(batch, torch.Generator().manual_seed(number))
+        for noisy, clean, truth, depth in zip(
+            seen.noisy, seen.clean, seen.truth, seen.depth, strict=True
+        ):
             masks = F.pad(network.masks(noisy[:, None]), [WIDEST] * 4, mode="reflect")
-            best = decided(masks[None])[0].argmax(0)
-            errors.append((best - depth).abs().clamp(max=2).nanmean())
-    return float(torch.stack(errors).nanmean())
+            best = decided(masks[None])[0].argmax(0, keepdim=True)
+            off = (clean.gather(0, best) - truth).square()
+            errors.append((mean_where_known(off, depth[None]) + LEAST_ERROR).log() / 2)
+            distances.append((best[0] - depth).abs().clamp(max=2).nanmean())
+    return float(torch.exp(torch.cat(errors).mean() + torch.stack(distances).nanmean()))

@@ -666,3 +666,32 @@ def held_back_scenes() -> tuple[SceneSpec, ...]:
         ("fluorescence-channels", size | glow | tilt | fibres | poor | {"channels": 2}),
         ("fluorescence-deep", size | deep | glow | relief | fibres | poor),
     )
+
+
+def refractile_scenes() -> tuple[SceneSpec, ...]:
+    """Thick cells in brightfield for tables; their seeds are never trained on.
+
+    Refraction draws rims round them that are the stronger the further out of focus they
+    are. In 5, 10 and 24 slices, without noise and with 1000 electrons at white.
+    """
+    kinds = ((5, 0.9, 0.5), (10, 0.6, 0.3), (24, 0.3, 0.15))
+    places = [(*kind, surface) for kind in kinds for surface in ("tilt", "layers")]
+    specs = []
+    for place, (slices, blur, refraction, surface) in enumerate(places):
+        for electrons in (None, 1000.0):
+            options = {
+                "shape": (224, 224),
+                "slices": slices,
+                "blur_per_slice": blur,
+                "surface": surface,
+                "content": "cells",
+                "modality": "brightfield",
+                "thick": True,
+                "refraction": refraction,
+                "electrons": electrons,
+            }
+            light = f"{electrons:.0f} electrons" if electrons else "clean"
+            name = f"{surface}, {slices} slices, {light}"
+            seed = TRAINING_SEEDS.stop + 4000 + place
+            specs.append(SceneSpec(name, seed, tuple(sorted(options.items()))))
+    return tuple(specs)

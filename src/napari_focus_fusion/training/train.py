@@ -29,6 +29,7 @@ from napari_focus_fusion.training.data import (
     read_pictures,
 )
 from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
+from napari_focus_fusion.training.scenes import refractile_scenes
 from napari_focus_fusion.training.scores import score_on_lytro, score_on_scenes
 
 if TYPE_CHECKING:
@@ -131,11 +132,31 @@ RECIPES = {
     "dual-path": Recipe(
         objective=dual_path.objective,
         pretext=dual_path.pretext,
-        validate=dual_path.depth_error,
-        schedule=Schedule(steps=2000, learning_rate=5e-3, validate_every=200),
+        validate=dual_path.shortfall,
+        schedule=Schedule(steps=2000, learning_rate=2e-3, validate_every=200),
         scenes=320,
         slices=12,
         stacks=2,
+    ),
+    "dual-path-brightfield": Recipe(
+        objective=dual_path.objective,
+        pretext=dual_path.pretext,
+        validate=dual_path.shortfall,
+        schedule=Schedule(steps=2000, learning_rate=2e-3, validate_every=200),
+        scenes=400,
+        modalities=(*MODALITIES, "refractile"),
+        slices=12,
+        stacks=2,
+        then=(
+            Recipe(
+                objective=dual_path.objective,
+                pretext=dual_path.pretext,
+                validate=dual_path.shortfall,
+                schedule=Schedule(steps=3000, learning_rate=2e-3, validate_every=200),
+                stacks=2,
+            ),
+        ),
+        measure=lambda own: {"refractile": score_on_scenes(own, refractile_scenes())},
     ),
     "mscnn": Recipe(
         objective=mscnn.objective,
@@ -144,6 +165,15 @@ RECIPES = {
         schedule=Schedule(steps=3600, learning_rate=4e-3, validate_every=200),
         slices=16,
         stacks=2,
+        then=(
+            Recipe(
+                objective=mscnn.objective,
+                pretext=mscnn.pretext,
+                validate=mscnn.shortfall,
+                schedule=Schedule(steps=2400, learning_rate=2e-3, validate_every=200),
+                stacks=2,
+            ),
+        ),
     ),
     "residual": Recipe(
         objective=residual.objective,
@@ -376,6 +406,9 @@ def _data(recipe: Recipe, pictures: Path | None, textures: list[Any] | None) -> 
         f"{recipe.side} x {recipe.side} pixels, drawn from the seeds 0 to "
         f"{recipe.scenes - 1}; noise drawn anew at each step"
     )
+    if "refractile" in recipe.modalities:
+        share = recipe.modalities.count("refractile"), len(recipe.modalities)
+        text += "; {} in {} are thick, refractile cells".format(*share)
     if pictures is None or textures is None:
         return text
     return (
