@@ -52,7 +52,10 @@ _ALL = ("sml", "residual-zero", *_NETWORKS, *_TWINS)
 PAGES = {
     "scenes": Page("scenes", _ALL, ("scenes", "scenes-light"), peers=True),
     "refractile": Page(
-        "refractile cells", _ALL, ("scenes-refractile",), peers=True, sheets=0
+        "refractile cells",
+        (*_ALL, "dual-path-brightfield"),
+        ("scenes-refractile",),
+        peers=True,
     ),
     # Without Q_P, which would take four times as long as all the others.
     "lytro": Page(
