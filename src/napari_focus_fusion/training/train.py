@@ -94,6 +94,11 @@ class Recipe:
         return sum(stage.schedule.steps for stage in (self, *self.then))
 
 
+def _gone_on_with(recipe: Recipe, schedule: Schedule) -> Recipe:
+    """A recipe, and the same again from its best state, for as long as is said."""
+    return replace(recipe, then=(replace(recipe, schedule=schedule),))
+
+
 RECIPES = {
     "sesf": Recipe(
         objective=sesf.objective,
@@ -138,42 +143,32 @@ RECIPES = {
         slices=12,
         stacks=2,
     ),
-    "dual-path-brightfield": Recipe(
-        objective=dual_path.objective,
-        pretext=dual_path.pretext,
-        validate=dual_path.shortfall,
-        schedule=Schedule(steps=2000, learning_rate=2e-3, validate_every=200),
-        scenes=400,
-        modalities=(*MODALITIES, "refractile"),
-        slices=12,
-        stacks=2,
-        then=(
-            Recipe(
-                objective=dual_path.objective,
-                pretext=dual_path.pretext,
-                validate=dual_path.shortfall,
-                schedule=Schedule(steps=3000, learning_rate=2e-3, validate_every=200),
-                stacks=2,
-            ),
+    "dual-path-brightfield": _gone_on_with(
+        Recipe(
+            objective=dual_path.objective,
+            pretext=dual_path.pretext,
+            validate=dual_path.shortfall,
+            schedule=Schedule(steps=2000, learning_rate=2e-3, validate_every=200),
+            scenes=400,
+            modalities=(*MODALITIES, "refractile"),
+            slices=12,
+            stacks=2,
+            measure=lambda own: {
+                "refractile": score_on_scenes(own, refractile_scenes())
+            },
         ),
-        measure=lambda own: {"refractile": score_on_scenes(own, refractile_scenes())},
+        Schedule(steps=3000, learning_rate=2e-3, validate_every=200),
     ),
-    "mscnn": Recipe(
-        objective=mscnn.objective,
-        pretext=mscnn.pretext,
-        validate=mscnn.shortfall,
-        schedule=Schedule(steps=3600, learning_rate=4e-3, validate_every=200),
-        slices=16,
-        stacks=2,
-        then=(
-            Recipe(
-                objective=mscnn.objective,
-                pretext=mscnn.pretext,
-                validate=mscnn.shortfall,
-                schedule=Schedule(steps=2400, learning_rate=2e-3, validate_every=200),
-                stacks=2,
-            ),
+    "mscnn": _gone_on_with(
+        Recipe(
+            objective=mscnn.objective,
+            pretext=mscnn.pretext,
+            validate=mscnn.shortfall,
+            schedule=Schedule(steps=3600, learning_rate=4e-3, validate_every=200),
+            slices=16,
+            stacks=2,
         ),
+        Schedule(steps=2400, learning_rate=2e-3, validate_every=200),
     ),
     "residual": Recipe(
         objective=residual.objective,
