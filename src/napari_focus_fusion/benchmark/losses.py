@@ -126,7 +126,8 @@ def main() -> None:
         missing = [
             loss
             for loss in (UNTRAINED, PAPER, SHIPPED)
-            if (name, loss) not in [(row["model"], row["loss"]) for row in rows]
+            if (name, loss, 0 if loss == UNTRAINED else given.steps)
+            not in [(row["model"], row["loss"], row["steps"]) for row in rows]
         ]
         if not missing:
             continue

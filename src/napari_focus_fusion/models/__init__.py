@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import warnings
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -48,6 +49,21 @@ ENTRY_POINTS = "napari_focus_fusion.models"
 
 #: What is used when nothing is said.
 DEFAULT_MODEL = "sesf"
+
+DUAL_PATH = ModelSpec(
+    name="dual-path",
+    title="Dual-Path",
+    summary="Weighs all slices at once in unrolled steps: the finest depth maps.",
+    kind="set-masker",
+    target="napari_focus_fusion.models.dual_path:DualPath",
+    halo=32,
+    paper="Quan et al., Dual-path deep unsupervised learning for multi-focus image "
+    "fusion, IEEE Transactions on Multimedia 27, 2025",
+    doi="10.1109/TMM.2024.3521817",
+    weights="dual-path.safetensors",
+    self_supervised=True,
+    cost=25_000,
+)
 
 OURS = (
     ModelSpec(
@@ -91,34 +107,14 @@ OURS = (
         self_supervised=True,
         cost=54_000,
     ),
-    ModelSpec(
-        name="dual-path",
-        title="Dual-Path",
-        summary="Weighs all slices at once in unrolled steps: the finest depth maps.",
-        kind="set-masker",
-        target="napari_focus_fusion.models.dual_path:DualPath",
-        halo=32,
-        paper="Quan et al., Dual-path deep unsupervised learning for multi-focus image "
-        "fusion, IEEE Transactions on Multimedia 27, 2025",
-        doi="10.1109/TMM.2024.3521817",
-        weights="dual-path.safetensors",
-        self_supervised=True,
-        cost=25_000,
-    ),
-    ModelSpec(
+    DUAL_PATH,
+    replace(
+        DUAL_PATH,
         name="dual-path-brightfield",
         title="Dual-Path, brightfield",
         summary="Dual-Path that knows refraction: for cells whose rims look sharp out "
         "of focus.",
-        kind="set-masker",
-        target="napari_focus_fusion.models.dual_path:DualPath",
-        halo=32,
-        paper="Quan et al., Dual-path deep unsupervised learning for multi-focus image "
-        "fusion, IEEE Transactions on Multimedia 27, 2025",
-        doi="10.1109/TMM.2024.3521817",
         weights="dual-path-brightfield.safetensors",
-        self_supervised=True,
-        cost=25_000,
     ),
     ModelSpec(
         name="mscnn",

@@ -99,6 +99,16 @@ def _gone_on_with(recipe: Recipe, schedule: Schedule) -> Recipe:
     return replace(recipe, then=(replace(recipe, schedule=schedule),))
 
 
+_DUAL_PATH = Recipe(
+    objective=dual_path.objective,
+    pretext=dual_path.pretext,
+    validate=dual_path.shortfall,
+    schedule=Schedule(steps=2000, learning_rate=2e-3, validate_every=200),
+    scenes=320,
+    slices=12,
+    stacks=2,
+)
+
 RECIPES = {
     "sesf": Recipe(
         objective=sesf.objective,
@@ -134,25 +144,12 @@ RECIPES = {
         ),
         measure=affinity_sr.super_resolution_scores,
     ),
-    "dual-path": Recipe(
-        objective=dual_path.objective,
-        pretext=dual_path.pretext,
-        validate=dual_path.shortfall,
-        schedule=Schedule(steps=2000, learning_rate=2e-3, validate_every=200),
-        scenes=320,
-        slices=12,
-        stacks=2,
-    ),
+    "dual-path": _DUAL_PATH,
     "dual-path-brightfield": _gone_on_with(
-        Recipe(
-            objective=dual_path.objective,
-            pretext=dual_path.pretext,
-            validate=dual_path.shortfall,
-            schedule=Schedule(steps=2000, learning_rate=2e-3, validate_every=200),
+        replace(
+            _DUAL_PATH,
             scenes=400,
             modalities=(*MODALITIES, "refractile"),
-            slices=12,
-            stacks=2,
             measure=lambda own: {
                 "refractile": score_on_scenes(own, refractile_scenes())
             },
