@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from napari_focus_fusion import __version__
+from napari_focus_fusion._version import __version__
 
 project = "napari-focus-fusion"
 author = "napari-focus-fusion developers"

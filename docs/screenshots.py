@@ -46,7 +46,7 @@ def take(path: Path, sample: str, act: Callable[[napari.Viewer], None]) -> None:
     """Open a window with a sample, act, and take its picture."""
     import napari
 
-    from napari_focus_fusion.plugin.settings import settings_file
+    from napari_focus_fusion.plugin.common.settings import settings_file
 
     remembered = settings_file()
     if remembered:  # no picture knows of another one
@@ -171,7 +171,7 @@ def fused_by_plain_model(viewer: napari.Viewer) -> None:
     """Add what the plain model makes of the first layer."""
     from napari.layers import Layer
 
-    from napari_focus_fusion.plugin.layers import fuse_layer
+    from napari_focus_fusion.plugin.adapters.layers import fuse_layer
 
     for data in fuse_layer(viewer.layers[0], model="sml", device="cpu"):
         viewer.add_layer(Layer.create(*data))

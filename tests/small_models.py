@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from napari_focus_fusion.models import ModelSpec, models
+from napari_focus_fusion.filters import box_sum
 from napari_focus_fusion.models.base import (
     Encoded,
     PairMasker,
@@ -19,16 +19,16 @@ from napari_focus_fusion.models.base import (
     SliceScorer,
     SuperResolver,
 )
-from napari_focus_fusion.models.layers import box_sum
+from napari_focus_fusion.models.registry import ModelSpec, models
 from napari_focus_fusion.models.sesf import SESF
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
-from napari_focus_fusion.training.scenes import make_scene
+from napari_focus_fusion.simulation.scenes import make_scene
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from napari_focus_fusion.training.scenes import Scene
+    from napari_focus_fusion.simulation.scenes import Scene
 
 #: Radius over which the test models smooth their measure, and how far they see.
 SMOOTH = 2

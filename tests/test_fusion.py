@@ -26,7 +26,7 @@ from napari_focus_fusion import (
 from napari_focus_fusion.decision import SMALLEST_REGION, aggregate_halo
 from napari_focus_fusion.engine import planning
 from napari_focus_fusion.engine.store import CHUNK
-from napari_focus_fusion.training.scenes import make_scene
+from napari_focus_fusion.simulation.scenes import make_scene
 from small_models import (
     Watched,
     as_dtype,

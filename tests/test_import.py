@@ -56,10 +56,11 @@ with tempfile.TemporaryDirectory() as folder:
 def test_the_models_can_be_listed_whatever_was_imported_before() -> None:
     modules_after(
         """
-import napari_focus_fusion.models
+import napari_focus_fusion.models.sml
 import napari_focus_fusion as ff
 assert "sml" in ff.models()
-assert ff.models.load_model is ff.load_model
+from napari_focus_fusion.models.registry import load_model, models
+assert (load_model, models) == (ff.load_model, ff.models)
 """
     )
 

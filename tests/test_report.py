@@ -16,7 +16,7 @@ from napari_focus_fusion.cli import main
 from napari_focus_fusion.lazy import LazyArray
 from napari_focus_fusion.metrics import sharpness
 from napari_focus_fusion.report import histogram, load_result, report
-from napari_focus_fusion.training.scenes import make_scene
+from napari_focus_fusion.simulation.scenes import make_scene
 
 SCENE = make_scene(
     1_000_001,

@@ -15,10 +15,11 @@ import zarr
 from napari import layers as napari_layers
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.io import tiff_write
-from napari_focus_fusion.io.ome_zarr import create_output, finish_output, open_output
+from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.read.ome_zarr import create_output, finish_output, open_output
 from napari_focus_fusion.result import FusionResult
-from napari_focus_fusion.stack import FocusStack, as_stack
+from napari_focus_fusion.stack import FocusStack
+from napari_focus_fusion.write import tiff as tiff_write
 
 ALL = slice(None)
 SIZES = {"T": 2, "C": 3, "Z": 5, "Y": 30, "X": 35, "S": 3}
@@ -208,7 +209,7 @@ def test_layers_import_no_napari() -> None:
 import sys
 import numpy as np
 from napari_focus_fusion.result import FusionResult
-from napari_focus_fusion.stack import as_stack
+from napari_focus_fusion.opening import as_stack
 plane = np.zeros((20, 20), np.float32)
 stack = as_stack(np.zeros((3, 20, 20), np.uint8))
 result = FusionResult(plane, plane, plane, plane, stack, {})
@@ -454,7 +455,7 @@ import resource, signal
 import numpy as np
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.result import FusionResult
-from napari_focus_fusion.stack import as_stack
+from napari_focus_fusion.opening import as_stack
 rng = np.random.default_rng(0)
 stack = as_stack(np.zeros((2, 300, 300), np.uint16))
 noise = rng.random((300, 300)).astype(np.float32)
@@ -487,7 +488,7 @@ import resource
 import numpy as np
 import zarr
 from napari_focus_fusion.result import FusionResult
-from napari_focus_fusion.stack import as_stack
+from napari_focus_fusion.opening import as_stack
 def empty(dtype, shape=(6000, 6000)):
     return zarr.create_array({{}}, shape=shape, chunks=(512, 512), dtype=dtype)
 small = as_stack(np.zeros((2, 40, 40), np.uint16))

@@ -10,15 +10,10 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_focus_fusion.axes import axes_from_names, guess_axes, unit_name
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.stack import (
-    FocusStack,
-    as_stack,
-    axes_from_names,
-    check_finite,
-    guess_axes,
-    unit_name,
-)
+from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.stack import FocusStack, check_finite
 
 ALL = slice(None)
 SIZES = {"T": 2, "C": 3, "Z": 4, "Y": 20, "X": 17, "S": 3}

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import napari_focus_fusion as ff
-from napari_focus_fusion.plugin.samples import fluorescence_sample
+from napari_focus_fusion.plugin.adapters.samples import fluorescence_sample
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
 folder.mkdir(exist_ok=True)

@@ -3,7 +3,7 @@
 import napari
 from qtpy.QtCore import QEventLoop
 
-from napari_focus_fusion.plugin.samples import fluorescence_sample
+from napari_focus_fusion.plugin.adapters.samples import fluorescence_sample
 
 viewer = napari.Viewer()
 for pixels, attributes, _ in fluorescence_sample():

@@ -2,8 +2,8 @@
 
 from napari.layers import Image, Layer
 
-from napari_focus_fusion.plugin.layers import fuse_layer
-from napari_focus_fusion.plugin.samples import fluorescence_sample
+from napari_focus_fusion.plugin.adapters.layers import fuse_layer
+from napari_focus_fusion.plugin.adapters.samples import fluorescence_sample
 
 # No viewer is needed; with one, take viewer.layers["Nuclei"].
 pixels, attributes, _ = fluorescence_sample()[0]

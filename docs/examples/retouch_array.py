@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 import napari_focus_fusion as ff
-from napari_focus_fusion.plugin.samples import brightfield_sample
+from napari_focus_fusion.plugin.adapters.samples import brightfield_sample
 from napari_focus_fusion.retouch import recompose, save_decision, take_slice
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")

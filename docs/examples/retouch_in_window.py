@@ -8,8 +8,8 @@ import numpy as np
 from napari.layers import Layer
 from qtpy.QtCore import QEventLoop
 
-from napari_focus_fusion.plugin.layers import fuse_layer
-from napari_focus_fusion.plugin.samples import brightfield_sample
+from napari_focus_fusion.plugin.adapters.layers import fuse_layer
+from napari_focus_fusion.plugin.adapters.samples import brightfield_sample
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
 folder.mkdir(exist_ok=True)

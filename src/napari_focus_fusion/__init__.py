@@ -9,17 +9,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
+# A subpackage has this name too: loaded later, it would take the place of the function.
+from .models.registry import models
+
 if TYPE_CHECKING:
     from .errors import Cancelled, FocusFusionError
     from .fusion import fuse
     from .metrics import evaluate
-    from .models import load_model, models
+    from .models.registry import load_model
+    from .opening import as_stack
     from .progress import Progress
     from .result import FusionResult
-    from .stack import FocusStack, as_stack
+    from .stack import FocusStack
     from .training.finetune import FineTuneResult, finetune
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Cancelled",
@@ -28,6 +32,7 @@ __all__ = [
     "FocusStack",
     "FusionResult",
     "Progress",
+    "__version__",
     "as_stack",
     "evaluate",
     "finetune",
@@ -43,22 +48,18 @@ _HOME = {
     "FocusStack": "stack",
     "FusionResult": "result",
     "Progress": "progress",
-    "as_stack": "stack",
+    "as_stack": "opening",
     "evaluate": "metrics",
     "finetune": "training.finetune",
     "fuse": "fusion",
-    "load_model": "models",
-    "models": "models",
+    "load_model": "models.registry",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f".{_HOME[name]}", __name__)
-    if name == _HOME[name]:
-        return module  # models: a module that can be called like its function
-    value = getattr(module, name)
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
 

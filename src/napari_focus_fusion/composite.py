@@ -12,7 +12,7 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
-from napari_focus_fusion.models.layers import box_mean, box_sum
+from napari_focus_fusion.filters import box_mean, box_sum
 
 if TYPE_CHECKING:
     from torch import Tensor

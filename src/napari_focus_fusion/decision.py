@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from skimage.measure import label
 from torch import Tensor
 
-from napari_focus_fusion.models.layers import box_sum, line_sum
+from napari_focus_fusion.filters import box_sum, line_sum
 
 #: Guards divisions of scores; far below any score of a picture with detail.
 TINY = 1e-30

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import torch
 
-from napari_focus_fusion import __version__
+from napari_focus_fusion._version import __version__
 from napari_focus_fusion.composite import Blend
 from napari_focus_fusion.device import (
     choose_device,
@@ -40,11 +40,15 @@ from napari_focus_fusion.engine.steps import finish_step, score_step
 from napari_focus_fusion.engine.store import MemoryStore, ZarrStore, fingerprint
 from napari_focus_fusion.engine.work import Upscale, Work
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.models import DEFAULT_MODEL, hash_of_tensors, load_model
 from napari_focus_fusion.models.base import FusionModel, Reconstructor, SuperResolver
+from napari_focus_fusion.models.registry import (
+    DEFAULT_MODEL,
+    hash_of_tensors,
+    load_model,
+)
+from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
-from napari_focus_fusion.stack import as_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable

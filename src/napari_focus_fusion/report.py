@@ -16,12 +16,12 @@ import numpy as np
 
 from napari_focus_fusion.decision import UNSURE
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
-from napari_focus_fusion.io.saving import check_targets, written_whole
 from napari_focus_fusion.metrics import WITHOUT_TRUTH, as_sources, evaluate
 from napari_focus_fusion.metrics.sharpness import sharpness
+from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.progress import Meter
 from napari_focus_fusion.result import FusionResult, result_files
-from napari_focus_fusion.stack import as_stack
+from napari_focus_fusion.write.saving import check_targets, written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -440,7 +440,7 @@ def load_result(path: str | Path, stack: FocusStack) -> dict[str, Any]:
     """
     path = Path(path).expanduser()
     if path.suffix.lower() == ".zarr":
-        from napari_focus_fusion.io.ome_zarr_write import ATTRIBUTE, open_output
+        from napari_focus_fusion.write.ome_zarr import ATTRIBUTE, open_output
 
         try:
             import zarr

@@ -30,7 +30,7 @@ def result_files(path: Path, scale: int = 1) -> list[Path]:
 
     A TIFF has its maps in files of their own beside it; a Zarr holds everything.
     """
-    from napari_focus_fusion.io import stem
+    from napari_focus_fusion.read import stem
 
     if path.suffix.lower() == ".zarr":
         return [path]
@@ -132,8 +132,8 @@ class FusionResult:
         )
 
     def _save_tiff(self, path: Path, *, overwrite: bool) -> list[Path]:
-        from napari_focus_fusion.io.saving import check_targets, written_whole
-        from napari_focus_fusion.io.tiff_write import write_ome_tiff
+        from napari_focus_fusion.write.saving import check_targets, written_whole
+        from napari_focus_fusion.write.tiff import write_ome_tiff
 
         targets = result_files(path, self.scale)
         check_targets(
@@ -158,12 +158,12 @@ class FusionResult:
         return targets
 
     def _save_zarr(self, path: Path, *, overwrite: bool) -> list[Path]:
-        from napari_focus_fusion.io.ome_zarr_write import (
+        from napari_focus_fusion.write.ome_zarr import (
             complete_output,
             create_output,
             regions,
         )
-        from napari_focus_fusion.io.saving import check_targets, written_whole
+        from napari_focus_fusion.write.saving import check_targets, written_whole
 
         check_targets(
             [path],
@@ -440,7 +440,7 @@ def _matrix(given: Any, n: int) -> NDArray[Any]:
 def _levels(array: Any) -> list[Any]:
     if isinstance(array, np.ndarray):
         return [array]
-    from napari_focus_fusion.io.ome_zarr_write import levels
+    from napari_focus_fusion.write.ome_zarr import levels
 
     return levels(array)
 

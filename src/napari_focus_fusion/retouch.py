@@ -24,7 +24,7 @@ from napari_focus_fusion.engine.reading import Reference
 from napari_focus_fusion.engine.work import SWEEP, Work
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
-from napari_focus_fusion.stack import as_stack
+from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.tiling import Tile, TilePlan
 
 if TYPE_CHECKING:
@@ -306,8 +306,8 @@ def save_decision(
     """
     from pathlib import Path
 
-    from napari_focus_fusion.io.saving import check_targets, written_whole
-    from napari_focus_fusion.io.tiff_write import write_ome_tiff
+    from napari_focus_fusion.write.saving import check_targets, written_whole
+    from napari_focus_fusion.write.tiff import write_ome_tiff
 
     target = Path(path).expanduser()
     if target.suffix.lower() not in (".tif", ".tiff"):

@@ -21,7 +21,7 @@ from napari_focus_fusion.benchmark.data import (
 )
 from napari_focus_fusion.benchmark.pictures import bicubic, pictures_of
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.training.scenes import (
+from napari_focus_fusion.simulation.scenes import (
     TRAINING_SEEDS,
     held_back_scenes,
     make_scene,

@@ -21,7 +21,7 @@ from napari_focus_fusion.benchmark.report import (
 )
 from napari_focus_fusion.benchmark.run import Run, Score, Table, _finished
 from napari_focus_fusion.metrics import WITHOUT_TRUTH
-from napari_focus_fusion.stack import as_stack
+from napari_focus_fusion.opening import as_stack
 
 
 def stack(name, *groups):

@@ -28,8 +28,8 @@ from napari_focus_fusion.benchmark.run import (
 )
 from napari_focus_fusion.benchmark.worker import prepare
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.stack import as_stack
-from napari_focus_fusion.training.scenes import make_scene
+from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.simulation.scenes import make_scene
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from napari_focus_fusion.benchmark.sheet import (
     contact_sheet,
     worst_disagreements,
 )
-from napari_focus_fusion.stack import as_stack
-from napari_focus_fusion.training.scenes import make_scene
+from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.simulation.scenes import make_scene
 
 GAP, CAPTION = 12, 26
 DARKEST, BRIGHTEST = (68, 1, 84), (253, 231, 37)  # viridis at 0 and 1

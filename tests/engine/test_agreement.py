@@ -8,9 +8,9 @@ import torch  # noqa: TC002
 
 from napari_focus_fusion.engine.agreement import correlation_with_plain
 from napari_focus_fusion.fusion import fuse
-from napari_focus_fusion.models import models
+from napari_focus_fusion.models.registry import models
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
-from napari_focus_fusion.training.scenes import make_scene
+from napari_focus_fusion.simulation.scenes import make_scene
 
 
 class Sharpest(SumModifiedLaplacian):

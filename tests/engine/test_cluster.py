@@ -12,10 +12,10 @@ import zarr
 from napari_focus_fusion.engine.cluster import check_sendable
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.fusion import fuse
-from napari_focus_fusion.models import models
+from napari_focus_fusion.models.registry import models
 from napari_focus_fusion.models.sesf import SESF
-from napari_focus_fusion.stack import as_stack
-from napari_focus_fusion.training.scenes import make_scene
+from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.simulation.scenes import make_scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,8 +21,11 @@ from napari_focus_fusion.engine.reading import (
     sample,
     sample_places,
 )
-from napari_focus_fusion.stack import FocusStack, as_stack
+from napari_focus_fusion.opening import as_stack
 from small_models import Watched
+
+if TYPE_CHECKING:
+    from napari_focus_fusion.stack import FocusStack
 
 GREY = (1.0,)
 

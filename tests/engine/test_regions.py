@@ -17,7 +17,7 @@ from napari_focus_fusion.engine.reading import Reference, sample
 from napari_focus_fusion.engine.scoring import score_region
 from napari_focus_fusion.engine.work import Work
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
-from napari_focus_fusion.stack import as_stack
+from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.tiling import Tile, TilePlan
 from small_models import (
     HALO,

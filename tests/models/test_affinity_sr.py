@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_focus_fusion.models import new_model, our_models
 from napari_focus_fusion.models.affinity_sr import (
     FULL,
     LIGHT,
@@ -21,6 +20,7 @@ from napari_focus_fusion.models.affinity_sr import (
     laplacian,
     row_products,
 )
+from napari_focus_fusion.models.registry import new_model, our_models
 
 SMALL = AffinitySRConfig(
     path=(4,),

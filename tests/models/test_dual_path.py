@@ -16,14 +16,14 @@ from torch import Tensor
 
 import napari_focus_fusion
 from napari_focus_fusion import fuse, load_model
-from napari_focus_fusion.models import our_models, weights_folder
 from napari_focus_fusion.models.dual_path import (
     STAGES,
     START_RADIUS,
     DualPath,
     gradient_energy,
 )
-from napari_focus_fusion.training.scenes import refractile_scenes
+from napari_focus_fusion.models.registry import our_models, weights_folder
+from napari_focus_fusion.simulation.scenes import refractile_scenes
 from napari_focus_fusion.training.scores import score_scene
 from small_models import relief
 

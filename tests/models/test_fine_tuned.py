@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from napari_focus_fusion import FocusFusionError, load_model, models
-from napari_focus_fusion.models import (
+from napari_focus_fusion.models.fine_tuned import free_name, path_of_name
+from napari_focus_fusion.models.registry import (
     OURS,
     hash_of,
     models_folder,
     save_weights,
     weights_folder,
 )
-from napari_focus_fusion.models.fine_tuned import free_name, path_of_name
 from small_models import random_sesf
 
 TUNED = {"parent": "sesf", "summary": "Tuned from sesf on pollen, 9 steps."}

@@ -11,10 +11,15 @@ import torch
 from torch import Tensor
 
 from napari_focus_fusion import fuse, load_model
-from napari_focus_fusion.models import models, new_model, our_models, weights_folder
 from napari_focus_fusion.models.base import Encoded
 from napari_focus_fusion.models.mscnn import DETAILS, MSCNN
-from napari_focus_fusion.training.scenes import Scene, make_scene
+from napari_focus_fusion.models.registry import (
+    models,
+    new_model,
+    our_models,
+    weights_folder,
+)
+from napari_focus_fusion.simulation.scenes import Scene, make_scene
 
 needs_weights = pytest.mark.skipif(
     "mscnn" not in models(), reason="its weights are still to be trained"

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from napari_focus_fusion import FocusFusionError, fuse, load_model
-from napari_focus_fusion.models import (
+from napari_focus_fusion.models.base import FusionModel
+from napari_focus_fusion.models.registry import (
     OURS,
     hash_of,
     hash_of_tensors,
@@ -22,14 +23,13 @@ from napari_focus_fusion.models import (
     save_weights,
     weights_folder,
 )
-from napari_focus_fusion.models.base import FusionModel
 from small_models import energy_pairs, random_sesf, relief, same_result
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PACKAGE = '''
-from napari_focus_fusion.models import ModelSpec
+from napari_focus_fusion.models.registry import ModelSpec
 from napari_focus_fusion.models.base import SliceScorer
 
 class Brightness(SliceScorer):

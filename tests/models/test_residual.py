@@ -12,9 +12,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from napari_focus_fusion import fuse, load_model
-from napari_focus_fusion.models import models, new_model, weights_folder
+from napari_focus_fusion.models.registry import models, new_model, weights_folder
 from napari_focus_fusion.models.residual import FACTOR, Residual, ResidualZero, low_pass
-from napari_focus_fusion.training.scenes import make_scene
+from napari_focus_fusion.simulation.scenes import make_scene
 from small_models import relief, same_result
 
 HALO = models()["residual"].halo

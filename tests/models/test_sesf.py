@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_focus_fusion import load_model
-from napari_focus_fusion.models import models, weights_folder
+from napari_focus_fusion.models.registry import models, weights_folder
 from napari_focus_fusion.models.sesf import SESF, spatial_frequency
 from small_models import random_sesf
 

@@ -6,8 +6,11 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_focus_fusion.plugin.samples import brightfield_sample, fluorescence_sample
-from napari_focus_fusion.training.scenes import make_scene
+from napari_focus_fusion.plugin.adapters.samples import (
+    brightfield_sample,
+    fluorescence_sample,
+)
+from napari_focus_fusion.simulation.scenes import make_scene
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +18,7 @@ def remembered(tmp_path, monkeypatch):
     """Where widgets remember what was chosen: no test knows of another one."""
     path = tmp_path / "remembered" / "napari-focus-fusion.json"
     monkeypatch.setattr(
-        "napari_focus_fusion.plugin.settings.settings_file", lambda: path
+        "napari_focus_fusion.plugin.common.settings.settings_file", lambda: path
     )
     return path
 

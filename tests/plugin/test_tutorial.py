@@ -10,7 +10,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QPushButton
 
-from napari_focus_fusion.plugin.fuse_widget import FuseWidget
+from napari_focus_fusion.plugin.fuse.widget import FuseWidget
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 

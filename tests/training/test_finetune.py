@@ -26,17 +26,17 @@ from napari_focus_fusion import (
     as_stack,
     finetune,
 )
-from napari_focus_fusion.models import (
+from napari_focus_fusion.models.registry import (
     hash_of,
     hash_of_tensors,
     new_model,
     our_models,
     save_weights,
 )
+from napari_focus_fusion.simulation.scenes import make_scene
 from napari_focus_fusion.training import finetune as module
 from napari_focus_fusion.training.finetune import stopped_at
 from napari_focus_fusion.training.patches import Patches, read_patches
-from napari_focus_fusion.training.scenes import make_scene
 from napari_focus_fusion.training.train import RECIPES
 from small_models import random_sesf, same_result
 

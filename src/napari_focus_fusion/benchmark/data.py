@@ -17,17 +17,16 @@ import numpy as np
 
 from napari_focus_fusion.benchmark.pictures import bicubic, pictures_of
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.io.jobs import find_jobs
 from napari_focus_fusion.metrics import SIX
-from napari_focus_fusion.stack import as_stack
+from napari_focus_fusion.opening import as_stack, find_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from napari_focus_fusion.simulation.scenes import Scene, SceneSpec
     from napari_focus_fusion.stack import FocusStack
-    from napari_focus_fusion.training.scenes import Scene, SceneSpec
 
     Array = NDArray[Any]
 
@@ -252,7 +251,7 @@ def _reduced_lytro(factor: int) -> Iterator[Case]:
 
 
 def _scene_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
-    from napari_focus_fusion.training.scenes import held_back_scenes
+    from napari_focus_fusion.simulation.scenes import held_back_scenes
 
     for spec in held_back_scenes():
         yield spec, _groups_of(dict(spec.options))
@@ -270,7 +269,7 @@ def _re_exposed_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
 
 def _light_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
     """Surfaces and layers in 2, 8 and 32 slices, each in all kinds of light."""
-    from napari_focus_fusion.training.scenes import TRAINING_SEEDS, SceneSpec
+    from napari_focus_fusion.simulation.scenes import TRAINING_SEEDS, SceneSpec
 
     seed = TRAINING_SEEDS.stop + 1000  # beyond those of `held_back_scenes`
     for slices, side, blur in ((2, 256, 2.5), (8, 224, 1.2), (32, 160, 0.6)):
@@ -296,7 +295,7 @@ def _light_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
 
 
 def _refractile_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
-    from napari_focus_fusion.training.scenes import refractile_scenes
+    from napari_focus_fusion.simulation.scenes import refractile_scenes
 
     for spec in refractile_scenes():
         surface, slices, light = spec.name.split(", ")
@@ -305,8 +304,8 @@ def _refractile_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
 
 def _binned_scenes(factor: int) -> Iterator[Case]:
     """Fine scenes seen by a camera of coarser pixels, each of which adds up some."""
-    from napari_focus_fusion.training.optics import expose
-    from napari_focus_fusion.training.scenes import TRAINING_SEEDS, make_scene
+    from napari_focus_fusion.simulation.optics import expose
+    from napari_focus_fusion.simulation.scenes import TRAINING_SEEDS, make_scene
 
     seed = TRAINING_SEEDS.stop + 2000 + 10 * factor
     side = 112 * factor

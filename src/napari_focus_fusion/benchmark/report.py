@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_focus_fusion import __version__
+from napari_focus_fusion._version import __version__
 from napari_focus_fusion.benchmark.published import PUBLISHED
 from napari_focus_fusion.benchmark.run import TWIN
 

@@ -27,7 +27,7 @@ from napari_focus_fusion.metrics import (
     evaluate,
     prepare,
 )
-from napari_focus_fusion.models import models
+from napari_focus_fusion.models.registry import models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -18,7 +18,7 @@ import numpy as np
 
 from napari_focus_fusion.benchmark.pictures import pictures_of
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.stack import as_stack
+from napari_focus_fusion.opening import as_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +116,7 @@ def _model(
     import torch
 
     from napari_focus_fusion.fusion import fuse
-    from napari_focus_fusion.models import load_model, models, new_model
+    from napari_focus_fusion.models.registry import load_model, models, new_model
 
     torch.manual_seed(seed)
     trained = kind == "model"

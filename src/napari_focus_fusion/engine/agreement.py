@@ -9,7 +9,7 @@ import torch
 
 from napari_focus_fusion.decision import TINY
 from napari_focus_fusion.engine.reading import sample_places
-from napari_focus_fusion.models.layers import box_sum
+from napari_focus_fusion.filters import box_sum
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import numpy as np
 
 from napari_focus_fusion.decision import Maps
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.io.ome_zarr_write import (
+from napari_focus_fusion.write.ome_zarr import (
     complete_output,
     create_output,
     open_output,
 )
-from napari_focus_fusion.io.saving import check_targets, put_in_place
+from napari_focus_fusion.write.saving import check_targets, put_in_place
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -39,8 +39,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_focus_fusion.filters import line_sum
 from napari_focus_fusion.models.base import PairMasker, SuperResolver
-from napari_focus_fusion.models.layers import line_sum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -30,8 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_focus_fusion.filters import box_mean
 from napari_focus_fusion.models.base import SetMasker
-from napari_focus_fusion.models.layers import box_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -28,8 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_focus_fusion.filters import box_mean
 from napari_focus_fusion.models.base import Encoded, Reconstructor
-from napari_focus_fusion.models.layers import box_mean
 
 #: Channels of each scale: of the first convolutions (3x3, 5x5, 7x7) and of the later.
 FIRST_WIDTH = 8

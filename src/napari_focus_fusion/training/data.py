@@ -15,7 +15,7 @@ from torch import Tensor
 
 from napari_focus_fusion.engine.normalise import BLACK, WHITE
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.training.scenes import detailed, make_scene
+from napari_focus_fusion.simulation.scenes import detailed, make_scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -21,22 +21,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_focus_fusion import __version__
+from napari_focus_fusion._version import __version__
 from napari_focus_fusion.device import choose_device, describe, deterministic
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.fusion import fuse
-from napari_focus_fusion.io.saving import remove, translated_errors
 from napari_focus_fusion.metrics import evaluate
-from napari_focus_fusion.models import (
+from napari_focus_fusion.models.fine_tuned import SUFFIX, derived_spec, path_of_name
+from napari_focus_fusion.models.registry import (
     hash_of_tensors,
     load_model,
     models,
     models_folder,
     save_weights,
 )
-from napari_focus_fusion.models.fine_tuned import SUFFIX, derived_spec, path_of_name
+from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.progress import Meter
-from napari_focus_fusion.stack import as_stack
 from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
 from napari_focus_fusion.training.patches import (
     Drawn,
@@ -44,8 +43,9 @@ from napari_focus_fusion.training.patches import (
     read_patches,
     some_slices,
 )
-from napari_focus_fusion.training.self_ranking import self_made_batch
+from napari_focus_fusion.training.resynthesis import self_made_batch
 from napari_focus_fusion.training.train import RECIPES, Recipe
+from napari_focus_fusion.write.saving import remove, translated_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_focus_fusion.models.layers import box_mean
+from napari_focus_fusion.filters import box_mean
 
 #: Radius over which training adds scores up: one window, between those of the decision,
 #: whose smallest is finer and whose others are wider.

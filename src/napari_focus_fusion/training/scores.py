@@ -8,14 +8,14 @@ import numpy as np
 
 from napari_focus_fusion.fusion import fuse
 from napari_focus_fusion.metrics import evaluate
-from napari_focus_fusion.training.scenes import held_back_scenes
+from napari_focus_fusion.simulation.scenes import held_back_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from napari_focus_fusion.models.base import FusionModel
-    from napari_focus_fusion.training.scenes import Scene, SceneSpec
+    from napari_focus_fusion.simulation.scenes import Scene, SceneSpec
 
 
 def score_on_scenes(

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_focus_fusion import __version__
+from napari_focus_fusion._version import __version__
 from napari_focus_fusion.device import choose_device, describe
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
-from napari_focus_fusion.models import load_model, new_model, our_models, save_weights
-from napari_focus_fusion.training import (
-    affinity_sr,
-    dual_path,
-    mscnn,
-    residual,
-    sesf,
+from napari_focus_fusion.models.registry import (
+    load_model,
+    new_model,
+    our_models,
+    save_weights,
 )
+from napari_focus_fusion.simulation.scenes import refractile_scenes
 from napari_focus_fusion.training.data import (
     MODALITIES,
     Pool,
@@ -29,7 +28,13 @@ from napari_focus_fusion.training.data import (
     read_pictures,
 )
 from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
-from napari_focus_fusion.training.scenes import refractile_scenes
+from napari_focus_fusion.training.objectives import (
+    affinity_sr,
+    dual_path,
+    mscnn,
+    residual,
+    sesf,
+)
 from napari_focus_fusion.training.scores import score_on_lytro, score_on_scenes
 
 if TYPE_CHECKING:

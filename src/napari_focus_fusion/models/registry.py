@@ -1,0 +1,353 @@
+"""The registry of models: what there is, and how to load it.
+
+A model is one file in this folder and one row of :data:`OURS`. Other packages add
+theirs through the entry-point group ``napari_focus_fusion.models``: each entry names a
+:class:`ModelSpec`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import warnings
+from dataclasses import replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.models.fine_tuned import (
+    fine_tuned_models,
+    models_folder,
+    read_header,
+    spec_of_file,
+)
+from napari_focus_fusion.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_focus_fusion.models.base import FusionModel
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "ModelSpec",
+    "load_model",
+    "models",
+    "models_folder",
+    "new_model",
+    "our_models",
+    "save_weights",
+    "weights_folder",
+]
+
+ENTRY_POINTS = "napari_focus_fusion.models"
+
+#: What is used when nothing is said.
+DEFAULT_MODEL = "sesf"
+
+DUAL_PATH = ModelSpec(
+    name="dual-path",
+    title="Dual-Path",
+    summary="Weighs all slices at once in unrolled steps: the finest depth maps.",
+    kind="set-masker",
+    target="napari_focus_fusion.models.dual_path:DualPath",
+    halo=32,
+    paper="Quan et al., Dual-path deep unsupervised learning for multi-focus image "
+    "fusion, IEEE Transactions on Multimedia 27, 2025",
+    doi="10.1109/TMM.2024.3521817",
+    weights="dual-path.safetensors",
+    self_supervised=True,
+    cost=25_000,
+)
+
+OURS = (
+    ModelSpec(
+        name="sml",
+        title="Sum-modified-Laplacian",
+        summary="Plain focus measure: fast, no weights; the best on clean, detailed "
+        "stacks.",
+        kind="slice-scorer",
+        target="napari_focus_fusion.models.sml:SumModifiedLaplacian",
+        halo=1,
+        paper="Nayar and Nakagawa, Shape from Focus, IEEE TPAMI 16(8), 1994",
+        doi="10.1109/34.308479",
+        cost=60,
+    ),
+    ModelSpec(
+        name="sesf",
+        title="SESF-Fuse",
+        summary="Spatial frequency of learned features: sees through noise.",
+        kind="slice-scorer",
+        target="napari_focus_fusion.models.sesf:SESF",
+        halo=5,
+        paper="Ma et al., SESF-Fuse: an unsupervised deep model for multi-focus image "
+        "fusion, Neural Computing and Applications, 2020",
+        doi="10.1007/s00521-020-05358-9",
+        weights="sesf.safetensors",
+        self_supervised=True,
+        cost=14_000,
+    ),
+    ModelSpec(
+        name="affinity-sr",
+        title="Focus affinity and super-resolution",
+        summary="Fuses and enlarges two, three or four times in one.",
+        kind="pair-masker",
+        target="napari_focus_fusion.models.affinity_sr:AffinitySR",
+        halo=35,
+        paper="Li et al., Focus affinity perception and super-resolution embedding for "
+        "multifocus image fusion, IEEE TNNLS, 2024",
+        doi="10.1109/TNNLS.2024.3367782",
+        weights="affinity-sr.safetensors",
+        upscale=(1, 2, 3, 4),
+        self_supervised=True,
+        cost=54_000,
+    ),
+    DUAL_PATH,
+    replace(
+        DUAL_PATH,
+        name="dual-path-brightfield",
+        title="Dual-Path, brightfield",
+        summary="Dual-Path that knows refraction: for cells whose rims look sharp out "
+        "of focus.",
+        weights="dual-path-brightfield.safetensors",
+    ),
+    ModelSpec(
+        name="mscnn",
+        title="MSCNN",
+        summary="Reconstructs from the features of all slices: for noisy and steep "
+        "stacks; not for measuring intensities.",
+        kind="reconstructor",
+        target="napari_focus_fusion.models.mscnn:MSCNN",
+        halo=25,
+        paper="Mustafa, Yang and Zareapoor, Multi-scale convolutional neural network "
+        "for multi-focus image fusion, Image and Vision Computing 85, 2019",
+        doi="10.1016/j.imavis.2019.03.001",
+        weights="mscnn.safetensors",
+        self_supervised=True,
+        cost=30_000,
+    ),
+    ModelSpec(
+        name="residual",
+        title="Residual features",
+        summary="Features learnt beside super-resolution: as good as sesf, at several "
+        "times the cost.",
+        kind="slice-scorer",
+        target="napari_focus_fusion.models.residual:Residual",
+        halo=9,
+        paper="Wang, Li, Duan and Zhang, A self-supervised residual feature learning "
+        "model for multifocus image fusion, IEEE TIP 31, 2022",
+        doi="10.1109/TIP.2022.3184250",
+        weights="residual.safetensors",
+        self_supervised=True,
+        cost=65_000,
+    ),
+    ModelSpec(
+        name="residual-zero",
+        title="Residual gradient prior",
+        summary="The idea of the residual model without its network: fast, no weights, "
+        "less troubled by noise than sml.",
+        kind="slice-scorer",
+        target="napari_focus_fusion.models.residual:ResidualZero",
+        halo=10,
+        paper="Wang, Li, Duan and Zhang, A self-supervised residual feature learning "
+        "model for multifocus image fusion, IEEE TIP 31, 2022",
+        doi="10.1109/TIP.2022.3184250",
+        cost=80,
+    ),
+)
+
+
+def our_models() -> dict[str, ModelSpec]:
+    """Our models by name, those too whose weights are still to be trained."""
+    return {spec.name: spec for spec in OURS}
+
+
+def models() -> dict[str, ModelSpec]:
+    """All models by name: ours, those of other packages, those that were fine-tuned.
+
+    What cannot be read of the latter two is left out with a warning.
+    """
+    found = {
+        name: spec
+        for name, spec in our_models().items()
+        if not spec.weights or (weights_folder() / spec.weights).is_file()
+    }
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            spec = entry.load()
+        except Exception as error:  # whatever another package's import may raise
+            warnings.warn(
+                f"The model {entry.name!r} ({entry.value}) cannot be used: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            continue
+        if not isinstance(spec, ModelSpec):
+            warnings.warn(
+                f"The model {entry.name!r} ({entry.value}) is no ModelSpec.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        elif spec.name in found:
+            warnings.warn(
+                f"There are two models called {spec.name!r}; {entry.value} is left "
+                "out.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        else:
+            found[spec.name] = spec
+    return found | fine_tuned_models(found)
+
+
+def weights_folder() -> Path:
+    """Where the shipped weights and their cards are."""
+    return Path(__file__).parent / "weights"
+
+
+def load_model(model: str | Path | FusionModel) -> FusionModel:
+    """A model ready to score, from its name, from a file of weights, or as it is.
+
+    Parameters
+    ----------
+    model
+        A name in :func:`models`, the path of a ``.safetensors`` file that
+        :func:`save_weights` wrote, or a loaded model.
+
+    Returns
+    -------
+    FusionModel
+        In evaluation mode on the CPU, with ``spec`` and ``weights_hash`` set.
+
+    Raises
+    ------
+    FocusFusionError
+        If there is no such model or file, or the weights do not belong to the model.
+    """
+    from napari_focus_fusion.models.base import FusionModel
+
+    if isinstance(model, FusionModel):
+        if model.spec is None:
+            raise FocusFusionError(
+                f"{type(model).__name__} has no spec. Set model.spec to a ModelSpec "
+                "that states its name and halo."
+            )
+        return model.eval()
+    known = models()
+    if str(model) in known:
+        spec = known[str(model)]
+        path = weights_folder() / spec.weights if spec.weights else None
+        return _build(spec, path)
+    path = Path(model)
+    if path.suffix != ".safetensors" and not path.exists():
+        raise FocusFusionError(
+            f"There is no model {str(model)!r}. There are: {', '.join(known)}; or give "
+            "the path of a .safetensors file."
+        )
+    if not path.is_file():
+        raise FocusFusionError(f"There is no file of weights {str(path)!r}.")
+    spec = spec_of_file(path, known)
+    # Weights that were not tuned from others are those of the model itself.
+    return _build(spec if "parent" in read_header(path) else known[spec.base], path)
+
+
+def save_weights(
+    model: FusionModel,
+    path: Path,
+    card: dict[str, Any],
+    about: Mapping[str, str] | None = None,
+) -> str:
+    """Write a model's weights (safetensors) with a card (JSON) beside them.
+
+    Parameters
+    ----------
+    model
+        With ``spec`` set.
+    path
+        Ends in ``.safetensors``; the card goes to the same name with ``.json``.
+    card
+        What is known of the weights; model and hash are added.
+    about
+        What stands in the header of the file: of fine-tuned weights ``parent``, the
+        name of the model they came from, and ``summary``.
+
+    Returns
+    -------
+    str
+        Hash of the file, as it stands in the provenance of results.
+    """
+    from safetensors.torch import save
+
+    assert model.spec is not None
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    base = model.spec.base or model.spec.name
+    # Whole or not at all: the file may be in use, mapped into memory.
+    partial = path.with_name(path.name + ".partial")
+    # save_file would make a file that only its owner can read.
+    partial.write_bytes(save(tensors, metadata={"model": base, **(about or {})}))
+    os.replace(partial, path)
+    digest = hash_of(path)
+    text = json.dumps({"model": base, "sha256": digest, **card}, indent=1)
+    path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    return digest
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def hash_of_tensors(model: FusionModel) -> str:
+    """SHA-256 of weights that come from no file; empty for a model without weights."""
+    state = model.state_dict()
+    if not state:
+        return ""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def new_model(spec: ModelSpec) -> FusionModel:
+    """A model as it is before any training, in evaluation mode."""
+    module, _, name = spec.target.partition(":")
+    try:
+        model: FusionModel = getattr(importlib.import_module(module), name)()
+    except Exception as error:  # whatever another package's code may raise
+        raise FocusFusionError(
+            f"The model {spec.name!r} cannot be loaded from {spec.target!r} ({error}). "
+            "Update or reinstall the package that it comes from."
+        ) from error
+    model.spec = spec
+    return model.eval().requires_grad_(False)
+
+
+def _build(spec: ModelSpec, path: Path | None) -> FusionModel:
+    model = new_model(spec)
+    if path is not None:
+        _load_weights(model, path)
+        model.weights_hash = hash_of(path)
+    return model
+
+
+def _load_weights(model: FusionModel, path: Path) -> None:
+    from safetensors.torch import load_file
+
+    assert model.spec is not None
+    if not path.is_file():
+        raise FocusFusionError(
+            f"The weights of {model.spec.name!r} are missing: {path}. Install the "
+            "package again."
+        )
+    read_header(path)
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise FocusFusionError(
+            f"{str(path)!r} does not fit {model.spec.title}: it was made by another "
+            f"version or for another model ({error})."
+        ) from error

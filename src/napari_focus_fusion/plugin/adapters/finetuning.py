@@ -1,0 +1,521 @@
+"""Fine-tuning on napari layers, and comparing what came of it, without a window.
+
+Everything the widget does can be done from here::
+
+    result = finetune_layers([layer], "sesf", name="pollen")
+    print(result.verdict)
+    for data, attributes, kind in compare_layers(layer, "sesf", "pollen"):
+        viewer.add_layer(Layer.create(data, attributes, kind))
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from math import ceil, floor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Layer, Shapes
+
+from napari_focus_fusion.errors import Cancelled, FocusFusionError
+from napari_focus_fusion.plugin.adapters.crop import part_of
+from napari_focus_fusion.plugin.adapters.layers import (
+    chosen_layers,
+    guess_axes,
+    level_0,
+    stack_from_layer,
+)
+from napari_focus_fusion.plugin.common.worker import is_lost_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from napari.layers import Image
+    from numpy.typing import NDArray
+
+    from napari_focus_fusion.models.base import FusionModel
+    from napari_focus_fusion.result import FusionResult, LayerData
+    from napari_focus_fusion.stack import FocusStack
+    from napari_focus_fusion.training.finetune import FineTuneResult
+    from napari_focus_fusion.training.patches import Rectangle
+
+_log = logging.getLogger(__name__)
+
+#: Sides of a patch, in pixels: the usual one, and one for small stacks.
+PATCH, SMALL_PATCH = 64, 48
+#: Largest side, in pixels, and most slices of the field that is shown meanwhile.
+FIELD, FIELD_SLICES = 192, 24
+#: Pixels between what is shown side by side, as a share of the width.
+GAP = 0.04
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a field looks, fused by the parent and by the model as it is now.
+
+    Attributes
+    ----------
+    fused
+        Two pictures (Y, X) or (Y, X, 3): the parent's and the model's.
+    decisions
+        Two maps (Y, X), the index of a slice at each pixel.
+    """
+
+    fused: tuple[NDArray[Any], NDArray[Any]]
+    decisions: tuple[NDArray[Any], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A step of training: its row of the history."""
+
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FineTuneJob:
+    """Everything a tuning needs, taken down before it starts.
+
+    Attributes
+    ----------
+    model
+        Name of the parent.
+    stacks
+        What it learns from.
+    shown
+        A small field that is fused now and then, to be looked at.
+    options
+        Keyword arguments of :func:`napari_focus_fusion.finetune`.
+    stop
+        Set to end it before the next step, with what there is by then.
+    """
+
+    model: str
+    stacks: tuple[FocusStack, ...]
+    shown: FocusStack
+    options: dict[str, Any] = field(default_factory=dict)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(
+        self, progress: Callable[[Any], None], should_stop: Callable[[], bool]
+    ) -> FineTuneResult:
+        """Run; `progress` is called with Progress, :class:`Row` and :class:`Look`."""
+        from napari_focus_fusion.training.finetune import finetune
+
+        parents: list[FusionResult] = []
+
+        def asked() -> bool:
+            return should_stop() or self.stop.is_set()
+
+        def fused(model: str | FusionModel) -> FusionResult:
+            from napari_focus_fusion.fusion import fuse
+
+            options = {k: self.options[k] for k in ("reference", "device")}
+            return fuse(self.shown, model, should_stop=asked, **options)
+
+        def look(model: FusionModel) -> None:
+            # A field that cannot be shown is no reason not to learn.
+            try:
+                if not parents:
+                    parents.append(fused(self.model))
+                both = (parents[0], fused(model))
+            except (Cancelled, FocusFusionError):
+                return
+            pictures, maps = zip(*map(_seen, both), strict=True)
+            progress(Look(pictures, maps))
+
+        return finetune(
+            self.model,
+            list(self.stacks),
+            on_step=lambda row: progress(Row(row)),
+            on_look=look,
+            progress=progress,
+            should_stop=asked,
+            **self.options,
+        )
+
+    @property
+    def names(self) -> str:
+        """Names of the stacks, in words."""
+        names = [repr(stack.name) for stack in self.stacks[:2]]
+        return ", ".join(names) + (" and others" if len(self.stacks) > 2 else "")
+
+
+def finetune_layers(
+    layers: Sequence[Image],
+    model: str,
+    *,
+    name: str,
+    axes: Sequence[str | None] | None = None,
+    regions: Shapes | Sequence[Sequence[Rectangle] | None] | None = None,
+    **options: Any,
+) -> FineTuneResult:
+    """Fine-tune a model on image layers: what the widget does, as one call.
+
+    Parameters
+    ----------
+    layers
+        Focus stacks, each as :func:`fuse_layer` takes it.
+    model
+        Name of a model that learns without labels.
+    name
+        What the tuned model is called, everywhere.
+    axes
+        For each layer what :func:`fuse_layer` takes as `axes`; None: guessed of all.
+    regions
+        Where it learns: a layer of rectangles; or for each layer a list of rectangles
+        ``(top, left, bottom, right)`` in pixels, or None for all of it; None: all of
+        every layer.
+    **options
+        Further keyword arguments of :func:`napari_focus_fusion.finetune`.
+
+    Returns
+    -------
+    FineTuneResult
+
+    Raises
+    ------
+    FocusFusionError
+        As :func:`napari_focus_fusion.finetune` does.
+    """
+    job = finetune_job(layers, model, axes=axes, regions=regions, name=name, **options)
+    return job(lambda _: None, lambda: False)
+
+
+def finetune_job(
+    layers: Sequence[Image],
+    model: str,
+    *,
+    axes: Sequence[str | None] | None = None,
+    regions: Shapes | Sequence[Sequence[Rectangle] | None] | None = None,
+    around: tuple[int, int, int] | None = None,
+    patch: int | None = None,
+    reference: int | None = None,
+    device: str = "auto",
+    **options: Any,
+) -> FineTuneJob:
+    """Take down what layers hold now; no pixel is read before the job is called.
+
+    Parameters
+    ----------
+    layers, model, axes, regions
+        As in :func:`finetune_layers`.
+    around
+        Time point, row and column of the first layer around which the field lies that
+        is shown meanwhile; None: the middle of the first region.
+    patch
+        Side of a patch in pixels; None: as large as small stacks allow.
+    reference, device, **options
+        As :func:`napari_focus_fusion.finetune` takes them.
+
+    Raises
+    ------
+    FocusFusionError
+        If there is no layer, the layers cannot be fused, or no region lies on one.
+    """
+    if not layers:
+        raise FocusFusionError("There is no focus stack to learn from. Tick one first.")
+    read = list(zip(layers, axes or [None] * len(layers), strict=True))
+    stacks = tuple(stack_from_layer(layer, axes=own) for layer, own in read)
+    if isinstance(regions, Shapes):
+        regions = [rectangles_on(layer, regions, own) for layer, own in read]
+    inside = [
+        list(own) if own else [(0, 0, stack.height, stack.width)]
+        for stack, own in zip(stacks, regions or [None] * len(stacks), strict=True)
+    ]
+    if patch is None:
+        flat = [rectangle for own in inside for rectangle in own]
+        patch = PATCH if _windows(flat, PATCH) > 1 else SMALL_PATCH
+    top, left, bottom, right = inside[0][0]
+    t, y, x = around or (0, (top + bottom) // 2, (left + right) // 2)
+    options |= {"patch": patch, "reference": reference, "device": device}
+    return FineTuneJob(
+        model,
+        stacks,
+        _field(stacks[0], t, y, x),
+        options | ({} if regions is None else {"regions": inside}),
+    )
+
+
+def _windows(rectangles: Sequence[Rectangle], side: int) -> int:
+    """How many windows there is room for, with a quarter of their side between them."""
+    margin = round(side / 4)
+
+    def fit(length: int) -> int:
+        return (length + margin) // (side + margin)
+
+    return sum(fit(b - t) * fit(r - le) for t, le, b, r in rectangles)
+
+
+def _field(stack: FocusStack, t: int, y: int, x: int) -> FocusStack:
+    """A small part of a stack around a place, of one time point and some slices."""
+
+    def span(middle: int, length: int) -> slice:
+        low = min(max(middle - FIELD // 2, 0), max(length - FIELD, 0))
+        return slice(low, min(low + FIELD, length))
+
+    spans = {
+        "T": slice(t, t + 1),
+        "Z": slice(None, None, ceil(stack.n_slices / FIELD_SLICES)),
+        "Y": span(y, stack.height),
+        "X": span(x, stack.width),
+    }
+    return part_of(stack, {a: s for a, s in spans.items() if a in stack.axes})
+
+
+def _seen(result: FusionResult) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The picture (Y, X) or (Y, X, 3), of channels their mean, and the map (Y, X)."""
+    axes, fused = result.stack.fused_axes, np.asarray(result.fused)
+    for axis in "TC":
+        if axis in axes:
+            mean = fused.astype(np.float64).mean(axes.index(axis))
+            axes, fused = axes.replace(axis, ""), mean
+    decision = np.asarray(result.decision)
+    return fused[..., :3] if "S" in axes else fused, decision.reshape(fused.shape[:2])
+
+
+def rectangles_on(
+    layer: Image, shapes: Shapes, axes: str | None = None
+) -> list[Rectangle]:
+    """Where shapes lie on an image, in its pixels; of any shape its bounding box.
+
+    Parameters
+    ----------
+    layer
+        Image layer.
+    shapes
+        Shapes layer; it may have other pixel sizes and fewer axes.
+    axes
+        What the axes of the image are, one letter each; None: :func:`guess_axes`.
+
+    Returns
+    -------
+    list of (top, left, bottom, right)
+        Cut to the image; those beside it are left out.
+
+    Raises
+    ------
+    FocusFusionError
+        If none lies on it.
+    """
+    axes = axes or guess_axes(layer)
+    found = []
+    for vertices in shapes.data:
+        corners = []
+        for vertex in vertices:
+            world = np.zeros(layer.ndim)
+            known = np.asarray(shapes.data_to_world(vertex))[-layer.ndim :]
+            world[-len(known) :] = known
+            place = layer.world_to_data(world)
+            corners.append((place[axes.index("Y")], place[axes.index("X")]))
+        low, high = np.min(corners, 0), np.max(corners, 0)
+        found.append(
+            (ceil(low[0]), ceil(low[1]), floor(high[0]) + 1, floor(high[1]) + 1)
+        )
+    return _on_plane(layer, axes, found, f"No shape of {shapes.name!r}")
+
+
+def region_on_screen(layer: Image, axes: str | None = None) -> Rectangle:
+    """The part of a layer that its viewer shows, in its pixels.
+
+    Parameters
+    ----------
+    layer
+        Image layer in a viewer, shown in two dimensions.
+    axes
+        What its axes are, one letter each; None: :func:`guess_axes`.
+
+    Raises
+    ------
+    FocusFusionError
+        If none of it is in view.
+    """
+    axes = axes or guess_axes(layer)
+    factors = np.ones(layer.ndim)
+    if layer.multiscale:
+        factors = np.asarray(layer.downsample_factors[layer.data_level])
+    corners = np.asarray(layer.corner_pixels) * factors
+    (top, left), (bottom, right) = (
+        (int(corner[axes.index("Y")]), int(corner[axes.index("X")]))
+        for corner in corners
+    )
+    step_y, step_x = (ceil(factors[axes.index(axis)]) for axis in "YX")
+    seen = [(top, left, bottom + step_y, right + step_x)] if bottom > top else []
+    return _on_plane(layer, axes, seen, "Nothing on the screen")[0]
+
+
+def _on_plane(
+    layer: Image, axes: str, rectangles: list[Rectangle], what: str
+) -> list[Rectangle]:
+    """Rectangles cut to the plane of a layer."""
+    shape = level_0(layer).shape
+    height, width = shape[axes.index("Y")], shape[axes.index("X")]
+    cut = [
+        (max(top, 0), max(left, 0), min(bottom, height), min(right, width))
+        for top, left, bottom, right in rectangles
+    ]
+    found = [r for r in cut if r[0] < r[2] and r[1] < r[3]]
+    if not found:
+        raise FocusFusionError(
+            f"{what} lies on {layer.name!r}. Move there, in 2-D, or choose to learn "
+            "from the whole stack."
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class CompareJob:
+    """A comparison of two models, taken down before it starts.
+
+    Attributes
+    ----------
+    stack
+        What is fused.
+    parent, child
+        The models.
+    options
+        Keyword arguments of :func:`napari_focus_fusion.fuse`.
+    """
+
+    stack: FocusStack
+    parent: str | Path | FusionModel
+    child: str | Path | FusionModel
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self, progress: Callable[[Any], None], should_stop: Callable[[], bool]
+    ) -> list[LayerData]:
+        """Run; gives the layers of both, the child's to the right."""
+        from napari_focus_fusion.fusion import fuse
+
+        layers: list[LayerData] = []
+        for number, model in enumerate((self.parent, self.child)):
+            result = fuse(
+                self.stack,
+                model,
+                progress=progress,
+                should_stop=should_stop,
+                **self.options,
+            )
+            for data, attributes, kind in chosen_layers(result, ("fused", "decision")):
+                columns = number * round(self.stack.width * (1 + GAP))
+                attributes["translate"] = _moved_right(data, attributes, columns)
+                layers.append((data, attributes, kind))
+        return layers
+
+    @property
+    def names(self) -> str:
+        """Name of the stack."""
+        return repr(self.stack.name)
+
+
+def compare_layers(
+    layer: Image,
+    parent: str | Path | FusionModel,
+    child: str | Path | FusionModel,
+    **options: Any,
+) -> list[LayerData]:
+    """Fuse a part of a layer with two models, and lay the pictures side by side.
+
+    Parameters
+    ----------
+    layer
+        A focus stack.
+    parent, child
+        Models; the parent's picture lies on the layer, the child's to its right.
+    **options
+        As in :func:`compare_job`.
+
+    Returns
+    -------
+    list of (data, attributes, "image")
+        For each model the fused image of each channel and, not shown, the decision
+        map.
+
+    Raises
+    ------
+    FocusFusionError
+        As :func:`napari_focus_fusion.fuse` does.
+    """
+    job = compare_job(layer, parent, child, **options)
+    return job(lambda _: None, lambda: False)
+
+
+def compare_job(
+    layer: Image,
+    parent: str | Path | FusionModel,
+    child: str | Path | FusionModel,
+    *,
+    axes: str | None = None,
+    region: Rectangle | None = None,
+    time: int | None = None,
+    **options: Any,
+) -> CompareJob:
+    """Take down what a layer holds now; no pixel is read before the job is called.
+
+    Parameters
+    ----------
+    layer, parent, child
+        As in :func:`compare_layers`.
+    axes
+        As in :func:`fuse_layer`.
+    region
+        ``(top, left, bottom, right)`` in pixels; None: all of it.
+    time
+        The one time point to fuse, from 0; None: all.
+    **options
+        Further keyword arguments of :func:`napari_focus_fusion.fuse`.
+    """
+    stack = stack_from_layer(layer, axes=axes)
+    top, left, bottom, right = region or (0, 0, stack.height, stack.width)
+    spans = {"Y": slice(top, bottom), "X": slice(left, right)}
+    if time is not None and "T" in stack.axes:
+        spans["T"] = slice(time, time + 1)
+    return CompareJob(part_of(stack, spans), parent, child, options)
+
+
+def _moved_right(data: Any, attributes: dict[str, Any], columns: int) -> Any:
+    """Where a layer lies that is moved by so many of its own columns."""
+    layer: Any = Layer.create(data, attributes, "image")
+    way = np.zeros(layer.ndim)
+    way[-1] = columns
+    there, here = layer.data_to_world(way), layer.data_to_world(0 * way)
+    # The affine comes after the translation.
+    shift = np.linalg.solve(layer.affine.linear_matrix, np.subtract(there, here))
+    return layer.translate + shift
+
+
+def explain(error: Exception, names: str) -> str:
+    """Say in words what went wrong with a tuning, and what to do; log what is a bug.
+
+    Parameters
+    ----------
+    error
+        What the run raised.
+    names
+        Names of the stacks.
+    """
+    from napari_focus_fusion.device import is_out_of_memory
+
+    if isinstance(error, FocusFusionError):
+        return str(error)
+    if is_out_of_memory(error):
+        return (
+            f"There is not enough memory to fine-tune on {names}. Close other "
+            "programs, choose the CPU as device, or a smaller patch."
+        )
+    if is_lost_device(error):
+        return (
+            f"The graphics card stopped answering while it learnt from {names}. Start "
+            "napari again and go on from where it was, with the same name; or choose "
+            "the CPU as device."
+        )
+    _log.error("Fine-tuning on %s failed", names, exc_info=error)
+    return (
+        f"Fine-tuning on {names} failed because of an error that was not foreseen "
+        f"({type(error).__name__}: {error}). If it comes back, please report it; the "
+        "log says where it happened."
+    )

@@ -1,0 +1,528 @@
+"""From a napari layer to a focus stack, and from a fusion back to layers.
+
+Everything the widget does can be done from here without a window::
+
+    for data, attributes, kind in fuse_layer(layer):
+        viewer.add_layer(Layer.create(data, attributes, kind))
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_focus_fusion.axes import axes_from_names
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.lazy import LazyArray, take
+from napari_focus_fusion.opening import as_stack, stack_of_slices
+from napari_focus_fusion.plugin.adapters.crop import coarser, part_of
+from napari_focus_fusion.read import natural_key, stem
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+    from numpy.typing import NDArray
+
+    from napari_focus_fusion.result import FusionResult, LayerData
+    from napari_focus_fusion.stack import FocusStack
+
+#: Where a layer's metadata say that it is a result, and of what.
+METADATA = "napari_focus_fusion"
+OUTPUTS = ("fused", "decision", "confidence", "depth")
+#: What can be had besides: of a super-resolved run the fused image at the source's own
+#: resolution, and how far the finer pixels differ from the slices; and the depth map as
+#: a surface that wears the fused image.
+MORE_OUTPUTS = ("unscaled", "consistency", "surface")
+
+#: State of a layer that its results take over as it is.
+_DISPLAY = (
+    *("scale", "translate", "rotate", "shear", "axis_labels"),
+    *("blending", "contrast_limits", "gamma", "interpolation2d"),
+)
+# napari opens channels as an axis now and then; there are rarely more than this.
+_MOST_CHANNELS = 5
+# Blending in which a layer hides what lies below it.
+_COVERING = ("opaque", "translucent", "translucent_no_depth")
+
+
+def fuse_layer(
+    layer: Image | Sequence[Image],
+    *,
+    axes: str | None = None,
+    decided_by: Image | None = None,
+    time: int | None = None,
+    outputs: Sequence[str] = OUTPUTS,
+    **options: Any,
+) -> list[LayerData]:
+    """Fuse a napari image layer: what the widget does, as one call.
+
+    Parameters
+    ----------
+    layer
+        A stack of 2 to many slices, with or without channels, time and RGB; its data
+        may be numpy, dask, Zarr or multiscale (the full resolution is fused). Or
+        several two-dimensional layers of one size: one slice each, in that order.
+    axes
+        One letter an axis of the layer out of ``TCZYX``, without one for RGB; None:
+        :func:`guess_axes`.
+    decided_by
+        Another layer of the same axes and size, in which sharpness is looked for.
+    time
+        The one time point to fuse, from 0; None: all of them.
+    outputs
+        Which of ``"fused"``, ``"decision"``, ``"confidence"`` and ``"depth"`` to give;
+        further :data:`MORE_OUTPUTS`.
+    **options
+        Further keyword arguments of :func:`napari_focus_fusion.fuse`.
+
+    Returns
+    -------
+    list of (data, attributes, type)
+        Layer-data tuples that lie on the layer.
+
+    Raises
+    ------
+    FocusFusionError
+        As :func:`napari_focus_fusion.fuse` does.
+    """
+    stack = stack_from_layers(layer, axes=axes, time=time)
+    judge = None
+    if decided_by is not None:
+        judge = stack_from_layers(decided_by, axes=axes, time=time)
+    return fuse_to_layers(stack, judge, outputs, **options)
+
+
+def fuse_to_layers(
+    stack: FocusStack,
+    judge: FocusStack | None = None,
+    outputs: Sequence[str] = OUTPUTS,
+    **options: Any,
+) -> list[LayerData]:
+    """Fuse a stack by the sharpness seen in another one, or in itself, into layers.
+
+    Parameters
+    ----------
+    stack, judge, **options
+        As in :func:`fuse_decided`.
+    outputs
+        As in :func:`fuse_layer`.
+
+    Returns
+    -------
+    list of (data, attributes, type)
+        The first one is visible.
+
+    Raises
+    ------
+    FocusFusionError
+        As :func:`fuse_decided` and :func:`chosen_layers` do.
+    """
+    _check_outputs(outputs)
+    result = fuse_decided(stack, judge, **options)
+    layers = chosen_layers(result, outputs)
+    if "unscaled" in outputs and result.scale > 1:
+        layers.extend(_unscaled(result, options))
+    if "surface" in outputs:
+        from napari_focus_fusion.plugin.adapters.surface import surface_layer
+
+        layers.append(surface_layer(result))
+    if layers:
+        layers[0][1]["visible"] = True
+    return layers
+
+
+def _unscaled(result: FusionResult, options: dict[str, Any]) -> list[LayerData]:
+    """The fused image as the slices have it, of the same decision."""
+    from napari_focus_fusion.fusion import fuse
+
+    kept = {
+        key: value
+        for key, value in options.items()
+        if key not in ("model", "scale", "joint", "reference", "out")
+    }
+    out = options.get("out")
+    if out is not None:
+        out = Path(out)
+        kept["out"] = out.with_name(f"{stem(out)}_x1.ome.zarr")
+    plain = fuse(
+        result.stack, "sml", **{**kept, "decision": np.asarray(result.decision)}
+    )
+    plain = replace(plain, provenance={**plain.provenance, "model": ""})
+    layers = chosen_layers(plain, ("fused",))
+    for _, attributes, _ in layers:
+        attributes["visible"] = False
+    return layers
+
+
+def guess_axes(layer: Image, z_axis: int | None = None) -> str:
+    """Work out what the axes of a layer are.
+
+    Parameters
+    ----------
+    layer
+        An image layer. Axis labels such as ``("t", "z", "y", "x")`` settle it;
+        otherwise Z is the axis before Y and X, unless that is short as channels are
+        and another one is not.
+    z_axis
+        Which axis is Z, where that is known; the others are worked out.
+
+    Returns
+    -------
+    str
+        One letter an axis out of ``TCZYX``, without one for RGB. A layer of two axes
+        has no Z.
+
+    Raises
+    ------
+    FocusFusionError
+        If the layer has more than five axes.
+    """
+    count = layer.ndim
+    labels = tuple(layer.axis_labels)
+    named = axes_from_names(labels, count)
+    if named and "S" not in named and (z_axis is None or named[z_axis] == "Z"):
+        if count == 2 or "Z" in named:
+            return named
+    if count == 2:
+        return "YX"
+    if count > 5:
+        raise FocusFusionError(
+            f"The layer {layer.name!r} has {count} axes, but there is room for time, "
+            "channel, z, y and x alone. Cut it down first."
+        )
+    shape = level_0(layer).shape[:count]
+    if z_axis is None:
+        alone = [axes_from_names((label, "y", "x"), 3) for label in labels[:-2]]
+        if "ZYX" in alone:
+            z_axis = alone.index("ZYX")
+        else:
+            z_axis = count - 3
+            longest = int(np.argmax(shape[:-2]))
+            if shape[z_axis] <= _MOST_CHANNELS < shape[longest]:
+                z_axis = longest
+    letters = dict.fromkeys(range(count), "")
+    letters[z_axis] = "Z"
+    rest = [axis for axis in letters if axis != z_axis]
+    letters[rest[-2]], letters[rest[-1]] = "Y", "X"
+    letters.update(zip(rest[:-2], _guess_leading(layer, rest[:-2]), strict=True))
+    return "".join(letters.values())
+
+
+def _guess_leading(layer: Image, axes: Sequence[int]) -> str:
+    """``"C"``, ``"T"``, ``"TC"`` or ``"CT"`` for the axes beside Z, Y and X."""
+    shape = level_0(layer).shape
+    labels = [layer.axis_labels[axis] for axis in axes]
+    if len(axes) == 1:
+        named = axes_from_names((*labels, "y", "x"), 3)
+        if named in ("TYX", "CYX"):
+            return named[0]
+        return "C" if shape[axes[0]] <= _MOST_CHANNELS else "T"
+    if len(axes) == 2:
+        named = axes_from_names((*labels, "y", "x"), 4)
+        if named in ("TCYX", "CTYX"):
+            return named[:2]
+        return "CT" if shape[axes[0]] < shape[axes[1]] else "TC"
+    return ""
+
+
+def stack_from_layer(
+    layer: Image, *, axes: str | None = None, level: int = 0
+) -> FocusStack:
+    """Take down what a layer holds now; nothing that happens to it later matters.
+
+    Parameters
+    ----------
+    layer
+        An image layer; of a multiscale one the full resolution is taken.
+    axes
+        One letter an axis of the layer out of ``TCZYX``, without one for RGB; None:
+        :func:`guess_axes`.
+    level
+        Which resolution of a multiscale layer to take, 0 for the full one.
+
+    Returns
+    -------
+    FocusStack
+        With the layer's pixel sizes, units, place in the world and colours. No pixel
+        is read or copied.
+
+    Raises
+    ------
+    FocusFusionError
+        If the axes do not fit, or the pixels are of a kind that cannot be fused.
+    """
+    letters = (guess_axes(layer) if axes is None else axes).upper()
+    display: dict[str, Any] = {
+        key: copy.copy(getattr(layer, key)) for key in _DISPLAY if hasattr(layer, key)
+    }
+    display["affine"] = np.array(layer.affine.affine_matrix)
+    if not layer.rgb:
+        display["colormap"] = layer.colormap
+    pixels = layer.data[level] if layer.multiscale else layer.data
+    stack = as_stack(
+        pixels,
+        axes=letters + ("S" if layer.rgb else ""),
+        name=layer.name,
+        scale=dict(zip(letters, np.abs(layer.scale), strict=False)),
+        units=dict(zip(letters, map(str, layer.units), strict=False)),
+        display=display,
+    )
+    stack = replace(stack, source=source_of([layer]))
+    if level == 0:
+        return stack
+    sizes = zip(letters, level_0(layer).shape, pixels.shape, strict=False)
+    return coarser(stack, {axis: full / here for axis, full, here in sizes})
+
+
+def stack_from_layers(
+    layers: Image | Sequence[Image],
+    *,
+    axes: str | None = None,
+    time: int | None = None,
+    level: int = 0,
+) -> FocusStack:
+    """Take down what one layer holds, or several that hold a slice each.
+
+    Parameters
+    ----------
+    layers
+        An image layer, or two-dimensional ones of one size, which become the slices.
+    axes
+        As in :func:`stack_from_layer`; of no use for several layers.
+    time
+        The one time point to take, from 0; None: all.
+    level
+        As in :func:`stack_from_layer`.
+
+    Returns
+    -------
+    FocusStack
+        As of :func:`stack_from_layer`. Where layers are slices, z counts them.
+
+    Raises
+    ------
+    FocusFusionError
+        If the layers do not fit together, or there is no such time point.
+    """
+    several = layers_of(layers)
+    if len(several) == 1:
+        stack = stack_from_layer(several[0], axes=axes, level=level)
+    else:
+        stack = _stack_of_layers(several, level)
+    if time is None or "T" not in stack.axes:
+        return stack
+    if not 0 <= time < stack.n_times:
+        raise FocusFusionError(
+            f"{stack.name!r} has no time point {time}: it has {stack.n_times}, counted "
+            "from 0."
+        )
+    return part_of(stack, {"T": slice(time, time + 1)})
+
+
+def _stack_of_layers(layers: Sequence[Image], level: int) -> FocusStack:
+    solid = [layer.name for layer in layers if layer.ndim != 2]
+    if solid:
+        raise FocusFusionError(
+            f"The layer {solid[0]!r} is no single slice. Choose two-dimensional layers "
+            "to be the slices of a stack, or one layer that holds all of them."
+        )
+    slices = [stack_from_layer(layer, axes="YX", level=level) for layer in layers]
+    stack = stack_of_slices(
+        slices, axes=None, name=name_of(layers), source=source_of(layers)
+    )
+    labels = ("z", *layers[0].axis_labels)
+    return replace(stack, display={**stack.display, "axis_labels": labels})
+
+
+def layers_of(source: Image | Sequence[Image]) -> tuple[Image, ...]:
+    """The layers of a stack: one, or a flat one a slice."""
+    return tuple(source) if isinstance(source, Sequence) else (source,)
+
+
+def name_of(source: Image | Sequence[Image]) -> str:
+    """What a stack is called: ``"pollen"``, ``"z0 to z9"``."""
+    layers = layers_of(source)
+    first, last = layers[0].name, layers[-1].name
+    return first if len(layers) == 1 else f"{first} to {last}"
+
+
+def source_of(layers: Sequence[Image]) -> str:
+    """How a result says which layers it was made of."""
+    if len(layers) == 1:
+        return layers[0].source.path or f"layer {layers[0].name!r}"
+    return "layers " + ", ".join(repr(layer.name) for layer in layers)
+
+
+def layers_from_files(paths: Sequence[str | Path]) -> list[LayerData]:
+    """Open files as one focus stack to look at and to fuse, lazily.
+
+    Parameters
+    ----------
+    paths
+        One file, folder or OME-Zarr that holds a stack, or pictures of one slice each,
+        which are put in their natural order (``a2`` before ``a10``).
+
+    Returns
+    -------
+    list of (data, attributes, "image")
+        One layer, with the pixel sizes and units of the files.
+
+    Raises
+    ------
+    FocusFusionError
+        If a file cannot be read or does not fit the others.
+    """
+    files = sorted(map(str, paths), key=natural_key)
+    if not files:
+        raise FocusFusionError("No file was chosen. Choose one that holds a stack.")
+    stack = as_stack(files if len(files) > 1 else files[0])
+    axes = stack.axes.removesuffix("S")
+    data = stack.data
+    if not isinstance(data, np.ndarray) and not hasattr(data, "dask"):
+        import dask.array as da
+
+        chunks = (
+            getattr(data, "chunks", None)
+            or (1,) * (len(axes) - 2) + (data.shape[len(axes) - 2 :])
+        )
+        # A name of its own: napari caches by name, and the files may change.
+        data = da.from_array(data, chunks=chunks, name=False)
+    attributes: dict[str, Any] = {
+        "name": stack.name,
+        "rgb": "S" in stack.axes,
+        "scale": tuple(stack.pixel_size(axis) for axis in axes),
+        "units": tuple(stack.unit(axis) for axis in axes),
+        "axis_labels": tuple(axes.lower()),
+    }
+    return [(data, attributes, "image")]
+
+
+def level_0(layer: Image) -> Any:
+    """A layer's pixels at full resolution, not read."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def fuse_decided(
+    stack: FocusStack, judge: FocusStack | None, **options: Any
+) -> FusionResult:
+    """Fuse a stack by the sharpness seen in another one, or in itself.
+
+    Parameters
+    ----------
+    stack
+        What is fused.
+    judge
+        Where sharpness is looked for: same axes, size and dtype, no channels. None:
+        in `stack`.
+    **options
+        Keyword arguments of :func:`napari_focus_fusion.fuse`.
+
+    Raises
+    ------
+    FocusFusionError
+        If the two do not fit together, or as :func:`napari_focus_fusion.fuse` does.
+    """
+    from napari_focus_fusion.fusion import fuse
+
+    if judge is None:
+        return fuse(stack, **options)
+    for what, here, there in (
+        ("axes", stack.axes, judge.axes),
+        ("size", tuple(stack.data.shape), tuple(judge.data.shape)),
+        ("pixel type", stack.dtype, judge.dtype),
+    ):
+        if here != there:
+            raise FocusFusionError(
+                f"{judge.name!r} cannot decide for {stack.name!r}: its {what} is "
+                f"{there}, not {here}. Choose a channel of the same image."
+            )
+    if "C" in stack.axes:
+        raise FocusFusionError(
+            f"{stack.name!r} has channels of its own; choose one of them to decide."
+        )
+    both = replace(
+        stack,
+        data=_Channels((stack.data, judge.data)),
+        axes="C" + stack.axes,
+        channel_names=(),
+        display={},
+    )
+    result = fuse(both, **{**options, "reference": 1})
+    parameters = {**result.provenance["parameters"], "reference": judge.name}
+    provenance = {
+        **result.provenance,
+        "source_shape": list(stack.data.shape),
+        "source_axes": stack.axes,
+        "parameters": parameters,
+    }
+    return replace(result, fused=result.fused[0], stack=stack, provenance=provenance)
+
+
+class _Channels(LazyArray):
+    """Arrays of one size, seen as one with a channel axis in front, read by region."""
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self.arrays = tuple(arrays)
+        first = arrays[0]
+        chunks = getattr(first, "chunksize", getattr(first, "chunks", None))
+        super().__init__(
+            (len(arrays), *first.shape),
+            first.dtype,
+            None if chunks is None else (1, *chunks),
+        )
+
+    def _region(self, spans: tuple[slice, ...]) -> NDArray[Any]:
+        chosen = range(*spans[0].indices(len(self)))
+        return np.stack([take(self.arrays[i], spans[1:]) for i in chosen])
+
+
+def chosen_layers(
+    result: FusionResult, outputs: Sequence[str] = OUTPUTS
+) -> list[LayerData]:
+    """Layers of a result, those asked for alone.
+
+    Parameters
+    ----------
+    result
+        What :func:`napari_focus_fusion.fuse` gave.
+    outputs
+        Any of :data:`OUTPUTS`, and ``"consistency"`` of a super-resolved result; what
+        else :data:`MORE_OUTPUTS` names is left to :func:`fuse_to_layers`.
+
+    Returns
+    -------
+    list of (data, attributes, "image")
+        The first one is visible.
+
+    Raises
+    ------
+    FocusFusionError
+        If there is no such output.
+    """
+    _check_outputs(outputs)
+    layers = [
+        layer
+        for layer in result.layers()
+        if layer[1]["metadata"][METADATA]["output"] in outputs
+    ]
+    if layers:
+        layers[0][1]["visible"] = True
+    return layers
+
+
+def _check_outputs(outputs: Sequence[str]) -> None:
+    known = (*OUTPUTS, *MORE_OUTPUTS)
+    unknown = sorted(set(outputs) - set(known))
+    if unknown:
+        raise FocusFusionError(
+            f"There is no output {', '.join(unknown)}; there are {', '.join(known)}."
+        )
+
+
+def covers(blending: str) -> bool:
+    """Whether a layer of this blending hides what lies below it."""
+    return blending in _COVERING

@@ -1,0 +1,374 @@
+"""Decision maps as napari layers: read, painted on, and fused by, without a window.
+
+napari draws label 0 as transparent and erases with it, so an editable map counts from
+1: label 1 is slice 0, label 2 is slice 1. Everywhere else slices count from 0::
+
+    result, layers = retouch_layers(stack_layer, decision_layer)
+    labels = Layer.create(*layers[-1])  # to be painted on
+    result.decision[...] = decision_of(labels, result.stack)
+    fused = fuse_by_map(other_layer, labels)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Labels, Shapes
+
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.plugin.adapters.layers import (
+    METADATA,
+    chosen_layers,
+    level_0,
+    stack_from_layers,
+)
+from napari_focus_fusion.result import FusionResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from napari.layers import Layer
+    from numpy.typing import NDArray
+
+    from napari_focus_fusion.result import LayerData
+    from napari_focus_fusion.stack import FocusStack
+
+#: Marks the metadata of a map that is painted on.
+EDITABLE = "editable decision"
+
+
+def about(layer: Any) -> dict[str, Any]:
+    """What a layer of ours says it is, empty for others: output and provenance."""
+    known = getattr(layer, "metadata", {}).get(METADATA, {})
+    return known if isinstance(known, dict) else {}
+
+
+def is_map(layer: Any) -> bool:
+    """Whether a layer may be a decision map: whole numbers in a plane, no other result.
+
+    Time may come first, and other axes of length 1.
+    """
+    if not isinstance(layer, Image | Labels) or getattr(layer, "rgb", False):
+        return False
+    output = about(layer).get("output")
+    if output is not None:
+        return output in ("decision", EDITABLE)
+    data = level_0(layer)
+    crowded = sum(n > 1 for n in data.shape[:-2])
+    return data.ndim >= 2 and np.dtype(data.dtype).kind in "iu" and crowded <= 1
+
+
+def maps_of(layers: Iterable[Layer], stack: FocusStack) -> list[Layer]:
+    """Layers that may be a stack's decision map, the likeliest first.
+
+    Parameters
+    ----------
+    layers
+        Any layers.
+    stack
+        What the map shall decide for.
+
+    Returns
+    -------
+    list of Layer
+        Of the stack's size; its own decision maps, then labels, then images.
+    """
+    plane = (stack.height, stack.width)
+    whole = tuple(n for n in stack.map_shape[:-2] if n > 1)
+    fitting = []
+    for layer in layers:
+        if not is_map(layer):
+            continue
+        shape = tuple(level_0(layer).shape)
+        rest = tuple(n for n in shape[:-2] if n > 1)
+        if shape[-2:] == plane and rest in ((), whole):
+            fitting.append(layer)
+
+    def rank(layer: Layer) -> tuple[bool, bool, bool]:
+        known = about(layer)
+        own = known.get("source") == stack.source
+        return not (known and own), not known, not isinstance(layer, Labels)
+
+    return sorted(fitting, key=rank)
+
+
+def decision_of(
+    layer: Image | Labels,
+    stack: FocusStack,
+    *,
+    first: int | None = None,
+    t: int | None = None,
+) -> NDArray[np.uint16]:
+    """Take a layer for the decision map of a stack.
+
+    Parameters
+    ----------
+    layer
+        Of this program, of another, or painted.
+    stack
+        What it shall decide for.
+    first
+        How the layer calls the first slice, 0 or 1; None: 1 for a map that was made to
+        be painted on, else as :func:`napari_focus_fusion.retouch.as_decision` finds.
+    t
+        Time point of the map that decides for all of the stack's; None: the map's own
+        time points, or its only one for all.
+
+    Returns
+    -------
+    ndarray
+        uint16, axes ``stack.map_axes``, slices counted from 0; an array of its own.
+
+    Raises
+    ------
+    FocusFusionError
+        If the layer is no decision map of this stack.
+    """
+    from napari_focus_fusion.retouch import as_decision
+
+    values = level_0(layer)
+    if t is not None:
+        values = plane_of(values, t)
+    return as_decision(values, stack, first=first_of(layer) if first is None else first)
+
+
+def first_of(layer: Layer) -> int | None:
+    """How a layer calls the first slice, where that is known."""
+    return 1 if about(layer).get("output") == EDITABLE else None
+
+
+def retouch_layers(
+    layer: Image | Sequence[Image],
+    map_layer: Image | Labels,
+    *,
+    axes: str | None = None,
+    first: int | None = None,
+    fused_layer: Image | None = None,
+    **options: Any,
+) -> tuple[FusionResult, list[LayerData]]:
+    """Make what retouching needs: a fused image to follow, and a map to paint on.
+
+    Parameters
+    ----------
+    layer
+        The stack: one layer, or a two-dimensional one a slice.
+    map_layer, first
+        The decision map to begin with, as for :func:`decision_of`.
+    axes
+        As for :func:`napari_focus_fusion.plugin.adapters.layers.stack_from_layers`.
+    fused_layer
+        The fused image that belongs to the map, if there is one: it is copied, and no
+        slice is read. Not for stacks with channels.
+    **options
+        Further keyword arguments of :func:`napari_focus_fusion.fuse`.
+
+    Returns
+    -------
+    result : FusionResult
+        Its fused pixels are those of the layers, to be changed in place.
+    layers : list of (data, attributes, type)
+        The fused image, one layer a channel, then the map as labels.
+
+    Raises
+    ------
+    FocusFusionError
+        If the map does not fit the stack, or as :func:`napari_focus_fusion.fuse` does.
+    """
+    stack = stack_from_layers(layer, axes=axes)
+    decision = decision_of(map_layer, stack, first=first)
+    pixels = None if fused_layer is None else level_0(fused_layer)
+    return begin(stack, decision, pixels, **options)
+
+
+def begin(
+    stack: FocusStack,
+    decision: NDArray[np.uint16],
+    fused: Any = None,
+    **options: Any,
+) -> tuple[FusionResult, list[LayerData]]:
+    """As :func:`retouch_layers`, with what the layers held."""
+    # Of one time point alone, or of another resolution, it cannot be taken over.
+    if fused is None or np.prod(fused.shape) != np.prod(stack.fused_shape):
+        from napari_focus_fusion.fusion import fuse
+
+        result = fuse(stack, decision=decision, **options)
+    else:
+        sure = np.broadcast_to(np.float32(1), decision.shape)
+        depth = decision * np.float32(stack.pixel_size("Z"))
+        copy = np.array(fused).reshape(stack.fused_shape)
+        result = FusionResult(copy, decision, sure, depth, stack, {})
+    provenance = {**result.provenance, "model": "retouched", "source": stack.source}
+    result = replace(result, provenance=provenance)
+    return result, [*chosen_layers(result, ("fused",)), _to_paint_on(result)]
+
+
+def _to_paint_on(result: FusionResult) -> LayerData:
+    """The decision map as labels that count from 1."""
+    from napari.utils.colormaps import DirectLabelColormap, ensure_colormap
+
+    stack = result.stack
+    count = stack.n_slices
+    labels = np.asarray(result.decision) + np.uint16(1)
+    if count < np.iinfo(np.uint8).max:
+        labels = labels.astype(np.uint8)
+    ((data, attributes, _),) = chosen_layers(
+        replace(result, decision=labels), ("decision",)
+    )
+    unwanted = ("rgb", "contrast_limits", "multiscale")
+    attributes = {k: v for k, v in attributes.items() if k not in unwanted}
+    turbo = ensure_colormap("turbo").map(np.linspace(0.05, 0.95, count))
+    colours: dict[int | None, Any] = {z + 1: turbo[z] for z in range(count)}
+    colours |= {0: "transparent", None: "transparent"}
+    attributes |= {
+        "name": f"{stack.name} decision, to paint on",
+        "colormap": DirectLabelColormap(color_dict=colours),
+        "opacity": 0.2,
+        # What the status bar says of the pixel under the mouse.
+        "features": {"index": range(1, count + 1), "slice": range(count)},
+        "metadata": {METADATA: {"output": EDITABLE, **result.provenance}},
+    }
+    return data, attributes, "labels"
+
+
+def fused_of(layers: Iterable[Layer], map_layer: Layer) -> Image | None:
+    """The fused image that came out together with a decision map.
+
+    Parameters
+    ----------
+    layers
+        Where to look for it.
+    map_layer
+        A decision map of :func:`napari_focus_fusion.fuse`.
+
+    Returns
+    -------
+    Image or None
+        None if it is not there, has channels of its own, is super-resolved, or was made
+        by a model that does not take its pixels from slices.
+    """
+    known = about(map_layer)
+    if not known or known.get("reconstructed", True) or "super_resolution" in known:
+        return None
+    if "C" in known.get("source_axes", "C"):
+        return None
+    run = {**known, "output": "fused"}
+    return next((layer for layer in layers if about(layer) == run), None)
+
+
+def fuse_by_map(
+    layer: Image | Sequence[Image],
+    map_layer: Image | Labels,
+    *,
+    axes: str | None = None,
+    first: int | None = None,
+    t: int | None = None,
+    **options: Any,
+) -> list[LayerData]:
+    """Fuse a stack by a decision map: another channel, another time series.
+
+    Parameters
+    ----------
+    layer, axes
+        The stack, as for :func:`retouch_layers`, with as many slices and pixels as the
+        one that the map is of.
+    map_layer, first, t
+        As for :func:`decision_of`.
+    **options
+        Further keyword arguments of :func:`napari_focus_fusion.fuse`.
+
+    Returns
+    -------
+    list of (data, attributes, "image")
+        The fused image, one layer a channel.
+
+    Raises
+    ------
+    FocusFusionError
+        If the map does not fit the stack, or as :func:`napari_focus_fusion.fuse` does.
+    """
+    from napari_focus_fusion.fusion import fuse
+
+    stack = stack_from_layers(layer, axes=axes)
+    decision = decision_of(map_layer, stack, first=first, t=t)
+    return chosen_layers(fuse(stack, decision=decision, **options), ("fused",))
+
+
+def plane_of(values: Any, t: int) -> NDArray[Any]:
+    """One time point (Y, X) of a map whose other leading axes have the length 1."""
+    array = np.asarray(values)
+    planes = array.reshape(-1, *array.shape[-2:])
+    if len(planes) == 1:
+        return planes[0]
+    if not 0 <= t < len(planes):
+        raise FocusFusionError(
+            f"The map has {len(planes)} time points, counted from 0; there is no {t}."
+        )
+    return planes[t]
+
+
+def drawn_area(shapes: Shapes, labels: Labels) -> NDArray[np.bool_]:
+    """The pixels inside of what is drawn.
+
+    Parameters
+    ----------
+    shapes
+        Those that are selected count; all, where none is. They may lie in the world in
+        another way than the map.
+    labels
+        The map.
+
+    Returns
+    -------
+    ndarray
+        bool (Y, X) of the map.
+
+    Raises
+    ------
+    FocusFusionError
+        If nothing is drawn.
+    """
+    chosen = sorted(shapes.selected_data) or range(shapes.nshapes)
+    if not len(chosen):
+        raise FocusFusionError(
+            f"Nothing is drawn in {shapes.name!r}. Draw a shape around the area first."
+        )
+    outlines = [
+        np.array(
+            [labels.world_to_data(shapes.data_to_world(p)) for p in shapes.data[i]]
+        )[:, -2:]
+        for i in chosen
+    ]
+    kinds = [shapes.shape_type[i] for i in chosen]
+    plane = labels.data.shape[-2:]
+    masks: Any = Shapes(outlines, shape_type=kinds).to_masks(mask_shape=plane)
+    return masks.any(0)
+
+
+def connected_area(plane: NDArray[Any], y: int, x: int) -> NDArray[np.bool_]:
+    """The pixels of one label that hang together with one of them, side by side.
+
+    Parameters
+    ----------
+    plane
+        (Y, X), labels.
+    y, x
+        One of its pixels.
+
+    Returns
+    -------
+    ndarray
+        bool (Y, X).
+
+    Raises
+    ------
+    FocusFusionError
+        If the pixel lies outside.
+    """
+    from skimage.segmentation import flood
+
+    if not (0 <= y < plane.shape[0] and 0 <= x < plane.shape[1]):
+        raise FocusFusionError("Click on the area first; that was outside the image.")
+    area: Any = flood(plane, (y, x), connectivity=1)
+    return area

@@ -1,0 +1,229 @@
+"""Form fields that more than one widget has."""
+
+from __future__ import annotations
+
+from importlib.metadata import metadata
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QFormLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QWidget,
+)
+
+from napari_focus_fusion.models.registry import DEFAULT_MODEL, models
+from napari_focus_fusion.plugin.common.settings import apply_models_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from qtpy.QtGui import QFocusEvent
+
+    from napari_focus_fusion.models.registry import ModelSpec
+
+_KEEP = object()
+_OUR_MODELS = "napari_focus_fusion.models."
+
+
+class Choice(QComboBox):
+    """A drop-down list whose entries stand for values.
+
+    Parameters
+    ----------
+    tip
+        What hovering over it says.
+    choices
+        Pairs of text and value.
+    """
+
+    #: The value is another one.
+    changed = Signal()
+
+    def __init__(self, tip: str, choices: Iterable[tuple[str, Any]] = ()) -> None:
+        super().__init__()
+        self.setToolTip(tip)
+        self._values: list[Any] = []
+        # However long a name, it does not widen the dock.
+        self.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.setMinimumContentsLength(16)
+        self.set_choices(choices)
+        self.currentIndexChanged.connect(self.changed)
+
+    def set_choices(
+        self, choices: Iterable[tuple[str, Any]], value: Any = _KEEP
+    ) -> None:
+        """Replace the entries, and choose one.
+
+        Parameters
+        ----------
+        choices
+            Pairs of text and value.
+        value
+            The one to choose; by default the one chosen so far, or else the first.
+        """
+        pairs = list(choices)
+        before = self.value
+        wanted = before if value is _KEEP else value
+        self.blockSignals(True)
+        self.clear()
+        self.addItems([text for text, _ in pairs])
+        self._values = [one for _, one in pairs]
+        for index, (text, _) in enumerate(pairs):
+            self.setItemData(index, text, Qt.ItemDataRole.ToolTipRole)
+        if wanted in self._values:
+            self.setCurrentIndex(self._values.index(wanted))
+        self.blockSignals(False)
+        if self.value != before:
+            self.changed.emit()
+
+    @property
+    def values(self) -> list[Any]:
+        """What can be chosen."""
+        return list(self._values)
+
+    @property
+    def value(self) -> Any:
+        """What the chosen entry stands for; None where there is no entry."""
+        index = self.currentIndex()
+        return self._values[index] if 0 <= index < len(self._values) else None
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        if value not in self._values:
+            raise ValueError(f"{value!r} cannot be chosen here; choose {self._values}.")
+        self.setCurrentIndex(self._values.index(value))
+
+
+class ModelChoice(Choice):
+    """A list of models, which looks for new ones whenever it is opened.
+
+    Parameters
+    ----------
+    tip
+        What hovering over it says.
+    wanted
+        Which models are listed; by default all.
+    """
+
+    #: The list has been read again.
+    refreshed = Signal()
+
+    def __init__(
+        self, tip: str, wanted: Callable[[ModelSpec], bool] = lambda spec: True
+    ) -> None:
+        super().__init__(tip)
+        self._wanted = wanted
+        self._specs: dict[str, ModelSpec] = {}
+        self.refresh()
+        if DEFAULT_MODEL in self.values:
+            self.value = DEFAULT_MODEL
+
+    def refresh(self) -> None:
+        """Read which models there are now; the chosen one stays, if it is there."""
+        apply_models_folder()
+        self._specs = {
+            name: spec for name, spec in models().items() if self._wanted(spec)
+        }
+        self.set_choices([(spec.title, name) for name, spec in self._specs.items()])
+        for index, spec in enumerate(self._specs.values()):
+            about = f"{spec.summary}\n{spec.paper}".strip()
+            self.setItemData(index, about, Qt.ItemDataRole.ToolTipRole)
+        self.refreshed.emit()
+
+    @property
+    def spec(self) -> ModelSpec | None:
+        """The chosen model's entry in the registry; None where there is no model."""
+        return self._specs.get(self.value)
+
+    @property
+    def specs(self) -> dict[str, ModelSpec]:
+        """The models that are listed, by name."""
+        return dict(self._specs)
+
+    def showPopup(self) -> None:
+        """Open the list, as it is now."""
+        self.refresh()
+        super().showPopup()
+
+    def focusInEvent(self, event: QFocusEvent | None) -> None:
+        """Look again also for those who choose by keyboard."""
+        self.refresh()
+        super().focusInEvent(event)
+
+
+def refresh_model_lists() -> None:
+    """Read all lists of models anew; called by whoever has saved or removed a model."""
+    for widget in QApplication.allWidgets():
+        if isinstance(widget, ModelChoice):
+            widget.refresh()
+
+
+def model_page(spec: ModelSpec) -> str:
+    """Address of the page about a model: ours, or the paper of other packages' models.
+
+    Parameters
+    ----------
+    spec
+        Entry in the registry; fine-tuned weights have the page of their model.
+
+    Returns
+    -------
+    str
+        Empty where nothing is known.
+    """
+    module = spec.target.partition(":")[0]
+    if module.startswith(_OUR_MODELS):
+        page = module.removeprefix(_OUR_MODELS).replace("_", "-")
+        return project_page(f"models/{page}")
+    return f"https://doi.org/{spec.doi}" if spec.doi else ""
+
+
+def project_page(page: str) -> str:
+    """Address of a page of the documentation, such as ``"widgets/fuse"``."""
+    entries = metadata("napari-focus-fusion").get_all("Project-URL") or []
+    urls = dict(entry.split(", ", 1) for entry in entries)
+    if "Documentation" in urls:
+        return f"{urls['Documentation'].rstrip('/')}/{page}.html"
+    return f"{urls['Source']}/blob/main/docs/{page}.md"
+
+
+def wrapped_label() -> QLabel:
+    """A label whose text takes as many lines as it needs, and widens nothing."""
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label
+
+
+def form_layout(parent: QWidget | None = None) -> QFormLayout:
+    """Rows of labels and fields, which take the width there is."""
+    form = QFormLayout(parent)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    return form
+
+
+def push_button(text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
+    """A button with what hovering over it says."""
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    button.clicked.connect(action)
+    return button
+
+
+def more_button() -> QToolButton:
+    """What unfolds the rare fields of a form."""
+    more = QToolButton()
+    more.setText("M&ore")
+    more.setToolTip("What is rarely changed.")
+    more.setCheckable(True)
+    more.setAutoRaise(True)
+    more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+    return more

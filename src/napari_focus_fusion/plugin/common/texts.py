@@ -1,0 +1,107 @@
+"""Words for what there is: stacks, axes, times, bytes, devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+
+from napari_focus_fusion.plugin.adapters.layers import level_0
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.layers import Image
+
+_SYMBOLS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "pixel": "px"}
+
+
+def describe(layers: Sequence[Image], axes: str) -> str:
+    """Say in a line what a stack holds.
+
+    Parameters
+    ----------
+    layers
+        One image layer, or a flat one a slice.
+    axes
+        What the axes of the stack are, one letter each.
+    """
+    shape = level_0(layers[0]).shape
+    if len(layers) > 1:
+        shape = (len(layers), *shape)
+    size = dict(zip(axes, shape, strict=False))
+    parts = [_counted(size["Z"], "slice"), f"{size['X']} × {size['Y']} px"]
+    if "C" in size:
+        parts.append(_counted(size["C"], "channel"))
+    if "T" in size:
+        parts.append(_counted(size["T"], "time point"))
+    dtype = np.dtype(level_0(layers[0]).dtype)
+    parts.append("RGB" if layers[0].rgb else str(dtype))
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Words for a length of time, as exact as anyone wants to know."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def byte_text(size: float) -> str:
+    """Bytes in words: ``"3.2 GB"``."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+def memory_in_use(device: str) -> str:
+    """How much memory the process holds, and of which device."""
+    import torch
+
+    if torch.cuda.is_available() and device != "cpu":
+        index = torch.device(device).index if device.startswith("cuda") else None
+        return f"{byte_text(torch.cuda.memory_allocated(index))} on the card"
+    return f"{byte_text(psutil.Process().memory_info().rss)} of memory"
+
+
+def device_text(name: str) -> str:
+    """A device as its users call it."""
+    return "CPU" if name.startswith("cpu") else name
+
+
+def unit_text(unit: str) -> str:
+    """A unit as it is written behind a number: ``"µm"``."""
+    return _SYMBOLS.get(unit, unit)
+
+
+def axis_text(layer: Image, axis: int) -> str:
+    """``"z: 12 slices, 2 µm apart"``."""
+    count, size = level_0(layer).shape[axis], abs(float(layer.scale[axis]))
+    unit = str(layer.units[axis])
+    apart = "" if unit == "pixel" else f", {size:g} {unit_text(unit)} apart"
+    return f"{_axis_name(layer, axis)}: {_counted(count, 'slice')}{apart}"
+
+
+def reading_text(layer: Image, axes: list[int], letters: str) -> str:
+    """``"axis 0: 5 time points, axis 1: 2 channels"``."""
+    shape = level_0(layer).shape
+    words = {"C": "channel", "T": "time point"}
+    return ", ".join(
+        f"{_axis_name(layer, axis)}: {_counted(shape[axis], words[letter])}"
+        for axis, letter in zip(axes, letters, strict=True)
+    )
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _axis_name(layer: Image, axis: int) -> str:
+    label = str(layer.axis_labels[axis])
+    return f"axis {axis}" if label.lstrip("-").isdigit() or not label else label

@@ -1,0 +1,385 @@
+"""The widget *Fuse focus stack*: the form, and what comes of it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from napari.layers import Image, Layer
+from napari.utils.notifications import show_error, show_warning
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QListWidget,
+    QPushButton,
+    QVBoxLayout,
+)
+from superqt.utils import create_worker
+
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.plugin.adapters.layers import (
+    METADATA,
+    covers,
+    layers_from_files,
+)
+from napari_focus_fusion.plugin.adapters.sources import is_stack
+from napari_focus_fusion.plugin.common.texts import device_text, duration, memory_in_use
+from napari_focus_fusion.plugin.common.worker import explain
+from napari_focus_fusion.plugin.fuse.destination import (
+    ask_path,
+    ask_where,
+    is_large,
+    result_bytes,
+)
+from napari_focus_fusion.plugin.fuse.form import FuseForm, look_at_machine
+from napari_focus_fusion.plugin.fuse.preview import Preview
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import napari
+
+    from napari_focus_fusion.plugin.common.worker import FuseWorker, LayersJob
+    from napari_focus_fusion.plugin.fuse.form import Machine
+    from napari_focus_fusion.progress import Progress
+    from napari_focus_fusion.result import LayerData
+
+_MB = 1_000_000
+
+
+class FuseWidget(FuseForm):
+    """Fuse an image layer of the viewer; docked by napari.
+
+    From a script: set the ``value`` of ``layer``, ``z_axis``, ``other_axes``, ``time``,
+    ``reference``, ``model``, ``scale``, ``blend``, ``joint``, ``device`` and
+    ``destination``, call ``smoothness.setValue``, tick ``outputs["depth"]`` and so on,
+    and call :meth:`run`.
+
+    Parameters
+    ----------
+    napari_viewer
+        Whose layers can be chosen, and where results go.
+    """
+
+    cancelled = "Cancelled; no layer was added."
+
+    def __init__(self, napari_viewer: napari.Viewer) -> None:
+        super().__init__(napari_viewer)
+        self._machine: Machine | None = None
+        self._sources: tuple[Image, ...] = ()
+        self._queue: list[tuple[LayersJob, tuple[Image, ...]]] = []
+        self._left: deque[tuple[LayersJob, tuple[Image, ...]]] = deque()
+        self._made: WeakKeyDictionary[Image, WeakSet[Layer]] = WeakKeyDictionary()
+        self._started = 0.0
+        self.preview = Preview(napari_viewer, self._preview_arguments, self)
+        self._make_buttons()
+        layout = QVBoxLayout(self)
+        layout.addWidget(self._form, 1)
+        layout.addLayout(self._foot())
+        self._connect()
+        self._update_buttons()
+        # Finding the graphics cards means loading torch, which takes seconds.
+        create_worker(
+            look_at_machine,
+            _connect={"returned": self._on_machine, "errored": self._on_no_machine},
+        )
+
+    def _make_buttons(self) -> None:
+        self.run_button = QPushButton("&Run")
+        self.run_button.setToolTip("Fuse the stack.")
+        self.preview_button = QPushButton("Pr&eview")
+        self.preview_button.setCheckable(True)
+        self.preview_button.setToolTip(
+            "Show what is in view fused, at the resolution of the screen, and follow "
+            "the camera and the choices made here."
+        )
+        self.add_button = QPushButton("Add to &queue")
+        self.add_button.setToolTip(
+            "Keep the stack with what is chosen now, to be fused later, one by one."
+        )
+        self.queue_list = QListWidget()
+        self.queue_list.setMaximumHeight(80)
+        self.queue_list.setToolTip("What Run queue fuses, from top to bottom.")
+        self.queue_button = QPushButton("Run queue")
+        self.queue_button.setToolTip("Fuse all stacks of the queue, one by one.")
+        self.remove_button = QPushButton("Remove")
+        self.remove_button.setToolTip("Take what is marked out of the queue.")
+
+    def _foot(self) -> QVBoxLayout:
+        foot = QVBoxLayout()
+        upper, middle, lower = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
+        upper.addWidget(self.run_button, 2)
+        upper.addWidget(self.cancel_button, 1)
+        middle.addWidget(self.preview_button)
+        middle.addWidget(self.add_button)
+        lower.addWidget(self.queue_button, 2)
+        lower.addWidget(self.remove_button, 1)
+        foot.addLayout(upper)
+        foot.addLayout(middle)
+        foot.addWidget(self.queue_list)
+        foot.addLayout(lower)
+        foot.addWidget(self.progress)
+        foot.addWidget(self.status)
+        return foot
+
+    def _connect(self) -> None:
+        self.chosen.connect(self._on_chosen)
+        for box in self.outputs.values():
+            box.toggled.connect(self._update_buttons)
+        self.files_button.clicked.connect(self._choose_files)
+        self.run_button.clicked.connect(self.run)
+        self.add_button.clicked.connect(self.add_to_queue)
+        self.queue_button.clicked.connect(self.run_queue)
+        self.remove_button.clicked.connect(self._remove_from_queue)
+        self.preview_button.toggled.connect(self._toggle_preview)
+        self.preview.toggled.connect(self.preview_button.setChecked)
+        self.preview.told.connect(self.status.setText)
+        for field in (
+            *(self.layer, self.z_axis, self.other_axes, self.reference),
+            *(self.model, self.blend, self.device, self.scale),
+        ):
+            field.changed.connect(self.preview.request)
+        self.smoothness.valueChanged.connect(self.preview.request)
+        self.verify.toggled.connect(self.preview.request)
+
+    def reset_choices(self, event: Any = None) -> None:
+        """List the layers anew; napari calls it whenever they change."""
+        self._list_stacks()
+        self._update_buttons()
+
+    def _on_chosen(self) -> None:
+        if self.idle:
+            self.status.clear()  # it spoke of what was chosen before
+        self._update_buttons()
+
+    def _on_machine(self, machine: Machine) -> None:
+        self._machine = machine
+        self.show_machine(machine)
+        self._update_buttons()
+
+    def _on_no_machine(self, error: Exception) -> None:
+        show_error(f"Focus Fusion cannot load PyTorch ({error}). Install it again.")
+
+    def _choose_files(self) -> None:
+        paths, _ = QFileDialog.getOpenFileNames(self, "Open a focus stack")
+        if paths:
+            self.open_files(paths)
+
+    def open_files(self, paths: Sequence[str | Path]) -> None:
+        """Open files as one stack, which is then chosen; a notification says if not.
+
+        Parameters
+        ----------
+        paths
+            As in :func:`layers_from_files`.
+        """
+        self.status.setText("Opening …")
+        create_worker(
+            layers_from_files,
+            [str(path) for path in paths],
+            _connect={"returned": self._on_opened, "errored": self._on_not_opened},
+        )
+
+    def _on_opened(self, layers: list[LayerData]) -> None:
+        self.status.clear()
+        try:
+            added = [self._viewer.add_layer(Layer.create(*data)) for data in layers]
+        except Exception as error:  # napari reads a slice to show it
+            self._on_not_opened(error)
+            return
+        flat = [layer.name for layer in added if not is_stack(layer)]
+        if flat:
+            self.status.setText(
+                f"{flat[0]!r} is a single slice. Open the files of all slices "
+                "together, or select their layers in the layer list."
+            )
+
+    def _on_not_opened(self, error: Exception) -> None:
+        self._say(explain(error, "What was chosen", "opened"))
+
+    def _update_buttons(self) -> None:
+        super()._update_buttons()
+        self.freeze(not self.idle)
+        ready = self.idle and self._machine is not None
+        can = ready and bool(self.wanted()) and bool(self.sources)
+        self.run_button.setEnabled(can)
+        self.add_button.setEnabled(can)
+        self.preview_button.setEnabled(ready and bool(self.sources))
+        for widget in (self.queue_list, self.queue_button, self.remove_button):
+            widget.setVisible(bool(self._queue))
+            widget.setEnabled(ready)
+
+    # Running
+
+    def _ready_job(self) -> LayersJob | None:
+        """What is chosen now and where it goes; None if not, which has been said."""
+        try:
+            job = self.job()
+        except FocusFusionError as error:
+            self._complain(error)
+            return None
+        size = result_bytes(job.stack, job.options.get("scale", 1))
+        where = self.destination.value
+        if where == "ask":
+            large = is_large(size)
+            where = ask_where(self, job.stack.name, size) if large else "memory"
+        if where == "zarr":
+            path = ask_path(self, job.stack.name)
+            if not path:
+                return None
+            if Path(path).exists() or path in self._promised():
+                self._complain(
+                    FocusFusionError(
+                        f"{path!r} exists already, or is to be written by the queue. "
+                        "Choose another name, or delete it first."
+                    )
+                )
+                return None
+            job.options["out"] = path
+            return job
+        return job if where == "memory" else None
+
+    def _promised(self) -> list[str]:
+        """The OME-Zarrs that the queue will write."""
+        return [str(job.options.get("out", "")) for job, _ in self._queue]
+
+    def run(self) -> FuseWorker | None:
+        """Start fusing what is chosen; the layers come in when it is done.
+
+        Returns
+        -------
+        FuseWorker
+            Running; or None where what is chosen cannot be fused, which a notification
+            says, or a run is on already.
+        """
+        if not self.idle:
+            return None
+        job = self._ready_job()
+        return None if job is None else self._start([(job, self.sources)])
+
+    def add_to_queue(self) -> None:
+        """Keep what is chosen now, to be fused by :meth:`run_queue`."""
+        job = self._ready_job()
+        if job is None:
+            return
+        self._queue.append((job, self.sources))
+        self._list_queue()
+        self.remember_choices()
+
+    def run_queue(self) -> FuseWorker | None:
+        """Fuse the stacks of the queue one by one; what is done leaves it.
+
+        Returns
+        -------
+        FuseWorker
+            The first one, running; None where there is none, or a run is on already.
+        """
+        if not self.idle or not self._queue:
+            return None
+        return self._start(list(self._queue))
+
+    def _remove_from_queue(self) -> None:
+        rows = {index.row() for index in self.queue_list.selectedIndexes()}
+        self._queue = [one for i, one in enumerate(self._queue) if i not in rows]
+        self._list_queue()
+
+    def _list_queue(self) -> None:
+        self.queue_list.clear()
+        for job, _ in self._queue:
+            by = job.options.get("decision", job.options["model"])
+            self.queue_list.addItem(f"{job.stack.name}, by {by}")
+        self._update_buttons()
+
+    def _start(
+        self, jobs: list[tuple[LayersJob, tuple[Image, ...]]]
+    ) -> FuseWorker | None:
+        self.preview.stop()
+        self.remember_choices()
+        self._left = deque(jobs)
+        return self._next()
+
+    def _next(self) -> FuseWorker | None:
+        job, self._sources = self._left.popleft()
+        self._started = time.monotonic()
+        return self._run(job, self._add_layers, f"Fusing {job.stack.name!r}")
+
+    def cancel(self) -> None:
+        """Ask the run to stop, which it does within a tile; the queue stays."""
+        self._left.clear()
+        super().cancel()
+
+    def _on_closed(self) -> None:
+        self.preview.stop()
+        super()._on_closed()
+
+    def _toggle_preview(self, on: bool) -> None:
+        (self.preview.start if on else self.preview.stop)()
+
+    def _preview_arguments(self) -> dict[str, Any] | None:
+        if not self.sources or not self.idle:
+            return None
+        judge = self.reference.value
+        return {
+            "layers": self.sources,
+            "axes": self.axes,
+            "decided_by": judge if isinstance(judge, Image) else None,
+            **self.options,
+        }
+
+    def _on_progressed(self, progress: Progress) -> None:
+        if self._worker is None or self._worker.abort_requested:
+            return
+        self.progress.setRange(0, progress.total)
+        self.progress.setValue(progress.done)
+        job = self._worker.job
+        parts = [progress.stage]
+        if progress.seconds_left is not None:
+            parts.append(f"{duration(progress.seconds_left)} left")
+        spent = time.monotonic() - self._started
+        if progress.done and spent > 0.3:
+            pixels = job.stack.n_times * job.stack.n_slices
+            pixels *= job.stack.height * job.stack.width
+            speed = pixels * progress.done / progress.total / spent
+            parts.append(f"{speed / _MB:.2g} Mpx/s")
+        parts.append(memory_in_use(job.options["device"]))
+        if self._left:
+            parts.append(f"{len(self._left)} more in the queue")
+        self.status.setText(", ".join(parts))
+
+    def _add_layers(self, layers: list[LayerData]) -> None:
+        added = [Layer.create(*data) for data in layers]
+        self._hide_what_would_add_up(added[0])
+        for layer in added:
+            self._viewer.add_layer(layer)
+        self._viewer.layers.selection.active = added[0]
+        self._made.setdefault(self._sources[0], WeakSet()).update(added)
+        provenance = added[0].metadata[METADATA]
+        for note in provenance.get("notes", ()):
+            show_warning(note)
+        spent = duration(time.monotonic() - self._started)
+        device = device_text(provenance["device"])
+        self.status.setText(f"Done in {spent} on {device}.")
+        assert self._worker is not None
+        self._queue = [one for one in self._queue if one[0] is not self._worker.job]
+
+    def _hide_what_would_add_up(self, shown: Layer) -> None:
+        """Of a stack one picture at a time: its slices, or one of its results."""
+        earlier = self._made.get(self._sources[0], ())
+        for layer in (*self._sources, *earlier):
+            adds = not (covers(layer.blending) and covers(shown.blending))
+            if adds and layer in self._viewer.layers:
+                layer.visible = False
+
+    def _stack_name(self) -> str:
+        return self._worker.job.stack.name if self._worker else ""
+
+    def _go_on(self) -> None:
+        self._sources = ()
+        if self._left:
+            self._next()
+            return
+        self._list_queue()
+        self.ended.emit()

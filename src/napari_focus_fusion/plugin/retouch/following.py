@@ -1,0 +1,343 @@
+"""A fused image that follows the labels of its decision map while they are painted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
+
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.plugin.adapters.layers import layers_of
+from napari_focus_fusion.plugin.common.worker import job_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import napari
+    from napari.layers import Image, Labels, Layer
+    from numpy.typing import NDArray
+
+    from napari_focus_fusion.result import FusionResult
+    from napari_focus_fusion.retouch import Area
+
+#: Milliseconds of painting that are followed in one go.
+_PAUSE = 15
+
+
+class Follower(QObject):
+    """Watches labels (label 1 is slice 0), and recomposes where they change.
+
+    Whatever changes the labels is followed: brush, fill, eraser, undo, a script. What
+    is erased gets the slice that it had at first.
+
+    Parameters
+    ----------
+    viewer
+        Whose sliders, or layers, say which time point and slice are on screen.
+    source
+        The layer of the stack, or a two-dimensional one a slice.
+    result
+        Its pixels and decision are changed in place.
+    layers
+        Of :func:`~napari_focus_fusion.plugin.adapters.maps.retouch_layers`: the pixels
+        of `result`, the last one is the map.
+    options
+        ``blend`` and ``reference`` of :func:`napari_focus_fusion.retouch.recompose`.
+    """
+
+    #: The fused image has caught up with the map.
+    followed = Signal()
+    #: What went wrong while it followed.
+    failed = Signal(object)
+    #: Of layers that are the slices, others are visible.
+    slice_shown = Signal()
+    #: A label was painted that stands for no slice.
+    unknown_label = Signal()
+
+    def __init__(
+        self,
+        viewer: napari.Viewer,
+        source: Image | Sequence[Image],
+        result: FusionResult,
+        layers: Sequence[Any],
+        options: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self.sources = layers_of(source)
+        self.result = result
+        self.options = options
+        self.labels: Labels = layers[-1]
+        self.fused: list[Layer] = list(layers[:-1])
+        self.clicked: tuple[int, int] | None = None
+        self._before = self._by_time(result.decision).copy()
+        self._dirty: dict[int, Area | None] = {}  # None: the whole plane
+        self._intensities: dict[int, tuple[float, float]] = {}
+        self._worker: Any = None
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_PAUSE)
+        self._timer.timeout.connect(self._follow)
+        self.labels.events.labels_update.connect(self._on_painted)
+        self.labels.events.set_data.connect(self._on_refreshed)
+        self.labels.mouse_drag_callbacks.append(self._on_click)
+        if self.flat:
+            for layer in self.sources:
+                layer.events.visible.connect(self._on_visible)
+
+    def stop(self) -> None:
+        """Follow no longer; the layers stay as they are."""
+        self.labels.events.labels_update.disconnect(self._on_painted)
+        self.labels.events.set_data.disconnect(self._on_refreshed)
+        self.labels.mouse_drag_callbacks.remove(self._on_click)
+        if self.flat:
+            for layer in self.sources:
+                layer.events.visible.disconnect(self._on_visible)
+        self._timer.stop()
+        if self._worker is not None:
+            self._worker.quit()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the fused image shows all that was painted."""
+        return self._worker is None and not self._dirty
+
+    # What is on screen
+
+    def time(self) -> int:
+        """Time point of the map on screen."""
+        count = self.result.stack.n_times
+        if count == 1:
+            return 0
+        place = self.labels.world_to_data(self._viewer.dims.point)
+        return int(np.clip(round(place[0]), 0, count - 1))
+
+    @property
+    def flat(self) -> bool:
+        """Whether each slice is a layer of its own."""
+        return len(self.sources) > 1
+
+    def slice_on_screen(self) -> int:
+        """Which slice of the stack is shown, from 0.
+
+        The z slider stands at it; or, where slices are layers, it is the topmost of
+        those that are visible.
+
+        Raises
+        ------
+        FocusFusionError
+            If the stack is gone, z has no slider, or no slice is visible.
+        """
+        here = [layer for layer in self._viewer.layers if layer in self.sources]
+        if not here:
+            raise FocusFusionError("The stack is no longer there. Open it again.")
+        if self.flat:
+            shown = [layer for layer in here if layer.visible]
+            if not shown:
+                raise FocusFusionError(
+                    "No slice is visible. Select the layer of one in the layer list."
+                )
+            return self.sources.index(shown[-1])
+        (layer,), dims, stack = self.sources, self._viewer.dims, self.result.stack
+        axes = stack.display.get("axes", stack.axes.replace("S", ""))
+        axis = axes.index("Z")
+        if dims.ndim - layer.ndim + axis in dims.displayed:
+            raise FocusFusionError(
+                "The z axis has no slider now. Show the image in 2D, with y and x as "
+                "rows and columns."
+            )
+        z = round(layer.world_to_data(dims.point)[axis])
+        return int(np.clip(z, 0, stack.n_slices - 1))
+
+    def show_slices(self) -> None:
+        """Let the stack be visible; of layers that are slices the one on screen."""
+        here = [layer for layer in self._viewer.layers if layer in self.sources]
+        shown = [layer for layer in here if layer.visible] or here
+        if shown:
+            shown[-1].visible = True
+            self.show_alone(shown[-1])
+
+    def show_alone(self, layer: Any) -> None:
+        """Of layers that are slices let one be visible; nothing for other layers."""
+        if self.flat and layer in self.sources:
+            layer.visible = True
+            for other in self.sources:
+                other.visible = other == layer  # napari may hand out proxies
+
+    def _on_visible(self, event: Any) -> None:
+        self.slice_shown.emit()
+
+    # The map
+
+    def decision(self) -> NDArray[np.uint16]:
+        """The map as it is painted now, slices counted from 0, axes (T,) Y, X."""
+        so_far = self._by_time(self.result.decision)
+        meant = _meant(self._planes(), self._before, so_far, self.result.stack.n_slices)
+        return meant.reshape(self.result.stack.map_shape)
+
+    def take(self, mask: NDArray[np.bool_], z: int) -> None:
+        """Take an area (Y, X) of the time point on screen from a slice."""
+        self._set_labels(mask, self.time(), z + 1)
+
+    def replace(self, decision: NDArray[np.uint16]) -> None:
+        """Put another map in its place, as one step that can be undone."""
+        planes = self._planes()
+        wanted = self._by_time(decision) + np.uint16(1)
+        with self.labels.block_history():
+            for t, plane in enumerate(planes):
+                changed = plane != wanted[t]
+                self._set_labels(changed, t, wanted[t][changed].astype(planes.dtype))
+        self._dirty = dict.fromkeys(range(len(planes)), None)
+        self.labels.refresh()
+        self._timer.start()
+
+    def label_at_click(self) -> NDArray[np.bool_]:
+        """The connected area of one label around where the map was clicked last.
+
+        Raises
+        ------
+        FocusFusionError
+            If it was not clicked yet, or beside the image.
+        """
+        from napari_focus_fusion.plugin.adapters.maps import connected_area
+
+        if self.clicked is None:
+            raise FocusFusionError("Click on the area in the map first.")
+        return connected_area(self._planes()[self.time()], *self.clicked)
+
+    def _by_time(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values.reshape(-1, *values.shape[-2:])
+
+    def _planes(self) -> NDArray[Any]:
+        """The labels, (T, Y, X); writing to it writes to the layer."""
+        return self._by_time(self.labels.data)
+
+    def _set_labels(self, mask: NDArray[np.bool_], t: int, value: Any) -> None:
+        rows, columns = np.nonzero(mask)
+        leading = [np.zeros_like(rows)] * (self.labels.ndim - 2)
+        if leading:
+            leading[0] = np.full_like(rows, t)
+        self.labels.data_setitem((*leading, rows, columns), value)
+
+    # Following
+
+    def _on_click(self, layer: Labels, event: Any) -> None:
+        place = layer.world_to_data(event.position)[-2:]
+        self.clicked = (round(place[0]), round(place[1]))
+
+    def _on_painted(self, event: Any) -> None:
+        """Note the rectangle that napari has drawn anew."""
+        from napari_focus_fusion.retouch import Area
+
+        dims = self._viewer.dims
+        if tuple(dims.displayed) != (dims.ndim - 2, dims.ndim - 1):
+            self._on_refreshed()  # rows and columns are swapped
+            return
+        y, x = event.offset
+        height, width = event.data.shape[:2]
+        area = Area(slice(y, y + height), slice(x, x + width))
+        t = self.time()
+        before = self._dirty.get(t, area)
+        self._dirty[t] = before and Area(*map(_both, before, area))
+        self._timer.start()
+
+    def _on_refreshed(self, event: Any = None) -> None:
+        """Undo, redo and whatever else changes labels: anything may be different."""
+        self._dirty[self.time()] = None
+        self._timer.start()
+
+    def _take_changes(self) -> list[tuple[int, Area]]:
+        """Bring what was painted into the decision map; which rectangles changed."""
+        from napari_focus_fusion.retouch import Area, bounds
+
+        stack = self.result.stack
+        whole = Area(slice(0, stack.height), slice(0, stack.width))
+        dirty, self._dirty = self._dirty, {}
+        decisions = self._by_time(self.result.decision)
+        changes, repaired = [], False
+        for t, noted in dirty.items():
+            outer = noted or whole
+            planes = self._planes()
+            differs = bounds(planes[t][outer] != decisions[t][outer] + np.uint16(1))
+            if differs is None:
+                continue
+            area = Area(*map(_moved, differs, (outer.y.start, outer.x.start)))
+            painted, decision = planes[t][area], decisions[t][area]
+            if (painted > stack.n_slices).any():
+                self.unknown_label.emit()
+            meant = _meant(painted, self._before[t][area], decision, stack.n_slices)
+            if (meant + 1 != painted).any():
+                painted[...] = meant + 1
+                repaired = True
+            if (meant != decision).any():
+                decision[...] = meant
+                changes.append((t, area))
+        if repaired:
+            with self.labels.events.set_data.blocker(self._on_refreshed):
+                self.labels.refresh()
+        return changes
+
+    def _follow(self) -> None:
+        """Recompose what changed, in a thread; what changes meanwhile comes next."""
+        if self._worker is not None:
+            return
+        changes = self._take_changes()
+        if not changes:
+            self.followed.emit()
+            return
+        result, known, options = self.result, self._intensities, self.options
+
+        def job(progress: Any, should_stop: Callable[[], bool]) -> None:
+            from napari_focus_fusion.retouch import intensities, recompose
+
+            for t, area in changes:
+                if t not in known:
+                    reference = options.get("reference")
+                    known[t] = intensities(result.stack, t=t, reference=reference)
+                recompose(
+                    result.stack,
+                    result.decision,
+                    result.fused,
+                    area,
+                    t=t,
+                    black_and_white=known[t],
+                    should_stop=should_stop,
+                    **options,
+                )
+
+        self._worker = worker = job_worker(f"Retouching {result.stack.name!r}", job)
+        worker.errored.connect(self.failed)
+        worker.finished.connect(self._on_followed)
+        worker.start()
+
+    def _on_followed(self) -> None:
+        stopped = self._worker.abort_requested
+        del self._worker.job  # napari keeps workers: the pixels must not stay with them
+        self._worker = None
+        for layer in self.fused:
+            layer.refresh(thumbnail=False, highlight=False, extent=False)
+        if not stopped:
+            self._follow()
+
+
+def _meant(
+    painted: NDArray[Any], before: Any, so_far: NDArray[Any], count: int
+) -> NDArray[np.uint16]:
+    """Slices, from 0, that labels stand for.
+
+    What is erased is as it was before; labels of slices that do not exist change
+    nothing.
+    """
+    meant = painted.astype(np.uint16) - np.uint16(1)
+    np.copyto(meant, before, where=painted == 0)
+    np.copyto(meant, so_far, where=painted > count)
+    return meant
+
+
+def _both(one: slice, other: slice) -> slice:
+    return slice(min(one.start, other.start), max(one.stop, other.stop))
+
+
+def _moved(span: slice, by: int) -> slice:
+    return slice(span.start + by, span.stop + by)

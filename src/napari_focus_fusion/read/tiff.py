@@ -1,0 +1,290 @@
+"""TIFF, OME-TIFF and ImageJ TIFF: read by region, never as a whole."""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from napari_focus_fusion.axes import AXES, unit_name
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.lazy import LazyArray
+from napari_focus_fusion.opening import stack_from_array
+from napari_focus_fusion.read import stem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_focus_fusion.stack import FocusStack
+
+# A compressed page without tiles is decoded whole up to this size, else by strip.
+_WHOLE_PAGE_BYTES = 256 * 2**20
+
+
+class LazyTiff(LazyArray):
+    """One image (series) of a TIFF file as an array that is read by region.
+
+    Uncompressed files are mapped a plane at a time, others decoded by tile, page or
+    strip. Travels to other processes as its path.
+    """
+
+    def __init__(self, path: str, series: int = 0) -> None:
+        import tifffile
+
+        self.path = os.path.abspath(path)
+        self.series = series
+        with tifffile.TiffFile(path) as tiff:
+            image = tiff.series[series]
+            page = image.keyframe
+            self.axes = str(image.axes)
+            plain = page.is_memmappable and image.transform is None
+            # Several files make one series: an offset into the first says nothing.
+            plain = plain and not image.is_multifile
+            self._offset = image.dataoffset if plain else None
+            self._stored_dtype = np.dtype(tiff.byteorder + image.dtype.char)
+            whole = not page.is_tiled and page.nbytes <= _WHOLE_PAGE_BYTES
+            self._chunkmode = 2 if whole else 0
+            end = (self._offset or 0) + image.nbytes
+            if self._offset is not None and end > os.path.getsize(path):
+                raise _damaged(path, "the file ends before its last plane")
+            shape, dtype = image.shape, image.dtype
+        chunks = None if self._offset is not None else self._decoded().chunks
+        super().__init__(shape, dtype, chunks)
+
+    def _region(self, spans: tuple[slice, ...]) -> NDArray[Any]:
+        try:
+            if self._offset is None:
+                return np.asarray(self._decoded()[spans])
+            return self._mapped(spans)
+        except (FocusFusionError, MemoryError):
+            raise
+        except Exception as error:  # codecs raise whatever they like
+            raise _damaged(self.path, error) from error
+
+    def _mapped(self, spans: tuple[slice, ...]) -> NDArray[Any]:
+        """Map one plane after the other, so that resident memory stays one plane."""
+        planes = max(0, self.ndim - 2 - ("S" in self.axes[-1:]))
+        ranges = [range(*s.indices(n)) for s, n in zip(spans, self.shape, strict=True)]
+        region = np.empty([len(r) for r in ranges], self.dtype)
+        plane_shape = self.shape[planes:]
+        plane_bytes = int(np.prod(plane_shape)) * self.dtype.itemsize
+        for place in np.ndindex(*region.shape[:planes]):
+            index = 0
+            for r, n, i in zip(ranges, self.shape, place, strict=False):
+                index = index * n + r[i]
+            offset = (self._offset or 0) + index * plane_bytes
+            plane = np.memmap(self.path, self._stored_dtype, "r", offset, plane_shape)
+            region[place] = plane[spans[planes:]]
+        return region
+
+    def _decoded(self) -> Any:
+        status = os.stat(self.path)
+        version = (status.st_mtime_ns, status.st_size)
+        with _open_lock:
+            return _open_decoded(self.path, self.series, self._chunkmode, version).array
+
+
+class _OpenTiff:
+    """An open file and the Zarr view of its decoded pixels; closes when forgotten."""
+
+    def __init__(self, path: str, series: int, chunkmode: int) -> None:
+        import tifffile
+        import zarr
+
+        file = tifffile.TiffFile(path)
+        self._close = weakref.finalize(self, file.close)
+        store = file.series[series].aszarr(level=0, chunkmode=chunkmode, maxworkers=1)
+        self.array: Any = zarr.open_array(store, mode="r")
+
+
+_open_lock = threading.Lock()
+
+
+# Few files stay open however many a stack has.
+@functools.lru_cache(maxsize=8)
+def _open_decoded(
+    path: str, series: int, chunkmode: int, version: tuple[int, int]
+) -> _OpenTiff:
+    return _OpenTiff(path, series, chunkmode)
+
+
+def open_tiff(
+    path: str, *, axes: str | None = None, series: int | None = None
+) -> FocusStack:
+    """Open a TIFF file with what its OME or ImageJ metadata say, reading no pixels.
+
+    Raises
+    ------
+    FocusFusionError
+        If the file is damaged or incomplete, or holds several images and `series` does
+        not say which one is meant.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if len(tiff.pages) == 0:
+                raise _damaged(path, "it has no plane")
+            if _chain_is_cut(tiff):
+                raise _damaged(path, "the file ends before its last plane")
+            series = _choose_series(tiff, path, series)
+            image = tiff.series[series]
+            if tiff.is_ome and any(page is None for page in image.pages):
+                raise FocusFusionError(
+                    f"{path!r} is incomplete: some planes that its metadata list are "
+                    "in files that are missing. Put all files of the data set into "
+                    "one folder."
+                )
+            fields = _metadata(tiff, series, path)
+        data = LazyTiff(path, series)
+    except (
+        tifffile.TiffFileError,
+        OSError,
+        IndexError,
+        KeyError,
+        struct.error,
+    ) as error:
+        raise _damaged(path, error) from error
+    return stack_from_array(
+        data,
+        axes=axes,
+        hint=_axis_letters(data.axes),
+        name=stem(path),
+        source=path,
+        **fields,
+    )
+
+
+def _chain_is_cut(tiff: Any) -> bool:
+    """Whether the last page names a next one that lies beyond the end of the file.
+
+    tifffile only logs this, and a stack that lost slices looks like a shorter one.
+    """
+    if tiff.is_ndpi:  # keeps half of its 64-bit offsets elsewhere
+        return False
+    file, form = tiff.filehandle, tiff.tiff
+    file.seek(tiff.pages[-1].offset)
+    (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    file.seek(tags * form.tagsize, os.SEEK_CUR)
+    (following,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    return bool(following >= file.size)
+
+
+def _choose_series(tiff: Any, path: str, series: int | None) -> int:
+    count = len(tiff.series)
+    if count == 0:
+        raise FocusFusionError(f"{path!r} holds no image.")
+    if series is not None:
+        if not 0 <= series < count:
+            raise FocusFusionError(
+                f"{path!r} has no image {series}; it has {count}, counted from 0."
+            )
+        return series
+    slide = tiff.is_svs or tiff.is_ndpi or tiff.is_scn or tiff.is_bif
+    if count == 1 or slide:  # a slide's other images are its label and overview
+        return 0
+    images = "; ".join(
+        f"{i}: {image.name or 'unnamed'} {tuple(image.shape)}"
+        for i, image in enumerate(tiff.series[:8])
+    )
+    raise FocusFusionError(
+        f"{path!r} holds {count} images instead of one stack, or slices of different "
+        f"sizes ({images}{'; ...' if count > 8 else ''}). Say which one with "
+        "series=0, 1, ..., or save the stack on its own with slices of one size."
+    )
+
+
+def _axis_letters(axes: str) -> str | None:
+    """Our letters for tifffile's; a nameless axis of planes is Z. None if unclear."""
+    nameless = [axis for axis in axes if axis not in AXES]
+    if not nameless:
+        return axes
+    if len(nameless) == 1 and "Z" not in axes:
+        return axes.replace(nameless[0], "Z")
+    return None
+
+
+def _metadata(tiff: Any, series: int, path: str) -> dict[str, Any]:
+    if tiff.is_ome and tiff.ome_metadata:
+        return _ome_metadata(tiff.ome_metadata, series, path)
+    if tiff.is_imagej:
+        return _imagej_metadata(tiff)
+    return {}
+
+
+def _ome_metadata(xml: str, series: int, path: str) -> dict[str, Any]:
+    try:
+        images = ElementTree.fromstring(xml).findall("{*}Image")
+    except ElementTree.ParseError as error:
+        raise _damaged(path, f"its OME metadata are not XML: {error}") from error
+    pixels = images[series].find("{*}Pixels") if series < len(images) else None
+    if pixels is None:
+        return {}
+    scale, units = {}, {}
+    for axis, key, default in (
+        *((axis, f"PhysicalSize{axis}", "µm") for axis in "ZYX"),
+        ("T", "TimeIncrement", "s"),
+    ):
+        size = _positive(pixels.get(key))
+        if size is not None:
+            scale[axis] = size
+            units[axis] = unit_name(pixels.get(f"{key}Unit", default))
+    channels = pixels.findall("{*}Channel")
+    names = [channel.get("Name") or "" for channel in channels]
+    # An RGB image is one channel of three samples.
+    known = len(names) == int(pixels.get("SizeC", 0)) and all(names)
+    colours = [_hex_colour(channel.get("Color")) for channel in channels]
+    fields: dict[str, Any] = {"scale": scale, "units": units}
+    if known:
+        fields["channel_names"] = tuple(names)
+        if all(colours) and set(colours) != {"#ffffff"}:
+            fields["display"] = {"colormap": colours}
+    return fields
+
+
+def _imagej_metadata(tiff: Any) -> dict[str, Any]:
+    metadata = tiff.imagej_metadata or {}
+    unit = unit_name(metadata.get("unit", ""))
+    tags = tiff.pages[0].tags
+    scale: dict[str, float] = {}
+    for axis, tag in (("X", "XResolution"), ("Y", "YResolution")):
+        pixels, length = tags[tag].value if tag in tags else (0, 0)
+        if pixels and length and unit != "pixel":
+            scale[axis] = length / pixels
+    spacing = _positive(metadata.get("spacing"))
+    if spacing is not None and unit != "pixel":
+        scale["Z"] = spacing
+    units = dict.fromkeys(scale, unit)
+    interval = _positive(metadata.get("finterval"))
+    if interval is not None:
+        scale["T"], units["T"] = interval, unit_name(metadata.get("tunit", "s"))
+    return {"scale": scale, "units": units}
+
+
+def _positive(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) and number > 0 else None
+
+
+def _hex_colour(value: str | None) -> str | None:
+    """Colour of OME-XML, a signed 32-bit RGBA, as ``#rrggbb``."""
+    try:
+        return f"#{(int(value or '') & 0xFFFFFFFF) >> 8:06x}"
+    except ValueError:
+        return None
+
+
+def _damaged(path: str, why: object) -> FocusFusionError:
+    return FocusFusionError(
+        f"{path!r} is damaged, incomplete or not a TIFF: {why}. Copy it again from "
+        "where it was saved, or export it again."
+    )

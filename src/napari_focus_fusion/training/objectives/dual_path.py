@@ -1,0 +1,325 @@
+"""How Dual-Path is trained: two networks that teach each other, and truth if there is.
+
+The paper's part: imperfect masks are denoised by a predictor that is trained by hiding
+parts of them; the predictor's masks supervise the fuser's at every stage; and a
+consistency loss ties what the two fuse. Which imperfect masks, how they are hidden and
+every weight is ours.
+
+Masks are judged by what the decision makes of them: it adds them up over windows and
+takes the best slice, so that doubt where there is little detail is better than masks
+that are 0 or 1 everywhere. See :func:`chosen`.
+
+Scenes know which slice is sharp. The shipped weights were trained with that as well:
+cross-entropy of each stage's masks, how far from the truth the slices are that they
+choose, and the distance of each stage's picture from it. Without truth (fine-tuning on
+a user's stack) the paper's part stands alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_focus_fusion.decision import SURROUNDINGS_WEIGHT
+from napari_focus_fusion.filters import box_mean
+from napari_focus_fusion.models.dual_path import STAGES, DualPath, gradient_energy
+from napari_focus_fusion.models.sml import SumModifiedLaplacian
+from napari_focus_fusion.training.losses import slice_ranking, ssim
+
+if TYPE_CHECKING:
+    from napari_focus_fusion.models.dual_path import Estimate
+    from napari_focus_fusion.training.data import Batch
+
+#: Radii of the windows over which imperfect masks add up a plain measure.
+RADII = (1, 2, 4, 7)
+#: Standard deviation of the noise that each imperfect mask's slices are given.
+MASK_NOISE = 0.02
+#: Side in pixels of the squares in which a mask is hidden, drawn anew each time.
+HIDDEN = (8, 16)
+#: Weights of the losses.
+SUPERVISION, CONSISTENCY, ROUGHNESS = 1.0, 1.0, 0.01
+TRUE_SLICE, TRUE_PICTURE, RISK = 1.0, 0.5, 0.75
+#: Power of added-up masks at which they count as chances; it leaves the best the best.
+SHARPNESS = 6.0
+#: Squared error, of the range, below which an error is none.
+LEAST_ERROR = 1e-5
+#: Weight of the true slice before masks are added up, as a share of that after.
+PIXEL = 0.2
+#: Steps over which the predictor's say rises from nothing; how much of it is left where
+#: truth is known.
+WARM_UP = 200
+TRUST_BESIDE_TRUTH = 0.02
+#: Pixels at the rim of a crop, where a network sees its end, that truth leaves out.
+RIM = 8
+#: Windows over which the decision adds masks up: weight and radius, from the model's.
+_SIDE = 2 * DualPath.window + 1
+WINDOWS = (
+    (1.0, DualPath.window),
+    (SURROUNDINGS_WEIGHT, (3 * _SIDE - 1) // 2),
+    (1.0, (9 * _SIDE - 1) // 2),
+)
+WIDEST = WINDOWS[-1][1]
+#: Most slices of a stack of most steps, and how far apart they can be.
+MOST, FARTHEST = 6, 5
+
+
+def objective(network: DualPath, batch: Batch, truth: float = 1.0) -> dict[str, Tensor]:
+    """The losses of a batch of scenes; ``truth=0`` leaves the paper's part alone.
+
+    Stacks of 2 to all slices, neighbours in depth.
+    """
+    generator = torch.Generator().manual_seed(batch.step)
+    batch = some_slices(batch, generator)
+    estimates = list(network.unroll(batch.noisy))
+    trust = min(batch.step / WARM_UP, 1.0) * (TRUST_BESIDE_TRUTH if truth else 1.0)
+    losses = dual_losses(network, batch.noisy, estimates, generator, trust)
+    if truth:
+        losses |= true_losses(estimates, batch)
+        losses["loss"] = losses["loss"] + truth * losses["truth"]
+    return losses
+
+
+def pretext(
+    network: DualPath, slices: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The paper's objective on slices whose truth nobody knows.
+
+    Parameters
+    ----------
+    network
+        In training.
+    slices
+        (stacks, N, h, w) float32, normalised.
+    generator
+        Of what is drawn at random.
+    """
+    return dual_losses(network, slices, list(network.unroll(slices)), generator)
+
+
+def dual_losses(
+    network: DualPath,
+    slices: Tensor,
+    estimates: list[Estimate],
+    generator: torch.Generator,
+    trust: float = 1.0,
+) -> dict[str, Tensor]:
+    """Predictor, supervision of the fuser at every stage, consistency, roughness.
+
+    ``trust`` in the predictor weighs what the fuser learns of it.
+    """
+    mask, target = (imperfect_masks(slices, generator) for _ in range(2))
+    guess = guessed(network, slices, mask, checkerboard(slices, generator))
+    predicting = -(target * guess.log_softmax(1)).sum(1).mean()
+    inner = (..., slice(WIDEST, -WIDEST), slice(WIDEST, -WIDEST))
+    taught = guess.detach().softmax(1)[inner]
+    wanted = (taught * slices[inner]).sum(1, keepdim=True)
+    supervision = consistency = slices.new_zeros(())
+    for k, estimate in enumerate(estimates):
+        masks = chosen(decided(estimate.masks()))
+        off = (masks - taught).abs().sum(1).mean()
+        supervision = supervision + off / (STAGES - k)
+        consistency = consistency + F.l1_loss(estimate.picture[inner], wanted)
+    fused = (masks * slices[inner]).sum(1, keepdim=True)
+    consistency = consistency + F.l1_loss(fused, wanted) + 1 - ssim(fused, wanted)
+    roughness = masks.diff(dim=-1).abs().sum(1).mean()
+    roughness = roughness + masks.diff(dim=-2).abs().sum(1).mean()
+    learning = (
+        SUPERVISION * supervision + CONSISTENCY * consistency + ROUGHNESS * roughness
+    )
+    return {
+        "loss": predicting + trust * learning,
+        "predicting": predicting,
+        "supervision": supervision,
+        "consistency": consistency,
+        "roughness": roughness,
+    }
+
+
+def guessed(network: DualPath, slices: Tensor, mask: Tensor, hidden: Tensor) -> Tensor:
+    """Logits (stacks, N, h, w) of a mask, each pixel guessed while it is hidden.
+
+    Two passes, each of which hides what the other shows.
+    """
+    first = network.predictor(slices, mask, 1 - hidden)
+    second = network.predictor(slices, mask, hidden)
+    return torch.where(hidden > 0, first, second)
+
+
+def true_losses(estimates: list[Estimate], batch: Batch) -> dict[str, Tensor]:
+    """What scenes know: the sharp slice, and the picture without blur and noise.
+
+    Masks are judged as the decision uses them, added up over windows, and with less
+    weight as they are: by the true slice, and by how far the slices that they choose
+    are from the true picture (which says something of transparent matter, too): the
+    logarithm of each stack's error, as PSNR counts it. Each stage's picture shall be
+    the true one. Where the depth is not known, masks are free.
+    """
+    ranking = risk = picture = batch.noisy.new_zeros(())
+    off = (batch.clean - batch.truth[:, None]).square()
+    for k, estimate in enumerate(estimates):
+        share = 1 / (STAGES - k)
+        masks = estimate.masks()
+        for weight, radius, seen in ((1.0, WIDEST, decided(masks)), (PIXEL, RIM, None)):
+            inner = (..., slice(radius, -radius), slice(radius, -radius))
+            choice = chosen(masks[inner] if seen is None else seen)
+            depth = batch.depth[inner]
+            own = slice_ranking(choice, depth, radius=0)
+            ranking = ranking + share * weight * own
+            error = mean_where_known((choice * off[inner]).sum(1), depth)
+            risk = risk + share * weight * (error + LEAST_ERROR).log().mean()
+        wrong = F.l1_loss(estimate.picture[:, 0], batch.truth)
+        picture = picture + share * wrong
+    return {
+        "truth": TRUE_SLICE * ranking + RISK * risk + TRUE_PICTURE * picture,
+        "ranking": ranking,
+        "risk": risk,
+        "picture": picture,
+    }
+
+
+def decided(masks: Tensor) -> Tensor:
+    """Masks added up over windows as the decision does, still adding up to 1.
+
+    (stacks, N, h, w), smaller by :data:`WIDEST` at each rim.
+    """
+    height, width = masks.shape[-2:]
+    total = masks.new_zeros(())
+    for weight, radius in WINDOWS:
+        rim = WIDEST - radius
+        part = masks[..., rim : height - rim, rim : width - rim]
+        total = total + weight * box_mean(part, radius)
+    return total / sum(weight for weight, _ in WINDOWS)
+
+
+def chosen(added: Tensor) -> Tensor:
+    """The chance (stacks, N, h, w) of each slice to be taken, of added-up masks.
+
+    Were masks themselves held to be chances, they would be driven to 0 and 1, and
+    windows would count votes where they should weigh evidence.
+    """
+    return (SHARPNESS * added.clamp_min(1e-12).log()).softmax(1)
+
+
+def mean_where_known(values: Tensor, depth: Tensor) -> Tensor:
+    """Mean of each stack's values (stacks, h, w) where its depth is known, else 0."""
+    known = torch.isfinite(depth)
+    total = torch.where(known, values, 0.0).sum((-2, -1))
+    return total / known.sum((-2, -1)).clamp_min(1)
+
+
+def some_slices(batch: Batch, generator: torch.Generator) -> Batch:
+    """The batch with 2 to :data:`MOST` of its slices; every fourth time up to all.
+
+    Neighbours or, every other time, up to :data:`FARTHEST` apart; the depth is known
+    among them.
+    """
+
+    def integer(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    there = batch.noisy.shape[1]
+    count = integer(2, there if integer(1, 4) == 4 else min(MOST, there))
+    farthest = min((there - 1) // (count - 1), FARTHEST)
+    stride = integer(1, farthest) if integer(0, 1) else 1
+    first = integer(0, there - 1 - (count - 1) * stride)
+    kept = slice(first, first + (count - 1) * stride + 1, stride)
+    depth = (batch.depth - first) / stride
+    inside = (depth > -0.5) & (depth < count - 0.5)
+    depth = torch.where(inside, depth.clamp(0, count - 1), torch.nan)
+    return replace(
+        batch, noisy=batch.noisy[:, kept], clean=batch.clean[:, kept], depth=depth
+    )
+
+
+def imperfect_masks(slices: Tensor, generator: torch.Generator) -> Tensor:
+    """One-hot masks (stacks, N, h, w) of a plain measure and a window drawn at random.
+
+    The slices are given a little noise first, so that no two masks err alike.
+    """
+
+    def pick(count: int) -> int:
+        return int(torch.randint(count, (), generator=generator))
+
+    noise = torch.randn(slices.shape, generator=generator).to(slices)
+    noisy = slices + MASK_NOISE * noise
+    energy = MEASURES[pick(len(MEASURES))](noisy)
+    radius = RADII[pick(len(RADII))]
+    around = F.pad(energy, [radius] * 4, mode="reflect")
+    best = box_mean(around, radius).argmax(1, keepdim=True)
+    return torch.zeros_like(slices).scatter_(1, best, 1.0)
+
+
+def modified_laplacian(slices: Tensor) -> Tensor:
+    """Nayar and Nakagawa, IEEE TPAMI 16(8), 1994; (stacks, N, h, w), as all here."""
+    flat = slices.flatten(0, 1)[:, None]
+    return SumModifiedLaplacian().score(flat).reshape(slices.shape)
+
+
+def variance(slices: Tensor) -> Tensor:
+    """Squared difference from the mean over 5 x 5 pixels."""
+    mean = box_mean(F.pad(slices, [2] * 4, mode="reflect"), 2)
+    return (slices - mean).square()
+
+
+def spatial_frequency(slices: Tensor) -> Tensor:
+    """Squared differences to the left and to the upper neighbour."""
+    padded = F.pad(slices, [1, 0, 1, 0], mode="reflect")
+    across = slices - padded[..., 1:, :-1]
+    down = slices - padded[..., :-1, 1:]
+    return across.square() + down.square()
+
+
+def laplacian_of_gaussian(slices: Tensor) -> Tensor:
+    """Squared difference of a narrow and a wide blur."""
+    once = box_mean(F.pad(slices, [1] * 4, mode="reflect"), 1)
+    again = box_mean(F.pad(once, [2] * 4, mode="reflect"), 2)
+    return (once - again).square()
+
+
+MEASURES = (
+    modified_laplacian,
+    gradient_energy,
+    variance,
+    spatial_frequency,
+    laplacian_of_gaussian,
+)
+
+
+def checkerboard(slices: Tensor, generator: torch.Generator) -> Tensor:
+    """(stacks, 1, h, w), 0 and 1 in squares of a side and an offset drawn at random."""
+    stacks, _, height, width = slices.shape
+    boards = []
+    for _ in range(stacks):
+        side = int(torch.randint(HIDDEN[0], HIDDEN[1] + 1, (), generator=generator))
+        y, x = torch.randint(2 * side, (2,), generator=generator).tolist()
+        rows = (torch.arange(height) + y) // side
+        columns = (torch.arange(width) + x) // side
+        boards.append((rows[:, None] + columns[None, :]) % 2)
+    return torch.stack(boards)[:, None].to(slices)
+
+
+def shortfall(network: DualPath, batches: list[Batch]) -> float:
+    """How far chosen slices are from the truth: lower is better.
+
+    The root mean squared error of the slices chosen, free of noise, as a share of the
+    range, its geometric mean over stacks, times e to the power of the mean depth error
+    in slices (each pixel's capped at 2, so that a few wild ones do not outweigh the
+    rest). Decided as the engine does, where the depth is known, of two to all slices
+    of each batch.
+    """
+    errors, distances = [], []
+    for number, batch in enumerate(batches):
+        seen = some_slices(batch, torch.Generator().manual_seed(number))
+        for noisy, clean, truth, depth in zip(
+            seen.noisy, seen.clean, seen.truth, seen.depth, strict=True
+        ):
+            masks = F.pad(network.masks(noisy[:, None]), [WIDEST] * 4, mode="reflect")
+            best = decided(masks[None])[0].argmax(0, keepdim=True)
+            off = (clean.gather(0, best) - truth).square()
+            errors.append((mean_where_known(off, depth[None]) + LEAST_ERROR).log() / 2)
+            distances.append((best[0] - depth).abs().clamp(max=2).nanmean())
+    return float(torch.exp(torch.cat(errors).mean() + torch.stack(distances).nanmean()))

@@ -1,0 +1,135 @@
+"""What each part of affinity-sr is worth: ablations of the paper's tables II and IV.
+
+``python -m studies.ablations --pictures FOLDER -o FOLDER`` trains
+the network without one part at a time, all alike and shorter than the shipped weights,
+and writes ``ablations.md``. Table III, fusing and enlarging together or one after the
+other, needs no training: ``affinity-sr:two-step`` of ``napari-focus-fusion benchmark``.
+Runs that are in the folder already are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from napari_focus_fusion.models.affinity_sr import LIGHT, AffinitySR
+from napari_focus_fusion.training.data import Batch, Pool, make_pool, read_pictures
+from napari_focus_fusion.training.fit import fit
+from napari_focus_fusion.training.train import (
+    RECIPES,
+    VALIDATION_SEEDS,
+    Recipe,
+    validation_batches,
+)
+
+FOCUS, FINER = RECIPES["affinity-sr"], RECIPES["affinity-sr"].then[0]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network that lacks something.
+
+    Attributes
+    ----------
+    title
+        What the table calls it.
+    stage
+        The stage of training that it is judged by: `FOCUS` or `FINER`.
+    changes
+        Of :data:`LIGHT`.
+    """
+
+    title: str
+    stage: Recipe
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+VARIANTS = (
+    Variant("FAPN, whole", FOCUS),
+    Variant("without affinity (AEM)", FOCUS, {"affinity": False}),
+    Variant("without attention (SAM, CAM)", FOCUS, {"attention": ()}),
+    Variant("SAM alone", FOCUS, {"attention": ("spatial",)}),
+    Variant("CAM alone", FOCUS, {"attention": ("channel",)}),
+    Variant("CAM before SAM", FOCUS, {"attention": ("channel", "spatial")}),
+    Variant("without refinement", FOCUS, {"refine": 0}),
+    Variant("SRN, whole", FINER),
+    Variant("without the gradient branch", FINER, {"gradient": False}),
+    Variant("without shallow-deep attention", FINER, {"shallow_deep": False}),
+)
+
+
+def ablate(
+    variant: Variant, pool: Pool, held_back: list[Batch], steps: int, seed: int
+) -> dict[str, Any]:
+    """Train a variant; its error on the held-back part, before and after."""
+    torch.manual_seed(seed)
+    network = AffinitySR(replace(LIGHT, **variant.changes))
+    stage = variant.stage
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(stage.parts))
+    fitted = fit(
+        network,
+        stage.objective,
+        lambda step: pool.draw(step, stacks=stage.stacks, crop=stage.crop, seed=seed),
+        lambda model: stage.validate(model, held_back),
+        replace(stage.schedule, steps=steps, validate_every=steps),
+    )
+    weights = [p.numel() for p in network.parameters() if p.requires_grad]
+    return {
+        "title": variant.title,
+        "steps": steps,
+        "seed": seed,
+        "parameters": sum(weights),
+        "untrained": round(fitted.history[0]["held_back"], 4),
+        "trained": round(fitted.history[-1]["held_back"], 4),
+    }
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """The table, variants in their order."""
+    order = [variant.title for variant in VARIANTS]
+    lines = [
+        "| variant | parameters | steps | error untrained | error |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in sorted(rows, key=lambda row: order.index(row["title"])):
+        lines.append(
+            f"| {row['title']} | {row['parameters']} | {row['steps']} | "
+            f"{row['untrained']:.4f} | {row['trained']:.4f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Train what is missing, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--scenes", type=int, default=FOCUS.scenes)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / "ablations.json"
+    rows = json.loads(path.read_text()) if path.exists() else []
+    textures = read_pictures(given.pictures) if given.pictures else None
+    size = (FOCUS.slices, FOCUS.side)
+    pool = make_pool(range(given.scenes), *size, pictures=textures)
+    held_back = validation_batches(make_pool(VALIDATION_SEEDS, *size), FOCUS)
+    for variant in VARIANTS:
+        key = (variant.title, given.steps, given.seed)
+        if key not in [(row["title"], row["steps"], row["seed"]) for row in rows]:
+            rows.append(ablate(variant, pool, held_back, given.steps, given.seed))
+            path.write_text(json.dumps(rows, indent=1) + "\n")
+    table = as_markdown(rows)
+    path.with_suffix(".md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

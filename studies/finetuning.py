@@ -1,0 +1,231 @@
+"""Whether fine-tuning helps: by the truth, on stacks unlike any that models have seen.
+
+``python -m studies.finetuning [MODEL ...] -o FOLDER``
+
+Each microscope shows scenes of its own: unstained cells, hardly any light, hardly any
+contrast. A model is tuned on one of them, without its truth, and then fuses others.
+Runs that are in the folder already are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from napari_focus_fusion.models.registry import load_model, models
+from napari_focus_fusion.simulation.optics import expose
+from napari_focus_fusion.simulation.scenes import Scene, make_scene
+from napari_focus_fusion.training.finetune import finetune
+from napari_focus_fusion.training.scores import score_scene
+
+#: Of the scene that is tuned on, and of those that judge.
+TUNED_ON, JUDGED_BY = 940_000, (940_001, 940_002, 940_003)
+#: Where the contrast over 15 pixels is less than this share of the noise nothing tells
+#: the depth.
+LEAST_CONTRAST = 0.3
+
+
+@dataclass(frozen=True)
+class Microscope:
+    """A way to look at matter.
+
+    Attributes
+    ----------
+    title
+        What the table calls it.
+    options
+        Of :func:`make_scene`.
+    stain
+        Power that transmitted light is taken to: a fifth means a fifth as much stain.
+    contrast
+        Of what is seen, about a mean of a half.
+    electrons, read_noise
+        Of the camera: electrons at white, and their standard deviation without light.
+    """
+
+    title: str
+    options: dict[str, Any] = field(default_factory=dict)
+    stain: float = 1.0
+    contrast: float = 1.0
+    electrons: float = 3000.0
+    read_noise: float = 3.0
+
+    def look(self, seed: int, side: int = 320, slices: int = 8) -> Scene:
+        """The scene of a seed, grey and of 16 bits."""
+        scene = make_scene(
+            seed,
+            shape=(side, side),
+            slices=slices,
+            electrons=None,
+            dtype=np.float32,
+            surface="relief",
+            psf="gaussian",
+            offset=0.0,
+            exposure=0.8,
+            vignetting=0.1,
+            shading=0.05,
+            **self.options,
+        )
+        seen, truth = (
+            0.5 + self.contrast * (np.clip(image, 0, None) ** self.stain - 0.5)
+            for image in (scene.stack, scene.truth)
+        )
+        camera = {"electrons": self.electrons, "read_noise": self.read_noise}
+        # Another stream than those of the scene.
+        rng = np.random.default_rng([seed, 3])
+        mean = ndimage.uniform_filter(truth, 15)
+        variance = ndimage.uniform_filter(truth * truth, 15) - mean * mean
+        noise = (mean * self.electrons + self.read_noise**2) / self.electrons**2
+        return replace(
+            scene,
+            stack=expose(seen, rng, dtype=np.uint16, **camera),
+            truth=np.float32(65_535) * truth.astype(np.float32),
+            textured=variance > LEAST_CONTRAST**2 * noise,
+        )
+
+
+MICROSCOPES = {
+    "phase": Microscope(
+        "unstained cells in transmitted light",
+        {
+            "modality": "brightfield",
+            "content": "cells",
+            "refraction": 3.0,
+            "blur_per_slice": 1.5,
+            "focus_blur": 0.5,
+        },
+        stain=0.25,
+    ),
+    "dark": Microscope(
+        "50 electrons at white",
+        {"content": "leaves", "blur_per_slice": 1.0, "focus_blur": 0.5},
+        electrons=50.0,
+        read_noise=6.0,
+    ),
+    "faint": Microscope(
+        "a fifth of the contrast, little that is fine",
+        {"content": "cells", "blur_per_slice": 1.2, "focus_blur": 1.5},
+        contrast=0.2,
+    ),
+}
+
+
+def prove(name: str, microscope: str, steps: int, **options: Any) -> dict[str, Any]:
+    """Tune a model on one scene of a microscope and score it on others.
+
+    Returns
+    -------
+    dict
+        ``before`` and ``after``: means of :func:`score_scene`; ``held_back``: what
+        tuning itself said of both; and what was run.
+    """
+    look = MICROSCOPES[microscope].look
+    parent = load_model(name)
+    seen = look(TUNED_ON)
+    began = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The tuned model is NOT better")
+        result = finetune(parent, seen.stack, axes=seen.axes, steps=steps, **options)
+    seconds = time.perf_counter() - began
+    scenes = [look(seed) for seed in JUDGED_BY]
+    before, after, plain = (
+        _means([score_scene(scene, model) for scene in scenes])
+        for model in (parent, result.model, load_model("sml"))
+    )
+    return {
+        "model": name,
+        "sha256": parent.weights_hash,
+        "microscope": microscope,
+        "steps": steps,
+        "options": options,
+        "better": result.better,
+        "best_step": result.best_step,
+        "held_back": {"before": result.before, "after": result.after},
+        "before": before,
+        "after": after,
+        "sml": plain,
+        "seconds": round(seconds),
+        "device": result.card["device"],
+    }
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {
+        name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]
+    }
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """The table of some runs."""
+    lines = [
+        "| model | stack | depth error, slices | off by > 1 | PSNR, dB "
+        "| error held back | kept | minutes |",
+        "| --- " * 8 + "|",
+    ]
+    seen: set[str] = set()
+    for row in rows:
+        title = MICROSCOPES[row["microscope"]].title
+        if title not in seen:
+            seen.add(title)
+            plain = row["sml"]
+            lines.append(
+                f"| sml | {title} | {plain['depth_error']:.3f} | "
+                f"{plain['off_by_more_than_one']:.3f} | {plain['psnr']:.2f} | – | – "
+                "| – |"
+            )
+        before, after, held_back = row["before"], row["after"], row["held_back"]
+        cells = [
+            f"{before[name]:.{digits}f} → {after[name]:.{digits}f}"
+            for name, digits in (
+                ("depth_error", 3),
+                ("off_by_more_than_one", 3),
+                ("psnr", 2),
+            )
+        ]
+        cells.append(
+            f"{held_back['before']['error']:.3f} → {held_back['after']['error']:.3f}"
+        )
+        cells.append(f"step {row['best_step']}" if row["better"] else "parent")
+        cells.append(f"{row['seconds'] / 60:.0f}")
+        lines.append(" | ".join([f"| {row['model']} | {title}", *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run what is missing, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    tunable = [spec.name for spec in models().values() if spec.self_supervised]
+    parser.add_argument("models", nargs="*", default=tunable)
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--microscopes", nargs="+", default=list(MICROSCOPES))
+    parser.add_argument("--steps", type=int, default=300)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / "fine-tuning.json"
+    rows = json.loads(path.read_text()) if path.exists() else []
+    for microscope in given.microscopes:
+        for name in given.models:
+            key = (name, load_model(name).weights_hash, microscope, given.steps)
+            known = [
+                (r["model"], r["sha256"], r["microscope"], r["steps"]) for r in rows
+            ]
+            if key not in known:
+                rows.append(prove(name, microscope, given.steps))
+                path.write_text(json.dumps(rows, indent=1) + "\n")
+    order = list(MICROSCOPES)
+    rows.sort(key=lambda row: order.index(row["microscope"]))
+    table = as_markdown(rows)
+    path.with_suffix(".md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Lists to choose from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from napari_focus_fusion.models.registry import (
+    load_model,
+    models,
+    models_folder,
+    save_weights,
+)
+from napari_focus_fusion.models.spec import ModelSpec
+from napari_focus_fusion.plugin.common.choice import (
+    Choice,
+    ModelChoice,
+    model_page,
+    refresh_model_lists,
+)
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_the_value_stays_when_the_entries_change(qtbot):
+    choice = Choice("", [("one", 1), ("two", 2)])
+    qtbot.addWidget(choice)
+    changes = []
+    choice.changed.connect(lambda: changes.append(choice.value))
+    choice.value = 2
+    choice.set_choices([("zwei", 2), ("drei", 3)])
+    assert choice.value == 2 and choice.currentText() == "zwei" and changes == [2]
+    choice.set_choices([("drei", 3)])
+    assert choice.value == 3 and changes == [2, 3]
+    choice.set_choices([])
+    assert choice.value is None and changes == [2, 3, None]
+    with pytest.raises(ValueError, match="1 cannot be chosen"):
+        choice.value = 1
+
+
+def test_a_new_model_appears_in_every_list(qtbot):
+    every, learning = ModelChoice(""), ModelChoice("", lambda s: s.self_supervised)
+    for widget in (every, learning):
+        qtbot.addWidget(widget)
+    assert every.values == list(models()) and every.value == "sesf"
+    assert "sml" not in learning.values and learning.spec.name == "sesf"
+    every.value = "sml"
+    path = models_folder() / "my-cells.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        save_weights(load_model("sesf"), path, {}, {"parent": "sesf"})
+        refresh_model_lists()
+        for widget in (every, learning):
+            assert "my-cells" in widget.values
+        assert every.value == "sml"  # what was chosen stays chosen
+        every.value = "my-cells"
+        assert model_page(every.spec) == model_page(models()["sesf"])
+    finally:
+        for file in models_folder().glob("my-cells.*"):
+            file.unlink()
+    # Those who open a list see what there is then.
+    learning.showPopup()
+    learning.hidePopup()
+    assert "my-cells" not in learning.values and "my-cells" in every.values
+    refresh_model_lists()
+    assert every.value in models()
+
+
+def test_every_model_has_a_page():
+    """The link is of a page that is there."""
+    if not DOCS.is_dir():
+        pytest.skip("not running from a source checkout")
+    for spec in models().values():
+        page = model_page(spec)
+        assert page.startswith("https://")
+        name = page.rpartition("/")[2].partition(".")[0]
+        assert (DOCS / "models" / f"{name}.md").is_file(), page
+
+
+def test_models_of_other_packages_lead_to_their_paper():
+    spec = ModelSpec("theirs", "Theirs", "", "slice-scorer", "theirs:Model", 1)
+    assert model_page(spec) == ""
+    spec = ModelSpec("theirs", "", "", "slice-scorer", "theirs:M", 1, doi="10.1/x")
+    assert model_page(spec) == "https://doi.org/10.1/x"

@@ -1,0 +1,76 @@
+"""What is remembered, and where; what napari's preferences say."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from npe2 import PluginManager
+
+from napari_focus_fusion.models.fine_tuned import FOLDER_VARIABLE
+from napari_focus_fusion.models.registry import models_folder
+from napari_focus_fusion.plugin.common import settings
+from napari_focus_fusion.plugin.common.settings import preferences, recall, remember
+
+
+@pytest.fixture
+def preferred(monkeypatch):
+    """The preferences, put back at the end."""
+    PluginManager.instance().discover()
+    kept = preferences()
+    if kept is None:
+        pytest.skip("this napari has no preferences of plugins")
+    before = kept.model_dump()
+    yield kept
+    for name, value in before.items():
+        setattr(kept, name, value)
+
+
+def test_what_is_remembered_is_recalled(remembered):
+    assert recall("fuse") == {}
+    remember("fuse", {"model": "sml", "smoothness": 1.5})
+    remember("other", {"model": "sesf"})
+    remember("fuse", {"model": "sesf"})
+    assert recall("fuse") == {"model": "sesf"}
+    assert recall("other") == {"model": "sesf"}
+    assert [path.name for path in remembered.parent.iterdir()] == [remembered.name]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"fuse": 3}', '{"fuse": null}'])
+def test_a_damaged_file_is_no_obstacle(remembered, text):
+    remembered.parent.mkdir()
+    remembered.write_text(text)
+    assert recall("fuse") == {}
+    remember("fuse", {"model": "sml"})
+    assert recall("fuse") == {"model": "sml"}
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(remembered):
+    remembered.parent.write_text("a file where the folder should be")
+    remember("fuse", {"model": "sml"})
+    assert recall("fuse") == {}
+
+
+def test_the_file_lies_beside_naparis_own_settings(monkeypatch):
+    monkeypatch.undo()
+    folder = os.path.dirname(os.environ["NAPARI_CONFIG"])
+    assert str(settings.settings_file()) == os.path.join(folder, settings.FILE)
+
+
+def test_the_folder_of_models_is_a_preference(preferred, monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, "undone at the end")
+    monkeypatch.setattr(settings, "_GIVEN_FOLDER", None)
+    preferred.models_folder = str(tmp_path)
+    settings.on_activate()
+    assert models_folder() == tmp_path
+    preferred.models_folder = ""
+    settings.on_activate()
+    assert models_folder() != tmp_path and FOLDER_VARIABLE not in os.environ
+
+
+def test_the_environment_goes_before_the_preferences(preferred, monkeypatch, tmp_path):
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "named"))
+    monkeypatch.setattr(settings, "_GIVEN_FOLDER", str(tmp_path / "named"))
+    preferred.models_folder = str(tmp_path / "preferred")
+    settings.on_activate()
+    assert models_folder() == tmp_path / "named"
