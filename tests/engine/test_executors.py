@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_focus_fusion.engine.cluster import check_sendable
+from napari_focus_fusion.engine.executors import check_sendable
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.fusion import fuse
 from napari_focus_fusion.models.registry import models
