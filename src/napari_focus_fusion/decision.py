@@ -250,6 +250,14 @@ def as_decision(
     ------
     FocusFusionError
         If it is of another size, holds fractions, or names slices that do not exist.
+
+    Examples
+    --------
+    >>> import napari_focus_fusion as ff
+    >>> import numpy as np
+    >>> stack = ff.as_stack(np.zeros((3, 40, 64), np.uint8))
+    >>> as_decision(np.full((40, 64), 3), stack)[0, 0]  # one that counts from 1
+    np.uint16(2)
     """
     given = np.asarray(values)
     plane = (stack.height, stack.width)

@@ -143,6 +143,18 @@ def fuse(
         If the input or a parameter is wrong; the text says what to do.
     Cancelled
         If `should_stop` said so.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> grain = np.random.default_rng(0).integers(0, 255, (40, 64)).astype(np.uint8)
+    >>> stack = np.stack([grain, grain])
+    >>> stack[0, :, 32:] = stack[1, :, :32] = 127  # each slice is sharp on one side
+    >>> result = ff.fuse(stack, "sml")
+    >>> result.decision[20, 10], result.decision[20, 50]
+    (np.uint16(0), np.uint16(1))
+    >>> bool((result.fused[:, :20] == grain[:, :20]).all())
+    True
     """
     settings = FusionSettings(
         reference=reference,

@@ -77,6 +77,16 @@ def take_slice(
     ------
     FocusFusionError
         If mask and map differ in size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> decision, mask = np.zeros((40, 64), np.uint16), np.zeros((40, 64), bool)
+    >>> mask[10:20, 30:50] = True
+    >>> take_slice(decision, mask, 3)
+    Rectangle(y0=10, y1=20, x0=30, x1=50)
+    >>> int(decision[15, 40])
+    3
     """
     plane = decision[t] if decision.ndim == 3 else decision
     area = np.asarray(mask, bool)
@@ -91,7 +101,14 @@ def take_slice(
 
 
 def bounds(mask: NDArray[np.bool_]) -> Rectangle | None:
-    """The smallest rectangle that holds all that is true; None if nothing is."""
+    """The smallest rectangle that holds all that is true; None if nothing is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bounds(np.eye(5, dtype=bool)[:, 1:4])
+    Rectangle(y0=1, y1=4, x0=0, x1=3)
+    """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
         return None
@@ -106,6 +123,12 @@ def intensities(
     """Intensities that :func:`recompose` takes for 0 and 1; the sample of ``fuse``.
 
     Of 8 and 16 bits nothing is read; of other types a few windows of each slice are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> intensities(ff.as_stack(np.zeros((3, 40, 64), np.uint8)))
+    (0.0, 255.0)
     """
     found = prepare(_plan(stack, reference, "feather"), t, Monitor()).reference
     return found.black, found.white
@@ -157,6 +180,21 @@ def recompose(
         If the slices cannot be read.
     Cancelled
         If `should_stop` said so.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_focus_fusion.retouch import take_slice
+    >>> slices = np.stack([np.full((40, 64), z, np.uint8) for z in (10, 20, 30)])
+    >>> stack = ff.as_stack(slices)
+    >>> result = ff.fuse(stack, "sml", blend="select")
+    >>> mask = np.zeros((40, 64), bool)
+    >>> mask[10:20, 30:50] = True
+    >>> area = take_slice(result.decision, mask, 2)
+    >>> recompose(stack, result.decision, result.fused, area, blend="select")
+    Rectangle(y0=7, y1=23, x0=27, x1=53)
+    >>> int(result.fused[15, 40])
+    30
     """
     plan, monitor = _plan(stack, reference, blend), Monitor(should_stop=should_stop)
     if black_and_white is None:
@@ -211,6 +249,13 @@ def save_decision(
     ------
     FocusFusionError
         If the name has another ending, is taken, or the file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stack = ff.as_stack(np.zeros((3, 40, 64), np.uint8))
+    >>> save_decision("map.ome.tif", np.full((40, 64), 2, np.uint16), stack).name
+    'map.ome.tif'
     """
     from pathlib import Path
 
@@ -261,5 +306,14 @@ def load_decision(
     ------
     FocusFusionError
         If it cannot be read, or is no decision map of this stack.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_focus_fusion.retouch import save_decision
+    >>> stack = ff.as_stack(np.zeros((3, 40, 64), np.uint8))
+    >>> path = save_decision("edited.ome.tif", np.full((40, 64), 2), stack)
+    >>> int(load_decision(path, stack).max())
+    2
     """
     return as_decision(np.asarray(as_stack(path).data), stack, first=first)
