@@ -248,14 +248,7 @@ def finetune(
     parent_hash = parent.weights_hash or hash_of_tensors(parent)
     with _on(where, network, untuned), _writing_to(path):
         if minutes is not None:
-            steps = stopped_at(checkpoint)[1] or _steps_in(
-                60 * minutes,
-                copy.deepcopy(network),
-                task.losses,
-                task.draw,
-                task.error,
-                where,
-            )
+            steps = stopped_at(checkpoint)[1] or _steps_for(minutes, network, task)
         schedule = _schedule(steps, lr, recipe)
         meter = Meter(steps + 1, progress)
         fitted = _tune(
@@ -475,6 +468,17 @@ def _schedule(steps: int, lr: float | None, recipe: Recipe) -> Schedule:
         learning_rate=recipe.schedule.learning_rate if lr is None else lr,
         warm_up=min(20, steps // 10),
         validate_every=max(math.ceil(steps / LOOKS), 1),
+    )
+
+
+def _steps_for(minutes: float, network: FusionModel, task: _Task) -> int:
+    return _steps_in(
+        60 * minutes,
+        copy.deepcopy(network),
+        task.losses,
+        task.draw,
+        task.error,
+        task.device,
     )
 
 
