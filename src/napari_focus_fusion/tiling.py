@@ -194,6 +194,22 @@ def even_split(length: int, size: int, align: int = 1) -> list[tuple[int, int]]:
 
 
 def evenly_spread(length: int, count: int) -> list[int]:
-    """At most ``count`` of ``range(length)``, evenly spread, the ends among them."""
-    steps = max(min(count, length) - 1, 1)
-    return sorted({(length - 1) * i // steps for i in range(steps + 1)})
+    """At most `count` of ``range(length)``, evenly spread, the ends among them.
+
+    Parameters
+    ----------
+    length
+        At least 0.
+    count
+        At least 2.
+
+    Examples
+    --------
+    >>> evenly_spread(9, 3)
+    [0, 4, 8]
+    >>> evenly_spread(2, 3)
+    [0, 1]
+    """
+    if length <= count:
+        return list(range(length))
+    return [i * (length - 1) // (count - 1) for i in range(count)]
