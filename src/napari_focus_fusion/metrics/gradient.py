@@ -131,6 +131,19 @@ def q_g(
     Xydeas, Petrovic, "Objective image fusion performance measure", Electronics Letters
     36(4), 2000, doi:10.1049/el:20000267, with the constants of Liu et al., IEEE TPAMI
     34(1), 2012. doi:10.1109/TPAMI.2011.109
+
+    Examples
+    --------
+    A picture, and two slices that each lack one half of it:
+
+    >>> import numpy as np
+    >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    >>> slices = np.stack([truth, truth])
+    >>> slices[0, :, :32] = slices[1, :, 32:] = 128
+    >>> round(q_g(truth, slices), 2)
+    0.95
+    >>> round(q_g(slices[0], slices), 2)
+    0.51
     """
     return over_channels(q_g_plane, fused, sources, data_range)
 
@@ -179,5 +192,18 @@ def q_abf(
     ----------
     Xydeas, Petrovic, "Objective image fusion performance measure", Electronics Letters
     36(4), 2000. doi:10.1049/el:20000267
+
+    Examples
+    --------
+    A picture, and two slices that each lack one half of it:
+
+    >>> import numpy as np
+    >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    >>> slices = np.stack([truth, truth])
+    >>> slices[0, :, :32] = slices[1, :, 32:] = 128
+    >>> round(q_abf(truth, slices), 2)
+    0.9
+    >>> round(q_abf(slices[0], slices), 2)
+    0.52
     """
     return over_channels(q_abf_plane, fused, sources, data_range)
