@@ -161,7 +161,13 @@ OURS = (
 
 
 def our_models() -> dict[str, ModelSpec]:
-    """Our models by name, those too whose weights are still to be trained."""
+    """Our models by name, those too whose weights are still to be trained.
+
+    Examples
+    --------
+    >>> our_models()["sesf"].title
+    'SESF-Fuse'
+    """
     return {spec.name: spec for spec in OURS}
 
 
@@ -204,7 +210,13 @@ def models() -> dict[str, ModelSpec]:
 
 
 def weights_folder() -> Path:
-    """Where the shipped weights and their cards are."""
+    """Where the shipped weights and their cards are.
+
+    Examples
+    --------
+    >>> (weights_folder() / "sesf.safetensors").is_file()
+    True
+    """
     return Path(__file__).parent / "weights"
 
 
@@ -226,6 +238,15 @@ def load_model(model: str | Path | FusionModel) -> FusionModel:
     ------
     FocusFusionError
         If there is no such model or file, or the weights do not belong to the model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = load_model("sml")
+    >>> model.spec.title
+    'Sum-modified-Laplacian'
+    >>> model.score(torch.rand(5, 1, 32, 48)).shape
+    torch.Size([5, 32, 48])
     """
     from napari_focus_fusion.models.base import FusionModel
 
@@ -278,6 +299,15 @@ def save_weights(
     -------
     str
         Hash of the file, as it stands in the provenance of results.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from napari_focus_fusion.models.registry import load_model
+    >>> path = Path("copy.safetensors")
+    >>> digest = save_weights(load_model("sesf"), path, {"note": "as shipped"})
+    >>> load_model(path).weights_hash == digest
+    True
     """
     from safetensors.torch import save
 
@@ -296,12 +326,27 @@ def save_weights(
 
 
 def hash_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """SHA-256 of a file, in hexadecimal digits.
+
+    Examples
+    --------
+    >>> from napari_focus_fusion.models.registry import load_model, weights_folder
+    >>> path = weights_folder() / "sesf.safetensors"
+    >>> hash_of(path) == load_model("sesf").weights_hash
+    True
+    """
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def hash_of_tensors(model: FusionModel) -> str:
-    """SHA-256 of weights that come from no file; empty for a model without weights."""
+    """SHA-256 of weights that come from no file; empty for a model without weights.
+
+    Examples
+    --------
+    >>> from napari_focus_fusion.models.registry import load_model
+    >>> len(hash_of_tensors(load_model("sesf"))), hash_of_tensors(load_model("sml"))
+    (64, '')
+    """
     state = model.state_dict()
     if not state:
         return ""
@@ -313,7 +358,14 @@ def hash_of_tensors(model: FusionModel) -> str:
 
 
 def new_model(spec: ModelSpec) -> FusionModel:
-    """A model as it is before any training, in evaluation mode."""
+    """A model as it is before any training, in evaluation mode.
+
+    Examples
+    --------
+    >>> from napari_focus_fusion.models.registry import our_models
+    >>> new_model(our_models()["sesf"]).weights_hash
+    ''
+    """
     module, _, name = spec.target.partition(":")
     try:
         model: FusionModel = getattr(importlib.import_module(module), name)()
