@@ -35,6 +35,7 @@ def names_of(module: ModuleType) -> list[str]:
 PUBLIC: dict[str, Any] = {
     **{f"napari_focus_fusion.{name}": getattr(ff, name) for name in ff.__all__},
     **{f"metrics.{name}": getattr(metrics, name) for name in metrics.__all__},
+    **{f"registry.{name}": getattr(registry, name) for name in registry.__all__},
     **{f"registry.{name}": getattr(registry, name) for name in names_of(registry)},
     **{f"retouch.{name}": getattr(retouch, name) for name in names_of(retouch)},
     "report.report": report.report,

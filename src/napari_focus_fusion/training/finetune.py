@@ -29,10 +29,12 @@ from napari_focus_fusion.metrics import evaluate
 from napari_focus_fusion.models.fine_tuned import SUFFIX, derived_spec, path_of_name
 from napari_focus_fusion.models.registry import (
     hash_of_tensors,
+    installed_models,
     load_model,
     models,
     models_folder,
     save_weights,
+    trainable_models,
 )
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.progress import Meter
@@ -41,10 +43,11 @@ from napari_focus_fusion.training.patches import (
     Drawn,
     Patches,
     read_patches,
-    some_slices,
+    slices_around_sharpest,
 )
+from napari_focus_fusion.training.recipe import recipe_of
 from napari_focus_fusion.training.resynthesis import self_made_batch
-from napari_focus_fusion.training.train import RECIPES, Recipe
+from napari_focus_fusion.training.rng import generator_of
 from napari_focus_fusion.write.saving import remove, translated_errors
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.stack import FocusStack
     from napari_focus_fusion.training.data import Batch
     from napari_focus_fusion.training.patches import Regions
+    from napari_focus_fusion.training.recipe import Recipe
 
 #: Smallest patch, in pixels: what networks and measures need.
 SMALLEST_PATCH = 48
@@ -143,6 +147,7 @@ def finetune(
     *,
     name: str | None = None,
     out: str | Path | None = None,
+    folder: str | Path | None = None,
     axes: str | None = None,
     reference: int | str | None = None,
     regions: Regions | None = None,
@@ -176,6 +181,9 @@ def finetune(
     out
         ``.safetensors`` file to keep it in instead. With neither of the two nothing is
         written.
+    folder
+        The user's folder of models; None for the platform's usual one, or that which
+        the environment variable ``NAPARI_FOCUS_FUSION_MODELS`` names.
     axes, reference
         As :func:`fuse` takes them.
     regions
@@ -236,9 +244,9 @@ def finetune(
     _check(steps, minutes, lr, patch, holdout, seed)
     asked = should_stop or (lambda: False)
     where = choose_device(device)
-    parent = load_model(model)
+    parent = load_model(model, folder)
     recipe = _recipe_of(parent)
-    path = _free_path(name, out)
+    path = _free_path(name, out, folder)
     checkpoint = path.with_suffix(".checkpoint") if path else None
     sources = _open(stacks, axes)
     Meter(1, progress).enter("Reading the stacks", 0)
@@ -383,25 +391,27 @@ def _check(
 def _recipe_of(model: FusionModel) -> Recipe:
     spec = model.spec
     assert spec is not None
-    base = spec.base or spec.name
-    if not spec.self_supervised or base not in RECIPES:
+    if not spec.self_supervised or not spec.recipe:
+        tunable = [n for n, s in trainable_models().items() if s.self_supervised]
         raise FocusFusionError(
             f"{spec.title} cannot be fine-tuned: it does not learn, or not without "
-            f"labels. These can: {', '.join(RECIPES)}."
+            f"labels. These can: {', '.join(tunable)}."
         )
-    return RECIPES[base]
+    return recipe_of(spec)
 
 
-def _free_path(name: str | None, out: str | Path | None) -> Path | None:
+def _free_path(
+    name: str | None, out: str | Path | None, folder: str | Path | None
+) -> Path | None:
     """Where the tuned weights go; nothing is there but what the same run left."""
     if name is not None and out is not None:
         raise FocusFusionError("Give the tuned model a name or a file, not both.")
     if name is not None:
-        left = models_folder() / f"{name}.checkpoint"
-        taken = models()
+        left = models_folder(folder) / f"{name}.checkpoint"
+        taken = models(folder)
         if left.exists() and name in taken and taken[name].base:
             del taken[name]
-        path = path_of_name(name, taken)
+        path = path_of_name(name, taken, folder)
     elif out is not None:
         path = Path(out).expanduser()
         if path.suffix != SUFFIX:
@@ -441,7 +451,7 @@ def _child_of(parent: FusionModel, path: Path | None) -> FusionModel:
     spec = parent.spec
     assert spec is not None
     name = path.stem if path else f"{spec.name}-tuned"
-    base = models()[spec.base or spec.name]
+    base = installed_models()[spec.base] if spec.base else spec
     child.spec = derived_spec(base, name, parent=spec.name, weights=str(path or ""))
     child.weights_hash = ""
     return child
@@ -474,7 +484,7 @@ def _made(patches: Patches, count: int) -> list[Batch]:
     batches: list[Batch] = []
     for number in range(4 * count):
         window = patches.held_back[number % len(patches.held_back)]
-        generator = _generator(patches.seed, number)
+        generator = generator_of(number, patches.seed)
         batch = self_made_batch(window.planes[None], generator)
         known = batch.depth[:, RIM:-RIM, RIM:-RIM].isfinite().float().mean()
         if known >= LEAST_KNOWN:
@@ -541,7 +551,9 @@ def _fused_scores(
     for number, window in enumerate(patches.held_back[:FUSED]):
         if asked():
             return {}
-        chosen = some_slices(window, FUSED_SLICES, _generator(patches.seed, number))
+        chosen = slices_around_sharpest(
+            window, FUSED_SLICES, generator_of(number, patches.seed)
+        )
         planes = window.planes[chosen].numpy()
         fused = fuse(planes, network, axes="ZYX", device=str(device)).fused
         rows.append(evaluate(fused, planes, measures=MEASURES))
@@ -551,12 +563,8 @@ def _fused_scores(
 def _losses(
     network: Any, recipe: Recipe, drawn: Drawn, seed: int, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    generator = _generator(seed, drawn.step)
+    generator = generator_of(drawn.step, seed)
     return recipe.pretext(network, drawn.slices.to(device), generator)
-
-
-def _generator(seed: int, number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed * 1_000_003 + number)
 
 
 # Device and files ---------------------------------------------------------------------
