@@ -1,22 +1,24 @@
-"""Every public function has an example, and every example does what it says."""
+"""Every public function has an example that does what it says, and is in the API."""
 
 from __future__ import annotations
 
 import doctest
 import inspect
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import napari_focus_fusion as ff
 from napari_focus_fusion import metrics, report, retouch
-from napari_focus_fusion.models import registry
+from napari_focus_fusion.models import base, registry
 from napari_focus_fusion.training import finetune, train
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import ModuleType
 
+API = Path(__file__).parents[1] / "docs" / "api.md"
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -71,3 +73,23 @@ def test_example(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         report: list[str] = []
         runner.run(each, out=report.append)
         assert not report, "".join(report)
+
+
+def test_all_kinds_of_models_are_in_the_api() -> None:
+    kinds = {
+        name
+        for name, value in vars(base).items()
+        if inspect.isclass(value) and issubclass(value, base.FusionModel)
+    }
+    assert len(kinds) == 6
+    assert kinds <= in_the_api()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_it_is_in_the_api(name: str) -> None:
+    assert EXAMPLES[name].__name__ in in_the_api()
+
+
+def in_the_api() -> set[str]:
+    page = API.read_text(encoding="utf-8")
+    return set(re.findall(r"^.. auto\w+:: (?:\w+\.)*(\w+)$", page, re.MULTILINE))

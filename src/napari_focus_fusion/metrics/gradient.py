@@ -160,8 +160,8 @@ def q_abf(
               q_n = \frac{0.9994}{1 + e^{-15 (G_n - 0.5)}}
                     \frac{0.9879}{1 + e^{-22 (D_n - 0.8)}}
 
-    g_n and G_n as in `q_g`; D_n = 1 - 2 |angle between the gradients| / pi, which takes
-    opposite slopes for different. RGB: mean over the channels.
+    g_n and G_n as in `q_g`; D_n = 1 - 2 a / pi with the angle a between the gradients,
+    which takes opposite slopes for different. RGB: mean over the channels.
 
     Range 0..0.9748; the upper end where every slice equals the fused image, constant
     images included.
