@@ -1,7 +1,7 @@
 # The first call makes .venv and installs into it; later calls find it there.
 #   make demo    fuse the built-in sample stack and show the result
 #   make test    the whole test suite, window tests on a virtual screen
-#   make lint    ruff and mypy
+#   make lint    ruff, mypy, and the contract of who may import whom
 #   make test-lowest   the tests with the oldest versions that pyproject.toml allows
 #   make docs    the documentation, in docs/_build/html
 PYTHON ?= python3
@@ -53,12 +53,13 @@ lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest build dist demo docs/_build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-lowest build dist demo docs/_build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 # The dry run names what is missing; it fails where the package lists are empty.
 windows:

@@ -4,8 +4,27 @@ from __future__ import annotations
 
 
 class FocusFusionError(ValueError):
-    """Something about the input or the request is wrong; the text says what to do."""
+    """Something about the input or the request is wrong; the text says what to do.
+
+    Examples
+    --------
+    >>> import napari_focus_fusion as ff
+    >>> ff.load_model("sefs")
+    Traceback (most recent call last):
+        ...
+    napari_focus_fusion.errors.FocusFusionError: There is no model 'sefs'. ...
+    """
 
 
 class Cancelled(Exception):
-    """The caller asked the run to stop; nothing that looks finished was left behind."""
+    """The caller asked the run to stop; nothing that looks finished was left behind.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_focus_fusion as ff
+    >>> ff.fuse(np.zeros((2, 32, 32), np.uint8), "sml", should_stop=lambda: True)
+    Traceback (most recent call last):
+        ...
+    napari_focus_fusion.errors.Cancelled
+    """

@@ -27,6 +27,16 @@ class Progress:
         Estimate from the speed so far; None at the very beginning.
 
     Reports of one run never go backwards, and the last one is complete.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_focus_fusion as ff
+    >>> reports = []
+    >>> stack = np.zeros((2, 32, 32), np.uint8)
+    >>> result = ff.fuse(stack, "sml", progress=reports.append)
+    >>> reports[-1].done == reports[-1].total
+    True
     """
 
     done: int

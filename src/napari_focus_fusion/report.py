@@ -224,6 +224,20 @@ def report(
         If the image is not of this stack, or a measure is not known.
     Cancelled
         If `should_stop` said so.
+
+    Examples
+    --------
+    >>> import napari_focus_fusion as ff
+    >>> from napari_focus_fusion.simulation.scenes import make_scene
+    >>> scene = make_scene(3, shape=(64, 64), slices=4)
+    >>> result = ff.fuse(scene.stack, "sml")
+    >>> found = report(scene.stack, result, measures=["Q_S"])
+    >>> found.holds
+    '4 slices, 64 x 64 pixels, uint16'
+    >>> len(found.share), round(sum(found.share), 6)
+    (4, 1.0)
+    >>> found.save_csv("quality.csv").name
+    'quality.csv'
     """
     source = as_stack(stack)
     maps: Mapping[str, Any] = (
@@ -437,6 +451,16 @@ def load_result(path: str | Path, stack: FocusStack) -> dict[str, Any]:
     ------
     FocusFusionError
         If it cannot be opened.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import napari_focus_fusion as ff
+    >>> stack = ff.as_stack(np.random.default_rng(0).random((3, 32, 48)))
+    >>> files = ff.fuse(stack, "sml").save("fused.ome.tif")
+    >>> found = load_result("fused.ome.tif", stack)
+    >>> sorted(found), found["provenance"]["model"]
+    (['confidence', 'decision', 'fused', 'provenance'], 'sml')
     """
     path = Path(path).expanduser()
     if path.suffix.lower() == ".zarr":

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 from threading import Event
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import dask.array as da
 import numpy as np
 import pytest
 
+from leaks import holders, qt_objects
 from napari_focus_fusion.plugin.adapters.samples import (
     brightfield_sample,
     fluorescence_sample,
 )
 from napari_focus_fusion.simulation.scenes import make_scene
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +27,31 @@ def remembered(tmp_path, monkeypatch):
         "napari_focus_fusion.plugin.common.settings.settings_file", lambda: path
     )
     return path
+
+
+#: What earlier tests left, so that each is reported once.
+_left_before: WeakSet[Any] = WeakSet()
+
+
+@pytest.fixture(autouse=True)
+def no_widget_outlives_its_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test after which a window, or a widget of ours, is still there.
+
+    A closed widget that something holds on to keeps its layers, and with them the
+    user's stack, in memory.
+    """
+    failed = request.session.testsfailed
+    yield
+    if "qapp" not in request.fixturenames:
+        return  # it opens no window
+    request.node.funcargs.clear()  # pytest would hold on to fixtures until we return
+    left = [each for each in qt_objects() if each not in _left_before]
+    _left_before.update(left)
+    if left and request.session.testsfailed == failed:  # else the traceback holds them
+        names = ", ".join(sorted({type(each).__qualname__ for each in left}))
+        first = left.pop()
+        kind = type(first).__qualname__
+        pytest.fail(f"Outlived this test: {names}; {kind} held by {holders(first)}.")
 
 
 @pytest.fixture(scope="session")

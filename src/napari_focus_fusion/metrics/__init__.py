@@ -10,10 +10,10 @@ from napari_focus_fusion.metrics.evaluate import (
     prepare,
 )
 from napari_focus_fusion.metrics.gradient import q_abf, q_g
-from napari_focus_fusion.metrics.images import Sources, as_sources
+from napari_focus_fusion.metrics.images import PhaseFeatures, Sources, as_sources
 from napari_focus_fusion.metrics.information import q_mi, q_ncie
 from napari_focus_fusion.metrics.perception import q_cb, viff
-from napari_focus_fusion.metrics.phase import PhaseFeatures, phase_features, q_p
+from napari_focus_fusion.metrics.phase import phase_features, q_p
 from napari_focus_fusion.metrics.sharpness import sharpness
 from napari_focus_fusion.metrics.structure import q_s, q_y
 from napari_focus_fusion.metrics.truth import depth_errors, psnr, ssim

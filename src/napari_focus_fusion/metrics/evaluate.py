@@ -65,6 +65,14 @@ def prepare(
     ------
     FocusFusionError
         If the slices are not fit to be measured against; see `as_sources`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_focus_fusion.metrics import evaluate
+    >>> slices = np.random.default_rng(0).integers(0, 256, (2, 64, 64), np.uint8)
+    >>> sources = prepare(slices)
+    >>> scores = [evaluate(fused, sources, measures=["Q_P"]) for fused in slices]
     """
     checked = as_sources(sources, data_range)
     phase = tuple(tuple(map(phase_features, planes)) for planes in checked.planes)

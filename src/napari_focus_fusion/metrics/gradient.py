@@ -131,6 +131,19 @@ def q_g(
     Xydeas, Petrovic, "Objective image fusion performance measure", Electronics Letters
     36(4), 2000, doi:10.1049/el:20000267, with the constants of Liu et al., IEEE TPAMI
     34(1), 2012. doi:10.1109/TPAMI.2011.109
+
+    Examples
+    --------
+    A picture, and two slices that each lack one half of it:
+
+    >>> import numpy as np
+    >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    >>> slices = np.stack([truth, truth])
+    >>> slices[0, :, :32] = slices[1, :, 32:] = 128
+    >>> round(q_g(truth, slices), 2)
+    0.95
+    >>> round(q_g(slices[0], slices), 2)
+    0.51
     """
     return over_channels(q_g_plane, fused, sources, data_range)
 
@@ -147,8 +160,8 @@ def q_abf(
               q_n = \frac{0.9994}{1 + e^{-15 (G_n - 0.5)}}
                     \frac{0.9879}{1 + e^{-22 (D_n - 0.8)}}
 
-    g_n and G_n as in `q_g`; D_n = 1 - 2 |angle between the gradients| / pi, which takes
-    opposite slopes for different. RGB: mean over the channels.
+    g_n and G_n as in `q_g`; D_n = 1 - 2 a / pi with the angle a between the gradients,
+    which takes opposite slopes for different. RGB: mean over the channels.
 
     Range 0..0.9748; the upper end where every slice equals the fused image, constant
     images included.
@@ -179,5 +192,18 @@ def q_abf(
     ----------
     Xydeas, Petrovic, "Objective image fusion performance measure", Electronics Letters
     36(4), 2000. doi:10.1049/el:20000267
+
+    Examples
+    --------
+    A picture, and two slices that each lack one half of it:
+
+    >>> import numpy as np
+    >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    >>> slices = np.stack([truth, truth])
+    >>> slices[0, :, :32] = slices[1, :, 32:] = 128
+    >>> round(q_abf(truth, slices), 2)
+    0.9
+    >>> round(q_abf(slices[0], slices), 2)
+    0.52
     """
     return over_channels(q_abf_plane, fused, sources, data_range)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from napari_focus_fusion.metrics.phase import PhaseFeatures
-
     Plane: TypeAlias = NDArray[np.float64]
 
 SMALLEST_SIDE = 11  # the largest window that the six measures slide over a picture
@@ -135,6 +133,38 @@ def split_channels(image: NDArray[Any]) -> tuple[NDArray[Any], ...]:
 
 
 @dataclass(frozen=True, eq=False)
+class PhaseFeatures:
+    """Features of one plane, each float64 (Y, X).
+
+    Attributes
+    ----------
+    congruency : array
+        Phase congruency, 0..1.
+    strongest, weakest : array
+        Its largest and smallest moment over the orientations (edges and corners).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_focus_fusion.metrics import phase_features
+    >>> edge = np.zeros((64, 64))
+    >>> edge[:, 32:] = 200
+    >>> features = phase_features(edge)
+    >>> bool(features.congruency[32, 32] > features.congruency[32, 16])
+    True
+    """
+
+    congruency: Plane
+    strongest: Plane
+    weakest: Plane
+
+    @property
+    def maps(self) -> tuple[Plane, Plane, Plane]:
+        """Return the three features in the order in which Q_P compares them."""
+        return self.congruency, self.strongest, self.weakest
+
+
+@dataclass(frozen=True, eq=False)
 class Sources:
     """The slices that a fused image was made from, checked and in grey levels.
 
@@ -155,6 +185,16 @@ class Sources:
         Whether the caller gave that range.
     phase : tuple of tuples of PhaseFeatures, or None
         Features of Q_P of `planes`, where they were computed in advance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_focus_fusion.metrics import prepare, q_p
+    >>> slices = np.random.default_rng(0).integers(0, 256, (3, 32, 32), np.uint8)
+    >>> sources = prepare(slices)
+    >>> sources.shape, len(sources.planes), len(sources.planes[0])
+    ((32, 32), 1, 3)
+    >>> best = max(slices, key=lambda fused: q_p(fused, sources))
     """
 
     planes: tuple[tuple[Plane, ...], ...]
@@ -233,6 +273,14 @@ def as_sources(
     FocusFusionError
         If there are fewer than two slices, they differ in shape or type, are neither
         grey nor RGB, are smaller than 11 pixels, or contain NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> slices = np.linspace(100, 4000, 2 * 16 * 16).reshape(2, 16, 16)
+    >>> sources = as_sources(slices)
+    >>> sources.low, sources.high, float(sources.planes[0][1].max())
+    (100.0, 4000.0, 255.0)
     """
     if isinstance(sources, Sources):
         if data_range is not None:

@@ -169,6 +169,19 @@ def q_cb(
     ----------
     Chen, Blum, "A new automated quality assessment algorithm for image fusion", Image
     and Vision Computing 27(10), 2009. doi:10.1016/j.imavis.2007.12.002
+
+    Examples
+    --------
+    A picture, and two slices that each lack one half of it:
+
+    >>> import numpy as np
+    >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    >>> slices = np.stack([truth, truth])
+    >>> slices[0, :, :32] = slices[1, :, 32:] = 128
+    >>> round(q_cb(truth, slices), 2)
+    0.84
+    >>> round(q_cb(slices[0], slices), 2)
+    0.66
     """
     return over_channels(q_cb_plane, fused, sources, data_range)
 
@@ -223,5 +236,18 @@ def viff(
     Han, Cai, Cao, Xu, "A new image fusion performance metric based on visual
     information fidelity", Information Fusion 14(2), 2013.
     doi:10.1016/j.inffus.2011.08.002
+
+    Examples
+    --------
+    A picture, and two slices that each lack one half of it:
+
+    >>> import numpy as np
+    >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    >>> slices = np.stack([truth, truth])
+    >>> slices[0, :, :32] = slices[1, :, 32:] = 128
+    >>> round(viff(truth, slices), 2)
+    0.73
+    >>> round(viff(slices[0], slices), 2)
+    0.01
     """
     return over_channels(viff_plane, fused, sources, data_range)

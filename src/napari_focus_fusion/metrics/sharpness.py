@@ -56,6 +56,13 @@ def sharpness(image: ArrayLike, *, data_range: DataRange = None) -> float:
     ----------
     Eskicioglu, Fisher, "Image quality measures and their performance", IEEE
     Transactions on Communications 43(12), 1995. doi:10.1109/26.477498
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stripes = np.tile(np.uint8([0, 255]), (32, 16))
+    >>> sharpness(stripes), sharpness(stripes // 2)
+    (255.0, 127.0)
     """
     planes = as_image(image, "The image", data_range)
     return float(np.mean([sharpness_plane(plane) for plane in planes]))

@@ -137,6 +137,19 @@ def q_s(
     Piella, Heijmans, "A new quality metric for image fusion", ICIP 2003,
     doi:10.1109/ICIP.2003.1247209; SSIM: Wang et al., IEEE TIP 13(4), 2004,
     doi:10.1109/TIP.2003.819861
+
+    Examples
+    --------
+    A picture, and two slices that each lack one half of it:
+
+    >>> import numpy as np
+    >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    >>> slices = np.stack([truth, truth])
+    >>> slices[0, :, :32] = slices[1, :, 32:] = 128
+    >>> round(q_s(truth, slices), 2)
+    0.98
+    >>> round(q_s(slices[0], slices), 2)
+    0.51
     """
     return over_channels(q_s_plane, fused, sources, data_range)
 
@@ -189,5 +202,18 @@ def q_y(
     ----------
     Yang, Zhang, Wang, Li, "A novel similarity based quality metric for image fusion",
     Information Fusion 9(2), 2008. doi:10.1016/j.inffus.2006.09.001
+
+    Examples
+    --------
+    A picture, and two slices that each lack one half of it:
+
+    >>> import numpy as np
+    >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    >>> slices = np.stack([truth, truth])
+    >>> slices[0, :, :32] = slices[1, :, 32:] = 128
+    >>> round(q_y(truth, slices), 2)
+    0.99
+    >>> round(q_y(slices[0], slices), 2)
+    1.0
     """
     return over_channels(q_y_plane, fused, sources, data_range)

@@ -51,6 +51,13 @@ def psnr(fused: ArrayLike, truth: ArrayLike, *, data_range: DataRange = None) ->
     References
     ----------
     scikit-image, `skimage.metrics.peak_signal_noise_ratio`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truth = np.full((32, 32), 100, np.uint8)
+    >>> round(psnr(truth + 1, truth), 2), psnr(truth, truth)
+    (48.13, inf)
     """
     from skimage.metrics import peak_signal_noise_ratio  # half a second
 
@@ -94,6 +101,13 @@ def ssim(fused: ArrayLike, truth: ArrayLike, *, data_range: DataRange = None) ->
     ----------
     Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment: from error visibility to
     structural similarity", IEEE TIP 13(4), 2004. doi:10.1109/TIP.2003.819861
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    >>> ssim(truth, truth), round(ssim(255 - truth, truth), 2)
+    (1.0, -0.97)
     """
     from skimage.metrics import structural_similarity  # half a second
 
@@ -141,6 +155,13 @@ def depth_errors(depth: ArrayLike, true_depth: ArrayLike) -> dict[str, float]:
     in regions without texture no method can know the depth, and the error there says
     nothing about the fused image. An integer decision map cannot go below about 0.25
     slices on a smooth relief.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> true_depth = np.array([[0.0, 1.0, 2.0, np.nan]])
+    >>> depth_errors([[0, 1, 4, 7]], true_depth)
+    {'depth error': 0.66..., 'depth >1': 0.33...}
     """
     found = np.asarray(depth, dtype=np.float64)
     true = np.asarray(true_depth, dtype=np.float64)

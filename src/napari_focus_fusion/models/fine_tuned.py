@@ -38,6 +38,11 @@ def models_folder(folder: str | Path | None = None) -> Path:
     folder
         Used as it is; None for the folder that the environment variable
         ``NAPARI_FOCUS_FUSION_MODELS`` names, or else the platform's usual one.
+
+    Examples
+    --------
+    >>> models_folder("elsewhere").name
+    'elsewhere'
     """
     if folder is not None:
         return Path(folder).expanduser()

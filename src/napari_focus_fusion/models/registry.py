@@ -162,7 +162,13 @@ OURS = (
 
 
 def our_models() -> dict[str, ModelSpec]:
-    """Our models by name, those too whose weights are still to be trained."""
+    """Our models by name, those too whose weights are still to be trained.
+
+    Examples
+    --------
+    >>> our_models()["sesf"].title
+    'SESF-Fuse'
+    """
     return {spec.name: spec for spec in OURS}
 
 
@@ -180,6 +186,11 @@ def models(folder: str | Path | None = None) -> dict[str, ModelSpec]:
     -------
     dict of str to ModelSpec
         In this order.
+
+    Examples
+    --------
+    >>> list(models())[:2], models()["sml"].title
+    (['sml', 'sesf'], 'Sum-modified-Laplacian')
     """
     ours = our_models()
     found = {
@@ -195,7 +206,13 @@ def _is_complete(spec: ModelSpec) -> bool:
 
 
 def trainable_models() -> dict[str, ModelSpec]:
-    """The installed models with a recipe: what :func:`train` makes weights for."""
+    """The installed models with a recipe: what :func:`train` makes weights for.
+
+    Examples
+    --------
+    >>> "sesf" in trainable_models(), "sml" in trainable_models()
+    (True, False)
+    """
     return {name: spec for name, spec in installed_models().items() if spec.recipe}
 
 
@@ -203,6 +220,11 @@ def installed_models() -> dict[str, ModelSpec]:
     """Ours and those of other packages by name, without fine-tuned ones.
 
     Ours are there too while their weights are still to be trained.
+
+    Examples
+    --------
+    >>> installed_models()["sml"].doi
+    '10.1109/34.308479'
     """
     found = our_models()
     for entry in entry_points(group=ENTRY_POINTS):
@@ -234,7 +256,13 @@ def installed_models() -> dict[str, ModelSpec]:
 
 
 def weights_folder() -> Path:
-    """Where the shipped weights and their cards are."""
+    """Where the shipped weights and their cards are.
+
+    Examples
+    --------
+    >>> (weights_folder() / "sesf.safetensors").is_file()
+    True
+    """
     return Path(__file__).parent / "weights"
 
 
@@ -260,6 +288,15 @@ def load_model(
     ------
     FocusFusionError
         If there is no such model or file, or the weights do not belong to the model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = load_model("sml")
+    >>> model.spec.title
+    'Sum-modified-Laplacian'
+    >>> model.score(torch.rand(5, 1, 32, 48)).shape
+    torch.Size([5, 32, 48])
     """
     from napari_focus_fusion.models.base import FusionModel
 
@@ -312,6 +349,15 @@ def save_weights(
     -------
     str
         Hash of the file, as it stands in the provenance of results.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from napari_focus_fusion.models.registry import load_model
+    >>> path = Path("copy.safetensors")
+    >>> digest = save_weights(load_model("sesf"), path, {"note": "as shipped"})
+    >>> load_model(path).weights_hash == digest
+    True
     """
     from safetensors.torch import save
 
@@ -330,12 +376,27 @@ def save_weights(
 
 
 def hash_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """SHA-256 of a file, in hexadecimal digits.
+
+    Examples
+    --------
+    >>> from napari_focus_fusion.models.registry import load_model, weights_folder
+    >>> path = weights_folder() / "sesf.safetensors"
+    >>> hash_of(path) == load_model("sesf").weights_hash
+    True
+    """
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def hash_of_tensors(model: FusionModel) -> str:
-    """SHA-256 of weights that come from no file; empty for a model without weights."""
+    """SHA-256 of weights that come from no file; empty for a model without weights.
+
+    Examples
+    --------
+    >>> from napari_focus_fusion.models.registry import load_model
+    >>> len(hash_of_tensors(load_model("sesf"))), hash_of_tensors(load_model("sml"))
+    (64, '')
+    """
     state = model.state_dict()
     if not state:
         return ""
@@ -347,7 +408,14 @@ def hash_of_tensors(model: FusionModel) -> str:
 
 
 def new_model(spec: ModelSpec) -> FusionModel:
-    """A model as it is before any training, in evaluation mode."""
+    """A model as it is before any training, in evaluation mode.
+
+    Examples
+    --------
+    >>> from napari_focus_fusion.models.registry import our_models
+    >>> new_model(our_models()["sesf"]).weights_hash
+    ''
+    """
     try:
         model: FusionModel = import_target(spec.target)()
     except Exception as error:  # whatever another package's code may raise

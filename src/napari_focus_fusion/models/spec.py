@@ -40,6 +40,21 @@ class ModelSpec:
         Multiply-adds per pixel and slice, for estimates.
     base
         Of fine-tuned weights: the name of the model whose network it is.
+
+    Examples
+    --------
+    A model of another package, before anybody has trained it:
+
+    >>> from napari_focus_fusion.models.registry import ModelSpec
+    >>> spec = ModelSpec(
+    ...     name="mine",
+    ...     title="My model",
+    ...     summary="The brightest slice.",
+    ...     target="my_package.models:Brightest",
+    ...     halo=0,
+    ... )
+    >>> spec.upscale, spec.weights
+    ((1,), '')
     """
 
     name: str

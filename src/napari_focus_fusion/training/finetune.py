@@ -106,6 +106,17 @@ class FineTuneResult:
         File of weights; None where nothing was saved.
     card
         What is written beside the weights.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from napari_focus_fusion.models.registry import load_model
+    >>> sesf, errors = load_model("sesf"), ({"error": 0.5}, {"error": 0.4})
+    >>> result = FineTuneResult(
+    ...     sesf, True, *errors, 300, "finished", [], Path("mine.safetensors"), {}
+    ... )
+    >>> result.verdict
+    'The tuned model is better than its parent: error on ... 0.5 before, 0.4 after.'
     """
 
     model: FusionModel
@@ -221,6 +232,14 @@ def finetune(
         wrong, or the name is taken; before any work is done.
     Cancelled
         If `should_stop` said so before the first step.
+
+    Examples
+    --------
+    >>> from napari_focus_fusion.simulation.scenes import make_scene
+    >>> scene = make_scene(5, shape=(160, 160), slices=4, content="leaves")
+    >>> result = finetune("sesf", scene.stack, steps=2, patch=48, device="cpu")
+    >>> len(result.history), sorted(result.before)
+    (3, ['Q_AB/F', 'VIFF', 'error', 'loss'])
     """
     _check(steps, minutes, lr, patch, holdout, seed)
     asked = should_stop or (lambda: False)

@@ -91,6 +91,17 @@ def train(
         enlarge by `scale`.
     Cancelled
         If `should_stop` said so.
+
+    Examples
+    --------
+    Half an hour on two cores: ``train("sesf", Path("sesf.safetensors"))``. What cannot
+    learn is refused at once.
+
+    >>> from pathlib import Path
+    >>> train("sml", Path("sml.safetensors"))
+    Traceback (most recent call last):
+        ...
+    napari_focus_fusion.errors.FocusFusionError: 'sml' cannot be trained; there is: ...
     """
     spec = _check(name, out, scale, overwrite)
     recipe = recipe_of(spec)
