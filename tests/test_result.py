@@ -16,7 +16,11 @@ from napari import layers as napari_layers
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.opening import as_stack
-from napari_focus_fusion.read.ome_zarr import create_output, finish_output, open_output
+from napari_focus_fusion.write.ome_zarr import (
+    create_output,
+    finish_output,
+    open_output,
+)
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.stack import FocusStack
 from napari_focus_fusion.write import tiff as tiff_write
