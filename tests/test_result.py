@@ -16,14 +16,14 @@ from napari import layers as napari_layers
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.result import FusionResult
+from napari_focus_fusion.stack import FocusStack
+from napari_focus_fusion.write import tiff as tiff_write
 from napari_focus_fusion.write.ome_zarr import (
     create_output,
     finish_output,
     open_output,
 )
-from napari_focus_fusion.result import FusionResult
-from napari_focus_fusion.stack import FocusStack
-from napari_focus_fusion.write import tiff as tiff_write
 
 ALL = slice(None)
 SIZES = {"T": 2, "C": 3, "Z": 5, "Y": 30, "X": 35, "S": 3}
