@@ -76,22 +76,38 @@ def side_by_side(result: FusionResult, *, panel: int = 512) -> NDArray[np.uint8]
             for i, z in enumerate(shown)
         ),
         (f"fused ({result.provenance.get('model', 'all in focus')})", photo(fused)),
-        ("decision map: dark = first slice", _coloured(decision / last)),
+        ("decision map: dark = first slice", viridis(decision / last)),
         ("confidence: white = sure", (confidence * 255).astype(np.uint8)),
     ]
-    return _sheet(panels, columns=3, panel=panel)
+    return sheet_of_panels(panels, columns=3, panel=panel)
 
 
-def _coloured(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Viridis colours of values in [0, 1]."""
+def viridis(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Viridis colours, (..., 3) uint8, of values in [0, 1]."""
     steps = np.linspace(0, 1, len(_VIRIDIS))
     channels = [np.interp(values, steps, _VIRIDIS[:, c]) for c in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def _sheet(
+def sheet_of_panels(
     panels: list[tuple[str, NDArray[np.uint8]]], *, columns: int, panel: int
 ) -> NDArray[np.uint8]:
+    """Arrange pictures in rows, each with its caption below it.
+
+    Parameters
+    ----------
+    panels
+        Caption and pixels, (h, w) or (h, w, 3) uint8, of each picture.
+    columns
+        Pictures in a row.
+    panel
+        Largest width and height of one in pixels; larger ones are reduced.
+
+    Returns
+    -------
+    ndarray
+        (height, width, 3) uint8.
+    """
     pictures = []
     for _, pixels in panels:
         picture = Image.fromarray(pixels).convert("RGB")

@@ -104,7 +104,7 @@ class Case:
     def measured_against(self) -> list[Array]:
         """Slices (N, Y, X) or (N, Y, X, 3), one array a time point and channel."""
         stack = self.references or self.stack
-        return pictures_of(stack.data[(slice(None),) * stack.data.ndim], stack.axes)
+        return pictures_of(stack.data[(slice(None),) * len(stack.axes)], stack.axes)
 
     def megapixel_slices(self) -> float:
         """How much there is to fuse, in millions of pixels."""

@@ -404,7 +404,7 @@ def _save_arrays(cases: list[Case], folder: Path) -> list[dict[str, Any]]:
             place["files"] = [str(path.absolute()) for path in case.files]
         else:
             place["array"] = str(folder / f"stack-{i}.npy")
-            np.save(place["array"], case.stack.data)
+            np.save(place["array"], np.asarray(case.stack.data))
         places.append(place)
     return places
 
@@ -482,7 +482,7 @@ def _yardsticks(cases: list[Case]) -> list[Candidate]:
 def _yardstick_images(case: Case) -> dict[str, list[Array]]:
     """What one gets without any method, as `pictures_of` splits images."""
     stack = case.stack
-    whole = (slice(None),) * stack.data.ndim
+    whole = (slice(None),) * len(stack.axes)
     slices = pictures_of(stack.data[whole], stack.axes)
     images = {
         COPY: [picture[0] for picture in slices],

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import uniform_filter
 
 from napari_focus_fusion.benchmark.pictures import pictures_of
-from napari_focus_fusion.figure import _coloured, _sheet
+from napari_focus_fusion.figure import sheet_of_panels, viridis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,11 +131,11 @@ def contact_sheet(
             panels.append(_EMPTY)
         else:
             plane = decision[0] if decision.ndim == 3 else decision
-            colours = _coloured(np.clip(plane / last, 0, 1))
+            colours = viridis(np.clip(plane / last, 0, 1))
             caption = "true depth" if name == "truth" else "decision map"
             panels.append((f"{caption}: dark = first slice", colours))
         panels += crops(picture)
-    return _sheet(panels, columns=columns, panel=PANEL)
+    return sheet_of_panels(panels, columns=columns, panel=PANEL)
 
 
 _EMPTY = ("", np.full((1, 1), 255, np.uint8))

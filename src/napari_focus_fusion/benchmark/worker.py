@@ -154,7 +154,7 @@ def _peer(name: str) -> tuple[Fuser, dict[str, Any]]:
 
     def run(stack: FocusStack, enlarge: int) -> Arrays:
         # Channels and time points one by one: others know no more than RGB.
-        pixels = np.asarray(stack.data[(slice(None),) * stack.data.ndim])
+        pixels = np.asarray(stack.data[(slice(None),) * len(stack.axes)])
         fused = [peer.fuse(list(slices)) for slices in pictures_of(pixels, stack.axes)]
         return {"fused": np.stack(fused)}
 
