@@ -24,7 +24,7 @@ from napari_focus_fusion import (
     progress,
 )
 from napari_focus_fusion.decision import SMALLEST_REGION, aggregate_halo
-from napari_focus_fusion.engine import planning
+from napari_focus_fusion.engine import plan as planning
 from napari_focus_fusion.engine.store import CHUNK
 from napari_focus_fusion.simulation.scenes import make_scene
 from small_models import (
@@ -33,6 +33,7 @@ from small_models import (
     energy_pairs,
     energy_pictures,
     energy_sets,
+    finer_pairs,
     random_sesf,
     relief,
     same_result,
@@ -340,7 +341,7 @@ def test_a_decision_map_can_be_given_edited_and_used_for_other_channels() -> Non
 @pytest.mark.parametrize(
     ("decision", "words"),
     [
-        (np.zeros((72, 84), np.float32), "whole numbers"),
+        (np.full((72, 84), 0.5), "whole numbers"),
         (np.zeros((84, 72), np.uint16), "72 x 84"),
         (np.full((72, 84), 5), "slices 0 to 4"),
     ],
@@ -541,17 +542,92 @@ def test_regions_fit_the_memory_and_mostly_hold_what_they_read(
         n_components=1,
         dtype=np.dtype(np.uint16),
     )
+    each = planning.bytes_a_pixel(stack, load_model("sml"), None, stack)  # type: ignore[arg-type]
     for stored in (False, True):
         plan = planning.plan_regions(
             stack,  # type: ignore[arg-type]
-            load_model("sml"),
-            None,
-            memory,
-            stored,
-            1,
+            memory // each,
+            stored=stored,
+            jobs=1,
         )
         most = max(memory // 120, CHUNK**2 if stored else 0)
         assert plan.window[0] * plan.window[1] <= most
         rim = aggregate_halo(5)
         read = sum((t.height + 2 * rim) * (t.width + 2 * rim) for t in plan)
         assert read <= 3 * (high + 2 * rim) * (wide + 2 * rim)
+
+
+def dull(stack: np.ndarray) -> np.ndarray:
+    """Slices that all look alike: nothing in them can decide."""
+    return np.stack([stack[0]] * len(stack)) + np.arange(len(stack))[:, None, None]
+
+
+@pytest.mark.parametrize("name", ["sml", "sesf", "pairs", "sets", "pictures"])
+@pytest.mark.parametrize("blend", ["feather", "select"])
+def test_another_stack_decides_as_a_channel_would(name: str, blend: Any) -> None:
+    """Pixels of one stack, sharpness of the other: as if they were two channels."""
+    sharp = small()
+    shown = dull(sharp).astype(np.uint16)
+    model = MODELS[name]()
+    other = as_stack(sharp, axes="ZYX", name="sharp")
+    result = fuse(shown, model, axes="ZYX", reference=other, blend=blend)
+    both = fuse(np.stack([shown, sharp]), model, axes="CZYX", reference=1, blend=blend)
+    for found in ("decision", "confidence", "depth"):
+        np.testing.assert_array_equal(getattr(result, found), getattr(both, found))
+    np.testing.assert_array_equal(result.fused, both.fused[0])
+    assert result.provenance["parameters"]["reference"] == "sharp"
+
+
+def test_a_grey_stack_decides_for_colours_of_another_type(tmp_path: Path) -> None:
+    grey = small()
+    colours = np.stack([(grey >> 8).astype(np.uint8)] * 3, -1)
+    film = np.stack([colours, colours[::-1]])
+    other = as_stack(np.stack([grey, grey[::-1]]), axes="TZYX")
+    result = fuse(film, "sml", axes="TZYXS", reference=other, blend="select")
+    expected = fuse(grey, "sml")
+    np.testing.assert_array_equal(result.decision[0], expected.decision)
+    index = expected.decision[None, ..., None].astype(int)
+    np.testing.assert_array_equal(
+        result.fused[0], np.take_along_axis(colours, index, 0)[0]
+    )
+    out = tmp_path / "fused.ome.zarr"
+    stored = fuse(film, "sml", axes="TZYXS", reference=other, blend="select", out=out)
+    np.testing.assert_array_equal(np.asarray(stored.fused), result.fused)
+
+
+def test_a_run_is_not_resumed_by_the_sharpness_of_yet_another_stack(
+    tmp_path: Path,
+) -> None:
+    out, stack = tmp_path / "fused.ome.zarr", small()
+    one, two = (as_stack(s, axes="ZYX", name="it") for s in (stack, stack[:, ::-1]))
+    stops = iter([False] * 8 + [True] * 99)
+    with pytest.raises(Cancelled):
+        fuse(stack, "sml", reference=one, out=out, should_stop=lambda: next(stops))
+    with pytest.raises(FocusFusionError, match="unfinished result of another run"):
+        fuse(stack, "sml", reference=two, out=out)
+    resumed = fuse(stack, "sml", reference=one, out=out)
+    same_result(resumed, fuse(stack, "sml", reference=one))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (small()[:4], "its size is 4 slices of 72 x 84 pixels, not 5 slices"),
+        (small()[:, :70], "its size is 5 slices of 70 x 84 pixels"),
+    ],
+)
+def test_a_stack_of_another_size_cannot_decide(other: np.ndarray, words: str) -> None:
+    reference = as_stack(other, axes="ZYX", name="other")
+    with pytest.raises(FocusFusionError, match="'other' cannot decide for") as caught:
+        fuse(small(), "sml", reference=reference)
+    assert words in str(caught.value)
+
+
+def test_a_finer_image_by_the_sharpness_of_another_stack() -> None:
+    stack = small()
+    other = as_stack(stack // 2, axes="ZYX")
+    result = fuse(stack, finer_pairs(), scale=2, reference=other)
+    own = fuse(stack, finer_pairs(), scale=2)
+    assert (result.decision == own.decision).mean() > 0.99
+    same = (result.decision == own.decision).repeat(2, 0).repeat(2, 1)
+    assert np.abs(result.fused.astype(int) - own.fused)[same].mean() < 30

@@ -22,7 +22,7 @@ from napari_focus_fusion import (
     fuse,
     load_model,
 )
-from napari_focus_fusion.engine import planning, store
+from napari_focus_fusion.engine import plan, store
 from small_models import (
     Watched,
     as_dtype,
@@ -53,8 +53,8 @@ def small() -> np.ndarray:
 
 def many_regions(monkeypatch: pytest.MonkeyPatch, side: int = 64) -> None:
     """A budget of 16 MB for regions of a few thousand pixels, chunks of 64 x 64."""
-    monkeypatch.setattr(planning, "BYTES_A_PIXEL", (16 << 20) // side**2 - 100)
-    monkeypatch.setattr(planning, "CHUNK", side)
+    monkeypatch.setattr(plan, "BYTES_A_PIXEL", (16 << 20) // side**2 - 100)
+    monkeypatch.setattr(plan, "CHUNK", side)
     monkeypatch.setattr(store, "CHUNK", side)
 
 
@@ -364,9 +364,9 @@ def test_a_killed_run_leaves_nothing_that_looks_finished_and_goes_on_from_there(
     code = """
 import os, signal, sys
 from napari_focus_fusion import fuse
-from napari_focus_fusion.engine import planning, store
+from napari_focus_fusion.engine import plan, store
 from small_models import relief
-planning.CHUNK = store.CHUNK = 64
+plan.CHUNK = store.CHUNK = 64
 asked = 0
 def killed():
     global asked

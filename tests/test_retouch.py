@@ -12,7 +12,6 @@ from napari_focus_fusion import Cancelled, FocusFusionError, as_stack, fuse
 from napari_focus_fusion.composite import COMPOSITE_HALO
 from napari_focus_fusion.lazy import LazyArray
 from napari_focus_fusion.retouch import (
-    Area,
     as_decision,
     bounds,
     intensities,
@@ -21,6 +20,7 @@ from napari_focus_fusion.retouch import (
     save_decision,
     take_slice,
 )
+from napari_focus_fusion.tiling import Rectangle
 from small_models import relief
 
 GREY = relief(70, 90, 5).stack
@@ -94,14 +94,14 @@ def test_only_the_surroundings_of_the_area_are_read():
     decision = np.zeros(stack.map_shape, np.uint16)
     fused = np.zeros(stack.fused_shape, stack.dtype)
     area = take_slice(decision, disc(200, 300, 5, decision.shape), 3)
-    assert area == Area(slice(195, 206), slice(295, 306))
+    assert area == Rectangle(195, 206, 295, 306)
     written = recompose(stack, decision, fused, area)
     side = 11 + 2 * (3 + COMPOSITE_HALO)
     # Twice: for the noise, and for the pixels.
     assert watched.read == 2 * stack.n_slices * side**2
     outside = np.ones(fused.shape, bool)
-    outside[written] = False
-    assert not fused[outside].any() and fused[written].all()
+    outside[written.slices] = False
+    assert not fused[outside].any() and fused[written.slices].all()
 
 
 @pytest.mark.parametrize("kind", ["dask", "zarr"])
@@ -167,11 +167,11 @@ def test_taking_what_is_there_already_changes_nothing():
     assert take_slice(decision, np.zeros((8, 9), bool), 1, t=1) is None
     mask = np.zeros((8, 9), bool)
     mask[3:5, 7] = True
-    assert take_slice(decision, mask, 0, t=1) == Area(slice(3, 5), slice(7, 8))
+    assert take_slice(decision, mask, 0, t=1) == Rectangle(3, 5, 7, 8)
     assert (decision[1][mask] == 0).all() and (decision[[0, 2]] == 2).all()
     with pytest.raises(FocusFusionError, match=r"\(9, 8\) pixels"):
         take_slice(decision, mask.T, 1)
-    assert bounds(mask) == Area(slice(3, 5), slice(7, 8))
+    assert bounds(mask) == Rectangle(3, 5, 7, 8)
 
 
 def test_maps_from_elsewhere():

@@ -7,7 +7,7 @@ Only the depth map, which measures along Z, knows its neighbours.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,13 @@ import torch.nn.functional as F
 from skimage.measure import label
 from torch import Tensor
 
+from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.filters import box_sum, line_sum
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from napari_focus_fusion.stack import FocusStack
 
 #: Guards divisions of scores; far below any score of a picture with detail.
 TINY = 1e-30
@@ -217,3 +223,69 @@ def verify(maps: Maps) -> Maps:
         maps.confidence,
         np.where(doubtful, winning_depth.numpy(), maps.depth).astype(np.float32),
     )
+
+
+def as_decision(
+    values: ArrayLike, stack: FocusStack, *, first: int | None = None
+) -> NDArray[np.uint16]:
+    """Take a map of slices, made by whatever program, for a decision map of a stack.
+
+    Parameters
+    ----------
+    values
+        Whole numbers, of any type, at each pixel of (Y, X) or (T, Y, X); further axes
+        of length 1 do not matter. One plane serves all time points.
+    stack
+        What it shall decide for.
+    first
+        How the map calls the first slice, 0 or 1; None: 1 if it goes up to the number
+        of slices, which no map that counts from 0 does, else 0.
+
+    Returns
+    -------
+    ndarray
+        uint16, axes ``stack.map_axes``, slices counted from 0; an array of its own.
+
+    Raises
+    ------
+    FocusFusionError
+        If it is of another size, holds fractions, or names slices that do not exist.
+
+    Examples
+    --------
+    >>> import napari_focus_fusion as ff
+    >>> import numpy as np
+    >>> stack = ff.as_stack(np.zeros((3, 40, 64), np.uint8))
+    >>> as_decision(np.full((40, 64), 3), stack)[0, 0]  # one that counts from 1
+    np.uint16(2)
+    """
+    given = np.asarray(values)
+    plane = (stack.height, stack.width)
+    shape = tuple(n for n in given.shape if n != 1)
+    whole = tuple(n for n in stack.map_shape if n != 1)
+    if shape not in (whole, tuple(n for n in plane if n != 1)):
+        raise FocusFusionError(
+            f"The decision map has the shape {given.shape}, and {stack.name!r} is "
+            f"{plane[0]} x {plane[1]} pixels. It must be a map of the same pixels."
+        )
+    if given.dtype.kind not in "iuf" or (
+        given.dtype.kind == "f" and not (given == np.rint(given)).all()
+    ):
+        raise FocusFusionError(
+            f"The decision map holds {given.dtype} numbers that are no indices of "
+            "slices. Choose a map of whole numbers, counted from 0."
+        )
+    lowest, highest = int(given.min()), int(given.max())
+    if first is None:
+        first = 1 if highest == stack.n_slices else 0
+    if lowest < first or highest >= first + stack.n_slices:
+        raise FocusFusionError(
+            f"The decision map names slices {lowest} to {highest}, and "
+            f"{stack.name!r} has slices {first} to {first + stack.n_slices - 1}, "
+            f"counted from {first}. "
+            "Choose its own map, or say from which number the map counts."
+        )
+    planes = given.reshape(stack.map_shape if shape == whole else plane)
+    decision = np.empty(stack.map_shape, np.uint16)
+    decision[...] = planes - first if first else planes
+    return decision

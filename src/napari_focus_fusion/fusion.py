@@ -1,51 +1,39 @@
-"""The one road from a stack to a fused image.
+"""The road from a stack to a fused image.
 
-stack -> normalise once -> score every slice -> decide -> verify -> composite -> result
+open -> plan -> for each time point: look at a sample -> score and decide -> compose,
+or super-resolve -> check -> result
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from napari_focus_fusion._version import __version__
-from napari_focus_fusion.composite import Blend
-from napari_focus_fusion.device import (
-    choose_device,
-    describe,
-    deterministic,
-    memory_budget,
+from napari_focus_fusion.decision import as_decision
+from napari_focus_fusion.device import deterministic
+from napari_focus_fusion.engine.checks import (
+    contradiction_of_plain,
+    inconsistency_with_slices,
 )
-from napari_focus_fusion.engine.agreement import (
-    hold_against_plain,
-    hold_against_slices,
-)
-from napari_focus_fusion.engine.cluster import (
-    JOB_BYTES,
-    JOBS_A_THREAD,
+from napari_focus_fusion.engine.executors import (
     check_sendable,
-    run_on_cluster,
-    threads_of,
+    jobs_of,
+    run_locally,
+    run_on_dask,
 )
-from napari_focus_fusion.engine.planning import plan_regions
-from napari_focus_fusion.engine.preparing import prepare
-from napari_focus_fusion.engine.reading import Reference
-from napari_focus_fusion.engine.steps import finish_step, score_step
-from napari_focus_fusion.engine.store import MemoryStore, ZarrStore, fingerprint
-from napari_focus_fusion.engine.work import Upscale, Work
+from napari_focus_fusion.engine.monitor import Monitor
+from napari_focus_fusion.engine.plan import plan_run
+from napari_focus_fusion.engine.prepare import prepare
+from napari_focus_fusion.engine.provenance import identity_of, provenance_of
+from napari_focus_fusion.engine.settings import FusionSettings
+from napari_focus_fusion.engine.steps import steps_of
+from napari_focus_fusion.engine.store import open_store
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.models.base import FusionModel, Reconstructor, SuperResolver
-from napari_focus_fusion.models.registry import (
-    DEFAULT_MODEL,
-    hash_of_tensors,
-    load_model,
-)
+from napari_focus_fusion.models.base import FusionModel
+from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
@@ -53,21 +41,14 @@ from napari_focus_fusion.result import FusionResult
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
-    from napari_focus_fusion.engine.cluster import Step
+    from napari_focus_fusion.composite import Blend
+    from napari_focus_fusion.engine.executors import Executor
+    from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.engine.store import Store
     from napari_focus_fusion.stack import FocusStack
-    from napari_focus_fusion.tiling import Tile, TilePlan
-
-    Run = Callable[[Step, list[Tile], Callable[[Tile], None]], None]
-
-#: Side of a model's tile in pixels: larger ones only miss the CPU's caches.
-TILE = {"cpu": 256, "cuda": 1024, "mps": 512}
-#: Slices that are scored together.
-SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
-#: Multiply-adds of a network that take as long as the rest of scoring a pixel.
-COST_OF_THE_REST = 2000
 
 
 def fuse(
@@ -75,7 +56,7 @@ def fuse(
     model: str | Path | FusionModel = DEFAULT_MODEL,
     *,
     axes: str | None = None,
-    reference: int | str | None = None,
+    reference: int | str | FocusStack | None = None,
     scale: int = 1,
     decision: str | Path | FusionModel | NDArray[Any] | None = None,
     joint: bool = True,
@@ -105,7 +86,9 @@ def fuse(
         One letter a dimension out of ``TCZYXS``; None: metadata, then the shape.
     reference
         What decides for all channels: a channel's index or name, ``"luminance"`` or
-        ``"mean"``; None: luminance on RGB, the mean of the channels otherwise.
+        ``"mean"``; None: luminance on RGB, the mean of the channels otherwise. Or
+        another FocusStack of as many time points, slices, rows and columns, whose
+        sharpness decides.
     scale
         Factor of super-resolution, one that the model offers: the fused image gets so
         many times the rows and columns. What is finer than the source's pixels is
@@ -160,7 +143,98 @@ def fuse(
         If the input or a parameter is wrong; the text says what to do.
     Cancelled
         If `should_stop` said so.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> grain = np.random.default_rng(0).integers(0, 255, (40, 64)).astype(np.uint8)
+    >>> stack = np.stack([grain, grain])
+    >>> stack[0, :, 32:] = stack[1, :, :32] = 127  # each slice is sharp on one side
+    >>> result = ff.fuse(stack, "sml")
+    >>> result.decision[20, 10], result.decision[20, 50]
+    (np.uint16(0), np.uint16(1))
+    >>> bool((result.fused[:, :20] == grain[:, :20]).all())
+    True
     """
+    settings = FusionSettings(
+        reference=reference,
+        scale=scale,
+        joint=joint,
+        blend=blend,
+        smoothness=smoothness,
+        verify=verify,
+        tile=tile,
+        device=device,
+        memory=memory,
+    )
+    source = _open(stack, axes)
+    network = load_model(model)
+    jobs = None if client is None else _check_cluster(source, reference, out, client)
+    plan = plan_run(
+        source,
+        network,
+        settings,
+        decision=_decision(decision, source, scale),
+        stored=out is not None,
+        jobs=jobs,
+    )
+    cluster = client is not None
+    store = open_store(
+        plan,
+        None if out is None else Path(out).expanduser(),
+        {} if out is None else identity_of(plan, cluster=cluster),
+        overwrite=overwrite,
+    )
+    work = sum(step.cost for step in steps_of(plan)) * source.n_times * _voxels(source)
+    monitor = Monitor(Meter(work, progress), should_stop)
+    execute = partial(run_on_dask, client=client) if cluster else run_locally
+    for used in plan.networks:
+        used.to(plan.device)
+    # Only networks run convolutions; oneDNN's choice of algorithm is deterministic.
+    with torch.inference_mode(), deterministic(plan.device):
+        for t in range(source.n_times):
+            _fuse_time_point(plan, t, store, execute, monitor)
+    provenance = provenance_of(plan, cluster=cluster) | {"notes": monitor.notes}
+    if out is not None:
+        monitor.enter("Writing overviews", work)
+    outputs = store.finish(provenance)
+    monitor.enter("Done", work)
+    return FusionResult(**outputs, stack=source, provenance=provenance, scale=scale)
+
+
+def _fuse_time_point(
+    plan: RunPlan, t: int, store: Store, execute: Executor, monitor: Monitor
+) -> None:
+    """Prepare a time point, run each step over all of its regions, and check it."""
+    stack, steps = plan.stack, steps_of(plan)
+    voxels = _voxels(stack)
+    done = t * voxels * sum(step.cost for step in steps)
+    when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
+    monitor.enter(f"Looking at the stack{when}", done)
+    point = prepare(plan, t, monitor)
+    for step in steps:
+        left = [r for r in plan.regions if not store.is_done(step.key, t, r)]
+        end = done + voxels * step.cost
+        done = end - sum(r.area for r in left) * stack.n_slices * step.cost
+        monitor.enter(step.title + when, done, step.cost)
+        for region in execute(step, point, store, left, monitor):
+            done += region.area * stack.n_slices * step.cost
+            monitor.enter(step.title + when, done, step.cost)
+        done = end
+    notes = [contradiction_of_plain(point, store.outputs["decision"])]
+    if plan.upscale is not None:
+        notes.append(inconsistency_with_slices(point, store.outputs["consistency"]))
+    for note in filter(None, notes):
+        monitor.warn(note)
+
+
+def _voxels(stack: FocusStack) -> int:
+    """Pixels x slices of a time point."""
+    return stack.height * stack.width * stack.n_slices
+
+
+def _open(stack: Any, axes: str | None) -> FocusStack:
+    """The stack that is fused; frames of a film are not taken for slices."""
     source = as_stack(stack, axes=axes)
     if axes is None and source.n_slices == 1 and source.n_times > 1:
         raise FocusFusionError(
@@ -168,256 +242,35 @@ def fuse(
             "each. If they are the slices of a focus stack, say so with the axes, for "
             f"example axes={source.axes.replace('Z', '').replace('T', 'Z')!r}."
         )
-    network = load_model(model)
-    _check(source, network, scale, blend, smoothness, tile)
-    upscale = None
-    if scale > 1:
-        assert isinstance(network, SuperResolver)
-        upscale = Upscale(network, scale, joint)
-    given = None
-    if decision is not None:
-        network, given = _who_decides(decision, source, upscale)
-    spec = network.spec
-    assert spec is not None
-    where = choose_device(device if client is None else "cpu")
-    weights = tuple(float(w) for w in source.reference_weights(reference))
-    budget = memory_budget(where, memory)
-    if client is not None:
-        if out is None:
-            raise FocusFusionError(
-                "On a cluster the workers write the result: give out= an OME-Zarr on a "
-                "file system that all of them share."
-            )
-        check_sendable(source)
-        budget = memory or JOB_BYTES
-    provenance: dict[str, Any] = {
-        "software": "napari-focus-fusion",
-        "version": __version__,
-        "model": spec.name if given is None else "given decision map",
-        "weights_sha256": network.weights_hash or hash_of_tensors(network),
-        **_described(upscale),
-        "device": describe(where) if client is None else f"dask cluster ({device})",
-        "source": source.source,
-        "source_shape": list(source.data.shape),
-        "source_axes": source.axes,
-        "parameters": {
-            "reference": reference,
-            "scale": scale,
-            "blend": blend,
-            "smoothness": smoothness,
-            "verify": verify and given is None,
-        },
-    }
-    if given is not None:
-        provenance["decision_sha256"] = hashlib.sha256(given.tobytes()).hexdigest()
-    jobs = 1 if client is None else JOBS_A_THREAD * threads_of(client)
-    plan = plan_regions(source, network, upscale, budget, out is not None, jobs)
-    channels = tuple(
-        Reference(source, 0, tuple(float(w) for w in source.reference_weights(channel)))
-        for channel in range(source.n_channels)
-    )
-    pictures = channels if _reconstructs(source, network, upscale, blend) else ()
-    provenance["reconstructed"] = bool(pictures)
-    store: Store
-    if out is None:
-        store = MemoryStore(source, len(pictures), scale)
-    else:
-        identity = provenance | {
-            "device": where.type if client is None else device,
-            "fingerprint": fingerprint(source),
-            "pixel_sizes": {axis: source.pixel_size(axis) for axis in source.axes},
-            "units": {axis: source.unit(axis) for axis in source.axes},
-        }
-        store = ZarrStore(
-            Path(out).expanduser(), source, identity, overwrite, len(pictures), scale
-        )
-
-    passes = {"feather": 2, "select": 1}[blend]
-    scored = sum(p.weights != weights for p in pictures) + 1
-    effort = scored * (1 + spec.cost / COST_OF_THE_REST) if given is None else 0
-    plane = source.height * source.width * source.n_slices
-    meter = Meter(source.n_times * plane * (effort + passes), progress)
-    network.to(where)
-    if upscale is not None:
-        upscale.resolver.to(where)
-    work = Work(
-        reference=Reference(source, 0, weights),
-        model=network,
-        halo=spec.halo,
-        context=None,
-        device=where,
-        tile=tile or TILE[where.type],
-        slab=SLAB[where.type],
-        pictures=pictures,
-        given=given,
-        upscale=upscale and replace(upscale, channels=channels),
-        blend=blend,
-        verified=verify and given is None,
-        smoothness=smoothness,
-        should_stop=should_stop or (lambda: False),
-    )
-
-    def run(step: Step, regions: list[Tile], on_done: Callable[[Tile], None]) -> None:
-        if client is not None:
-            assert isinstance(store, ZarrStore)
-            run_on_cluster(client, step, work, device, store.partial, regions, on_done)
-            return
-        for region in regions:
-            step(work, store, region)
-            on_done(region)
-
-    # Only networks run convolutions; oneDNN's choice of algorithm is deterministic.
-    with torch.inference_mode(), deterministic(where):
-        for t in range(source.n_times):
-            begun = t * plane * (effort + passes)
-            _fuse_time_point(work, t, plan, store, run, meter, begun, effort, passes)
-    provenance["notes"] = work.notes
-    outputs = store.outputs
-    if isinstance(store, ZarrStore):
-        meter.enter("Writing overviews", meter.total)
-        outputs = store.finish(provenance)
-    meter.enter("Done", meter.total)
-    return FusionResult(**outputs, stack=source, provenance=provenance, scale=scale)
+    return source
 
 
-def _fuse_time_point(
-    work: Work,
-    t: int,
-    plan: TilePlan,
-    store: Store,
-    run: Run,
-    meter: Meter,
-    begun: float,
-    effort: float,
-    passes: int,
-) -> None:
-    """Score, decide and fuse one time point: each step for all regions."""
-    stack = work.reference.stack
-    when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
-    meter.enter(f"Looking at the stack{when}", begun)
-    windows = prepare(work, t)
-    for step, note, stage, weight in (
-        (score_step, "scored", "Finding what is sharp", effort),
-        (finish_step, "fused", "Fusing", passes),
-    ):
-        left = [region for region in plan if not store.is_done(note, t, region)]
-        finished = sum(r.height * r.width for r in plan) - sum(
-            r.height * r.width for r in left
-        )
-        done = begun + finished * stack.n_slices * weight
-        meter.enter(f"{stage}{when}", done)
-        # Fusing counts each of its passes itself.
-        work.tick = partial(_count, meter, 1.0 if step is finish_step else weight)
-
-        def on_done(region: Tile, weight: float = weight, stage: str = stage) -> None:
-            nonlocal done
-            done += region.height * region.width * stack.n_slices * weight
-            meter.enter(f"{stage}{when}", done)
-
-        run(step, left, on_done)
-        begun += stack.height * stack.width * stack.n_slices * weight
-    if work.model.needs_sample and windows and work.given is None:
-        hold_against_plain(work, t, windows, store)
-    if work.upscale is not None:
-        hold_against_slices(work, t, plan, store)
-
-
-def _count(meter: Meter, weight: float, pixels: float) -> None:
-    meter.add(pixels * weight)
-
-
-def _reconstructs(
-    stack: FocusStack, model: FusionModel, upscale: Upscale | None, blend: Blend
-) -> bool:
-    """Whether pixels are made by the model rather than taken from slices.
-
-    With ``blend="select"`` every pixel is an observed one. One slice passes through.
-    """
-    return (
-        isinstance(model, Reconstructor)
-        and upscale is None
-        and blend == "feather"
-        and stack.n_slices > 1
-    )
-
-
-def _who_decides(
-    decision: Any, stack: FocusStack, upscale: Upscale | None
-) -> tuple[FusionModel, np.ndarray | None]:
-    """The model that decides, or the plain one and the decision map that was given."""
-    if isinstance(decision, str | Path | FusionModel):
-        if upscale is None:
-            raise FocusFusionError(
-                f"decision={decision!r} goes with super-resolution only (scale 2, 3 or "
-                f"4). Without it, use model={decision!r}."
-            )
-        return load_model(decision), None
-    given = np.asarray(decision)
-    plane = (stack.height, stack.width)
-    if given.dtype.kind not in "iu":
-        raise FocusFusionError(
-            f"The decision map holds {given.dtype} numbers; it must hold the indices "
-            "of slices, whole numbers from 0."
-        )
-    if given.shape not in (plane, stack.map_shape):
-        raise FocusFusionError(
-            f"The decision map has the shape {given.shape}, and {stack.name!r} is "
-            f"{plane[0]} x {plane[1]} pixels. It must be a map of the same pixels."
-        )
-    if given.size and not 0 <= given.min() <= given.max() < stack.n_slices:
-        raise FocusFusionError(
-            f"The decision map names slices {given.min()} to {given.max()}; "
-            f"{stack.name!r} has slices 0 to {stack.n_slices - 1}."
-        )
-    order = [a for a in stack.map_axes if given.ndim > 2 or a != "T"]
-    places = [order.index(a) for a in "TYX" if a in order]
-    planes = given.transpose(places).reshape(-1, *plane)
-    shape = (stack.n_times, *plane)
-    return load_model("sml"), np.broadcast_to(planes, shape).astype(np.uint16)
-
-
-def _described(upscale: Upscale | None) -> dict[str, Any]:
-    """What provenance says of super-resolution."""
-    if upscale is None:
-        return {}
-    resolver = upscale.resolver
-    assert resolver.spec is not None
-    return {
-        "super_resolution": {
-            "model": resolver.spec.name,
-            "weights_sha256": resolver.weights_hash or hash_of_tensors(resolver),
-            "scale": upscale.scale,
-            "joint": upscale.joint,
-            "detail": "finer than the source's pixels: inferred, not observed",
-        }
-    }
-
-
-def _check(
+def _decision(
+    decision: ArrayLike | str | Path | FusionModel | None,
     stack: FocusStack,
-    model: FusionModel,
     scale: int,
-    blend: str,
-    smoothness: float,
-    tile: int | None,
-) -> None:
-    spec = model.spec
-    assert spec is not None
-    if blend not in get_args(Blend):
+) -> FusionModel | NDArray[np.uint16] | None:
+    """The model, or the decision map, that decides in place of the model."""
+    if decision is None:
+        return None
+    if not isinstance(decision, str | Path | FusionModel):
+        return as_decision(decision, stack, first=0)
+    if scale == 1:
         raise FocusFusionError(
-            f"blend={blend!r} is unknown; use 'feather' or 'select'."
+            f"decision={decision!r} goes with super-resolution only (scale 2, 3 or "
+            f"4). Without it, use model={decision!r}."
         )
-    if scale not in spec.upscale:
-        offered = ", ".join(str(factor) for factor in spec.upscale)
+    return load_model(decision)
+
+
+def _check_cluster(stack: FocusStack, reference: Any, out: Any, client: Any) -> int:
+    """How many jobs a cluster wants; raises where its workers could not do them."""
+    if out is None:
         raise FocusFusionError(
-            f"{spec.title} cannot super-resolve by {scale}; it offers scale {offered}."
+            "On a cluster the workers write the result: give out= an OME-Zarr on a "
+            "file system that all of them share."
         )
-    if not 0 <= smoothness <= 10:
-        raise FocusFusionError(f"smoothness={smoothness} must lie between 0 and 10.")
-    if tile is not None and tile < 16:
-        raise FocusFusionError(f"tile={tile} is too small; use at least 16 pixels.")
-    if stack.n_slices > np.iinfo(np.int16).max:
-        raise FocusFusionError(
-            f"{stack.name!r} has {stack.n_slices} slices; more than "
-            f"{np.iinfo(np.int16).max} cannot be told apart. Is the axis Z right?"
-        )
+    check_sendable(stack)
+    if isinstance(reference, type(stack)):
+        check_sendable(reference)
+    return jobs_of(client)

@@ -10,22 +10,24 @@ there; only the slices around the area have been read.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from napari_focus_fusion.composite import ALIKE_RADIUS, COMPOSITE_HALO, GUIDE_RADIUS
-from napari_focus_fusion.decision import Maps
-from napari_focus_fusion.engine.finishing import finish_region
-from napari_focus_fusion.engine.preparing import prepare
+from napari_focus_fusion.decision import as_decision
+from napari_focus_fusion.engine.finishing import compose_region
+from napari_focus_fusion.engine.monitor import Monitor
+from napari_focus_fusion.engine.plan import RunPlan, plan_run
+from napari_focus_fusion.engine.prepare import Prepared, prepare
 from napari_focus_fusion.engine.reading import Reference
-from napari_focus_fusion.engine.work import SWEEP, Work
+from napari_focus_fusion.engine.scoring import SWEEP
+from napari_focus_fusion.engine.settings import FusionSettings
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.opening import as_stack
-from napari_focus_fusion.tiling import Tile, TilePlan
+from napari_focus_fusion.tiling import Rectangle, TilePlan
+from napari_focus_fusion.write.blocks import write_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,83 +38,23 @@ if TYPE_CHECKING:
     from napari_focus_fusion.composite import Blend
     from napari_focus_fusion.stack import FocusStack
 
+__all__ = [
+    "as_decision",
+    "bounds",
+    "intensities",
+    "load_decision",
+    "recompose",
+    "save_decision",
+    "take_slice",
+]
+
 #: Pixels around a changed label whose fused value it has a say in.
-REACH = max(2 * GUIDE_RADIUS, ALIKE_RADIUS)
-
-
-class Area(NamedTuple):
-    """A rectangle of the plane, in pixels.
-
-    Attributes
-    ----------
-    y, x
-        Rows and columns, each ``slice(start, stop)``.
-    """
-
-    y: slice
-    x: slice
-
-
-def as_decision(
-    values: ArrayLike, stack: FocusStack, *, first: int | None = None
-) -> NDArray[np.uint16]:
-    """Take a map of slices, made by whatever program, for a decision map of a stack.
-
-    Parameters
-    ----------
-    values
-        Whole numbers, of any type, at each pixel of (Y, X) or (T, Y, X); further axes
-        of length 1 do not matter. One plane serves all time points.
-    stack
-        What it shall decide for.
-    first
-        How the map calls the first slice, 0 or 1; None: 1 if it goes up to the number
-        of slices, which no map that counts from 0 does, else 0.
-
-    Returns
-    -------
-    ndarray
-        uint16, axes ``stack.map_axes``, slices counted from 0; an array of its own.
-
-    Raises
-    ------
-    FocusFusionError
-        If it is of another size, holds fractions, or names slices that do not exist.
-    """
-    given = np.asarray(values)
-    plane = (stack.height, stack.width)
-    shape = tuple(n for n in given.shape if n != 1)
-    whole = tuple(n for n in stack.map_shape if n != 1)
-    if shape not in (whole, tuple(n for n in plane if n != 1)):
-        raise FocusFusionError(
-            f"The map has the shape {given.shape}, and {stack.name!r} is "
-            f"{plane[0]} x {plane[1]} pixels. It must be a map of the same pixels."
-        )
-    if given.dtype.kind not in "iuf" or (
-        given.dtype.kind == "f" and not (given == np.rint(given)).all()
-    ):
-        raise FocusFusionError(
-            f"The map holds {given.dtype} numbers that are no indices of slices. "
-            "Choose a map of whole numbers."
-        )
-    lowest, highest = int(given.min()), int(given.max())
-    if first is None:
-        first = 1 if highest == stack.n_slices else 0
-    if lowest < first or highest >= first + stack.n_slices:
-        raise FocusFusionError(
-            f"The map names slices {lowest} to {highest}, and {stack.name!r} has "
-            f"slices {first} to {first + stack.n_slices - 1}, counted from {first}. "
-            "Choose its own map, or say from which number the map counts."
-        )
-    planes = given.reshape(stack.map_shape if shape == whole else plane)
-    decision = np.empty(stack.map_shape, np.uint16)
-    decision[...] = planes - first if first else planes
-    return decision
+LABEL_HALO = max(2 * GUIDE_RADIUS, ALIKE_RADIUS)
 
 
 def take_slice(
     decision: NDArray[Any], mask: ArrayLike, z: int, *, t: int = 0
-) -> Area | None:
+) -> Rectangle | None:
     """Take the pixels of an area from one slice.
 
     Parameters
@@ -128,13 +70,23 @@ def take_slice(
 
     Returns
     -------
-    Area or None
+    Rectangle or None
         What holds all that changed, for :func:`recompose`; None if nothing did.
 
     Raises
     ------
     FocusFusionError
         If mask and map differ in size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> decision, mask = np.zeros((40, 64), np.uint16), np.zeros((40, 64), bool)
+    >>> mask[10:20, 30:50] = True
+    >>> take_slice(decision, mask, 3)
+    Rectangle(y0=10, y1=20, x0=30, x1=50)
+    >>> int(decision[15, 40])
+    3
     """
     plane = decision[t] if decision.ndim == 3 else decision
     area = np.asarray(mask, bool)
@@ -148,14 +100,20 @@ def take_slice(
     return bounds(changed)
 
 
-def bounds(mask: NDArray[np.bool_]) -> Area | None:
-    """The smallest rectangle that holds all that is true; None if nothing is."""
+def bounds(mask: NDArray[np.bool_]) -> Rectangle | None:
+    """The smallest rectangle that holds all that is true; None if nothing is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bounds(np.eye(5, dtype=bool)[:, 1:4])
+    Rectangle(y0=1, y1=4, x0=0, x1=3)
+    """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
         return None
-    return Area(
-        slice(int(rows[0]), int(rows[-1]) + 1),
-        slice(int(columns[0]), int(columns[-1]) + 1),
+    return Rectangle(
+        int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     )
 
 
@@ -165,24 +123,29 @@ def intensities(
     """Intensities that :func:`recompose` takes for 0 and 1; the sample of ``fuse``.
 
     Of 8 and 16 bits nothing is read; of other types a few windows of each slice are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> intensities(ff.as_stack(np.zeros((3, 40, 64), np.uint8)))
+    (0.0, 255.0)
     """
-    work = _work(stack, reference, "feather")
-    prepare(work, t)
-    return work.reference.black, work.reference.white
+    found = prepare(_plan(stack, reference, "feather"), t, Monitor()).reference
+    return found.black, found.white
 
 
 def recompose(
     stack: FocusStack,
     decision: NDArray[Any],
     fused: Any,
-    area: Area,
+    area: Rectangle,
     *,
     t: int = 0,
     reference: int | str | None = None,
     blend: Blend = "feather",
     black_and_white: tuple[float, float] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Area:
+) -> Rectangle:
     """Make a fused image follow its decision map where that has changed.
 
     Parameters
@@ -208,8 +171,8 @@ def recompose(
 
     Returns
     -------
-    Area
-        What was written: the area and :data:`REACH` pixels around it.
+    Rectangle
+        What was written: the area and :data:`LABEL_HALO` pixels around it.
 
     Raises
     ------
@@ -217,61 +180,44 @@ def recompose(
         If the slices cannot be read.
     Cancelled
         If `should_stop` said so.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_focus_fusion.retouch import take_slice
+    >>> slices = np.stack([np.full((40, 64), z, np.uint8) for z in (10, 20, 30)])
+    >>> stack = ff.as_stack(slices)
+    >>> result = ff.fuse(stack, "sml", blend="select")
+    >>> mask = np.zeros((40, 64), bool)
+    >>> mask[10:20, 30:50] = True
+    >>> area = take_slice(result.decision, mask, 2)
+    >>> recompose(stack, result.decision, result.fused, area, blend="select")
+    Rectangle(y0=7, y1=23, x0=27, x1=53)
+    >>> int(result.fused[15, 40])
+    30
     """
-    work = _work(stack, reference, blend)
-    work.should_stop = should_stop
+    plan, monitor = _plan(stack, reference, blend), Monitor(should_stop=should_stop)
     if black_and_white is None:
-        prepare(work, t)
+        point = prepare(plan, t, monitor)
     else:
-        black, white = black_and_white
-        work.reference = replace(work.reference, t=t, black=black, white=white)
+        point = Prepared(plan, t, Reference(stack, t, plan.weights, *black_and_white))
     plane = decision[t] if "T" in stack.axes and decision.ndim == 3 else decision
-    whole = _grown(area, REACH, stack)
-    places: dict[str, Any] = {"T": t}
-    to_axes = f"csyx->{stack.fused_axes.replace('T', '').lower()}"
-    blocks = TilePlan(
-        whole.y.stop - whole.y.start, whole.x.stop - whole.x.start, (SWEEP, SWEEP)
-    )
+    size = (stack.height, stack.width)
+    whole = area.grown(LABEL_HALO).inside_plane(*size)
     with torch.inference_mode():
-        for block in blocks:
-            region = Tile(
-                block.y0 + whole.y.start,
-                block.y1 + whole.y.start,
-                block.x0 + whole.x.start,
-                block.x1 + whole.x.start,
-            )
-            rim = _grown(Area(region.y, region.x), COMPOSITE_HALO, stack)
-            labels = np.ascontiguousarray(plane[rim])
-            raw = Maps(labels, labels, labels)  # nothing here looks at the other two
-            around = Tile(rim.y.start, rim.y.stop, rim.x.start, rim.x.stop)
-            pixels, _ = finish_region(work, region, raw, around)
-            shape = (stack.n_channels, stack.n_samples, *pixels.shape[1:])
-            places |= {"Y": region.y, "X": region.x}
-            key = tuple(places.get(axis, slice(None)) for axis in stack.fused_axes)
-            fused[key] = np.einsum(to_axes, pixels.reshape(shape))
+        for block in TilePlan(whole.height, whole.width, (SWEEP, SWEEP)):
+            region = block.moved(whole.y0, whole.x0)
+            around = region.grown(COMPOSITE_HALO).inside_plane(*size)
+            labels = np.ascontiguousarray(plane[around.slices])
+            pixels = compose_region(point, region, labels, around, monitor)
+            write_block(fused, stack, t, region, pixels)
     return whole
 
 
-def _work(stack: FocusStack, reference: int | str | None, blend: Blend) -> Work:
-    """What ``fuse(stack, decision=map)`` works with."""
-    weights = tuple(float(w) for w in stack.reference_weights(reference))
-    return Work(
-        reference=Reference(stack, 0, weights),
-        model=SumModifiedLaplacian(),
-        halo=0,
-        context=None,
-        device=torch.device("cpu"),
-        tile=SWEEP,
-        blend=blend,
-        verified=False,
-    )
-
-
-def _grown(area: Area, by: int, stack: FocusStack) -> Area:
-    return Area(
-        slice(max(area.y.start - by, 0), min(area.y.stop + by, stack.height)),
-        slice(max(area.x.start - by, 0), min(area.x.stop + by, stack.width)),
-    )
+def _plan(stack: FocusStack, reference: int | str | None, blend: Blend) -> RunPlan:
+    """The plan of ``fuse(stack, decision=map)``, whatever the map."""
+    settings = FusionSettings(reference=reference, blend=blend, device="cpu")
+    return plan_run(stack, None, settings)
 
 
 def save_decision(
@@ -303,6 +249,13 @@ def save_decision(
     ------
     FocusFusionError
         If the name has another ending, is taken, or the file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stack = ff.as_stack(np.zeros((3, 40, 64), np.uint8))
+    >>> save_decision("map.ome.tif", np.full((40, 64), 2, np.uint16), stack).name
+    'map.ome.tif'
     """
     from pathlib import Path
 
@@ -353,5 +306,14 @@ def load_decision(
     ------
     FocusFusionError
         If it cannot be read, or is no decision map of this stack.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from napari_focus_fusion.retouch import save_decision
+    >>> stack = ff.as_stack(np.zeros((3, 40, 64), np.uint8))
+    >>> path = save_decision("edited.ome.tif", np.full((40, 64), 2), stack)
+    >>> int(load_decision(path, stack).max())
+    2
     """
     return as_decision(np.asarray(as_stack(path).data), stack, first=first)

@@ -16,44 +16,87 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
-    """One rectangle of a plane, in pixels; ``stop`` is exclusive.
+class Rectangle:
+    """A rectangle of a plane, in pixels; the ends are exclusive.
 
     Attributes
     ----------
     y0, y1, x0, x1
-        The core: the pixels that this tile writes.
-    top, left
-        Where the core begins inside the window that is computed for it: the halo, or
-        more where the last tile of a row is moved back to keep the common shape.
+        Rows and columns; they may lie outside the plane.
     """
 
     y0: int
     y1: int
     x0: int
     x1: int
-    top: int = 0
-    left: int = 0
+
+    @classmethod
+    def of(cls, y: slice, x: slice) -> Rectangle:
+        """The rectangle of some rows and columns, both with bounds."""
+        return Rectangle(y.start, y.stop, x.start, x.stop)
 
     @property
     def height(self) -> int:
-        """Height of the core in pixels."""
+        """Number of rows."""
         return self.y1 - self.y0
 
     @property
     def width(self) -> int:
-        """Width of the core in pixels."""
+        """Number of columns."""
         return self.x1 - self.x0
 
     @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    @property
     def y(self) -> slice:
-        """Rows of the core."""
+        """Rows."""
         return slice(self.y0, self.y1)
 
     @property
     def x(self) -> slice:
-        """Columns of the core."""
+        """Columns."""
         return slice(self.x0, self.x1)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns, to index a plane with."""
+        return self.y, self.x
+
+    def moved(self, y: int, x: int) -> Rectangle:
+        """So many rows further down and columns to the right."""
+        return Rectangle(self.y0 + y, self.y1 + y, self.x0 + x, self.x1 + x)
+
+    def grown(self, halo: int) -> Rectangle:
+        """With so many pixels more on each side."""
+        return Rectangle(self.y0 - halo, self.y1 + halo, self.x0 - halo, self.x1 + halo)
+
+    def inside_plane(self, height: int, width: int) -> Rectangle:
+        """The part of it that lies inside a plane."""
+        return Rectangle(
+            max(self.y0, 0), min(self.y1, height), max(self.x0, 0), min(self.x1, width)
+        )
+
+    def window(self, halo: int, offset: int) -> tuple[slice, slice]:
+        """It and a halo around it, in an array that begins `offset` pixels before."""
+        return self.moved(offset, offset).grown(halo).slices
+
+
+@dataclass(frozen=True, slots=True)
+class Tile(Rectangle):
+    """One rectangle of a plane, its core, and where it lies in what is computed for it.
+
+    Attributes
+    ----------
+    top, left
+        Where the core begins inside the window that is computed for it: the halo, or
+        more where the last tile of a row is moved back to keep the common shape.
+    """
+
+    top: int = 0
+    left: int = 0
 
     @property
     def inside(self) -> tuple[slice, slice]:
@@ -117,6 +160,12 @@ class TilePlan:
         high, wide = self.window
         y, x = tile.y0 - tile.top, tile.x0 - tile.left
         return slice(y, y + high), slice(x, x + wide)
+
+
+def shifted(window: tuple[slice, slice], by: int) -> tuple[slice, slice]:
+    """A window of a plane, in an array that has ``by`` more pixels on each side."""
+    y, x = window
+    return slice(y.start + by, y.stop + by), slice(x.start + by, x.stop + by)
 
 
 def even_split(length: int, size: int, align: int = 1) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from napari_focus_fusion.engine.reading import (
     SAMPLE_SIDE,
     SMALLEST_SIDE,
     Reference,
-    ahead,
+    prefetch,
     read_components,
     sample,
     sample_places,
@@ -169,7 +169,7 @@ def test_reading_ahead_keeps_the_order_and_its_distance() -> None:
         assert number <= taken + 1
         return number
 
-    for number in ahead(lambda i=i: task(i) for i in range(20)):
+    for number in prefetch(lambda i=i: task(i) for i in range(20)):
         assert number == taken
         taken += 1
     assert taken == 20
@@ -177,7 +177,7 @@ def test_reading_ahead_keeps_the_order_and_its_distance() -> None:
 
 
 def test_reading_ahead_happens_in_another_thread() -> None:
-    names = list(ahead([lambda: threading.current_thread().name]))
+    names = list(prefetch([lambda: threading.current_thread().name]))
     assert names[0].startswith("focus-fusion-reader")
 
 
@@ -187,7 +187,7 @@ def test_what_goes_wrong_while_reading_ahead_is_raised_in_its_turn() -> None:
             raise OSError("the cable came loose")
         return number
 
-    results = ahead(lambda i=i: task(i) for i in range(9))
+    results = prefetch(lambda i=i: task(i) for i in range(9))
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="cable"):
         next(results)

@@ -13,11 +13,15 @@ from scipy import ndimage
 from napari_focus_fusion import Cancelled, load_model
 from napari_focus_fusion.decision import Maps, aggregate
 from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
+from napari_focus_fusion.engine.monitor import Monitor
+from napari_focus_fusion.engine.plan import plan_run
+from napari_focus_fusion.engine.prepare import Prepared
 from napari_focus_fusion.engine.reading import Reference, sample
 from napari_focus_fusion.engine.scoring import score_region
-from napari_focus_fusion.engine.work import Work
+from napari_focus_fusion.engine.settings import FusionSettings
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.progress import Meter
 from napari_focus_fusion.tiling import Tile, TilePlan
 from small_models import (
     HALO,
@@ -39,7 +43,7 @@ MODELS = {
 }
 
 
-def work_with(model: Any, **options: Any) -> Work:
+def point_with(model: Any, *, slab: int = 1, **settings: Any) -> Prepared:
     stack = as_stack(relief(HIGH, WIDE, 4).stack, axes="ZYX")
     reference = Reference(stack, 0, (1.0,), 0.0, 65535.0)
     context = None
@@ -47,15 +51,23 @@ def work_with(model: Any, **options: Any) -> Work:
         windows = [torch.from_numpy(planes)[:, None] for planes in sample(reference)]
         with torch.inference_mode():
             context = model.context(windows)
-    work = Work(
-        reference=reference,
-        model=model,
-        halo=model.spec.halo,
-        context=context,
-        device=torch.device("cpu"),
-        tile=64,
-    )
-    return replace(work, **options)
+    asked = FusionSettings(**{"tile": 64, "device": "cpu"} | settings)
+    plan = replace(plan_run(stack, model, asked), slab=slab)
+    return Prepared(plan, 0, reference, context)
+
+
+def score(point: Prepared, region: Any, monitor: Monitor | None = None) -> Maps:
+    return score_region(point, region, monitor or Monitor())
+
+
+def finish(
+    point: Prepared,
+    region: Any,
+    raw: Maps,
+    area: Any,
+    monitor: Monitor | None = None,
+) -> Any:
+    return finish_region(point, region, raw, area, monitor or Monitor())
 
 
 def same(a: Maps, b: Maps) -> None:
@@ -87,24 +99,24 @@ def rim_of(tile: Tile) -> Tile:
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_are_the_same_however_the_plane_is_cut(name: str) -> None:
     model = MODELS[name]()
-    whole = score_region(work_with(model), WHOLE)
+    whole = score(point_with(model), WHOLE)
     for core, tile, slab in (((45, 110), 777, 1), ((90, 55), 32, 3)):
-        work = work_with(model, tile=tile, slab=slab)
+        point = point_with(model, tile=tile, slab=slab)
         for region in TilePlan(HIGH, WIDE, core):
-            found, expected = score_region(work, region), part_of(whole, region)
+            found, expected = score(point, region), part_of(whole, region)
             same(found, expected) if name == "sml" else agree(found, expected)
 
 
 @pytest.mark.parametrize("blend", ["feather", "select"])
 def test_pixels_are_the_same_however_the_plane_is_cut(blend: Any) -> None:
-    work = work_with(load_model("sml"), blend=blend)
-    raw = score_region(work, WHOLE)
-    fused, maps = finish_region(work, WHOLE, raw, WHOLE)
+    point = point_with(load_model("sml"), blend=blend)
+    raw = score(point, WHOLE)
+    fused, maps = finish(point, WHOLE, raw, WHOLE)
     for core in ((41, 110), (90, 37), (23, 31), (7, 5)):
         regions = list(TilePlan(HIGH, WIDE, core))
         for region in regions[:: max(len(regions) // 6, 1)]:
             rim = rim_of(region)
-            part, found = finish_region(work, region, part_of(raw, rim), rim)
+            part, found = finish(point, region, part_of(raw, rim), rim)
             same(found, part_of(maps, region))
             np.testing.assert_array_equal(part, fused[:, region.y, region.x])
 
@@ -119,21 +131,21 @@ def test_doubt_and_islands_are_settled_the_same_however_the_plane_is_cut() -> No
         np.clip(confidence / confidence.std(), 0.0, 1.0).astype(np.float32),
         rng.random((HIGH, WIDE), np.float32),
     )
-    work = work_with(load_model("sml"))
-    fused, maps = finish_region(work, WHOLE, raw, WHOLE)
+    point = point_with(load_model("sml"))
+    fused, maps = finish(point, WHOLE, raw, WHOLE)
     assert (maps.labels != raw.labels).mean() > 0.2
     for region in TilePlan(HIGH, WIDE, (13, 11)):
         rim = rim_of(region)
-        part, found = finish_region(work, region, part_of(raw, rim), rim)
+        part, found = finish(point, region, part_of(raw, rim), rim)
         same(found, part_of(maps, region))
         np.testing.assert_array_equal(part, fused[:, region.y, region.x])
 
 
 def test_a_score_is_the_models_own_added_up_over_its_window() -> None:
     """The engine against the model on one mirrored plane, all at once."""
-    work = work_with(load_model("sml"), smoothness=0.7)
+    point = point_with(load_model("sml"), smoothness=0.7)
     rim = 120
-    planes = work.reference.planes(
+    planes = point.reference.planes(
         slice(0, 4), slice(-rim, HIGH + rim), slice(-rim, WIDE + rim)
     )
     scores = SumModifiedLaplacian().score(torch.from_numpy(planes)[:, None])
@@ -142,29 +154,31 @@ def test_a_score_is_the_models_own_added_up_over_its_window() -> None:
     )
     margin = (summed.shape[-2] - HIGH) // 2
     summed = summed[:, margin : margin + HIGH, margin : margin + WIDE]
-    np.testing.assert_array_equal(score_region(work, WHOLE).labels, summed.argmax(0))
+    np.testing.assert_array_equal(score(point, WHOLE).labels, summed.argmax(0))
 
 
 def test_a_pair_masker_meets_the_best_of_the_others() -> None:
     """Seen by a masker that says how far its rivals lie from what they should be."""
-    work = work_with(energy_pairs(), tile=777)
+    point = point_with(energy_pairs(), tile=777)
     rim = 120
-    planes = work.reference.planes(
+    planes = point.reference.planes(
         slice(0, 4), slice(-rim, HIGH + rim), slice(-rim, WIDE + rim)
     )
     plain = SumModifiedLaplacian()
     scores = plain.score(torch.from_numpy(planes)[:, None])
-    summed = torch.stack([aggregate(s, plain.window, work.smoothness) for s in scores])
+    summed = torch.stack(
+        [aggregate(s, plain.window, point.plan.settings.smoothness) for s in scores]
+    )
     margin = (planes.shape[-2] - summed.shape[-2]) // 2
     meetings = []
 
-    class Recorder(type(work.model)):  # type: ignore[misc]
+    class Recorder(type(point.plan.model)):  # type: ignore[misc]
         def mask(self, a: Any, b: Any, context: Any = None) -> Any:
             meetings.append((a[:, 0], b[:, 0]))
             return super().mask(a, b, context)
 
-    work.model.__class__ = Recorder
-    score_region(work, WHOLE)
+    point.plan.model.__class__ = Recorder
+    score(point, WHOLE)
     assert len(meetings) == 4
     for z, (slices, rivals) in enumerate(meetings):
         reach = (rivals.shape[-2] - HIGH) // 2
@@ -185,10 +199,10 @@ def test_a_pair_masker_meets_the_best_of_the_others() -> None:
 
 def test_running_out_of_memory_changes_nothing_but_the_size_of_what_is_tried() -> None:
     plenty = too_large(1 << 40)
-    whole = score_region(work_with(plenty, tile=777, slab=4), WHOLE)
+    whole = score(point_with(plenty, tile=777, slab=4), WHOLE)
     most = max(plenty.sizes) // 9
     scarce = too_large(most)
-    same(score_region(work_with(scarce, tile=777, slab=4), WHOLE), whole)
+    same(score(point_with(scarce, tile=777, slab=4), WHOLE), whole)
     failed = [size for size in scarce.sizes if size > most]
     # What has once been too large is not tried again.
     assert failed == sorted(set(failed), reverse=True)
@@ -198,7 +212,7 @@ def test_running_out_of_memory_changes_nothing_but_the_size_of_what_is_tried() -
 @pytest.mark.parametrize("make", [energy_pairs, energy_sets])
 def test_maskers_get_by_with_less_memory_too(make: Any) -> None:
     model = make()
-    whole = score_region(work_with(model, tile=777), WHOLE)
+    whole = score(point_with(model, tile=777), WHOLE)
     sizes = []
 
     class Small(type(model)):  # type: ignore[misc]
@@ -216,13 +230,13 @@ def test_maskers_get_by_with_less_memory_too(make: Any) -> None:
             return super().masks(slices, context)
 
     model.__class__ = Small
-    agree(score_region(work_with(model, tile=777), WHOLE), whole)
+    agree(score(point_with(model, tile=777), WHOLE), whole)
     assert min(sizes) <= 12_000 < max(sizes)
 
 
 def test_without_memory_for_the_smallest_tile_it_says_so() -> None:
     with pytest.raises(MemoryError, match="Close other"):
-        score_region(work_with(too_large(100)), WHOLE)
+        score(point_with(too_large(100)), WHOLE)
 
 
 def test_other_errors_of_a_model_are_not_taken_for_a_lack_of_memory() -> None:
@@ -233,7 +247,7 @@ def test_other_errors_of_a_model_are_not_taken_for_a_lack_of_memory() -> None:
 
     model.score = broken  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        score_region(work_with(model), WHOLE)
+        score(point_with(model), WHOLE)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -253,23 +267,27 @@ def test_work_is_counted_in_full_and_can_be_stopped_anywhere(name: str) -> None:
 
         return should_stop
 
-    work = work_with(model, tick=counts.append, should_stop=stop_at(10**9))
-    raw = score_region(work, WHOLE)
+    def watched(limit: int) -> Monitor:
+        """A monitor that notes what is counted, and stops after so many questions."""
+        counts.clear()
+        meter = Meter(1, None)
+        meter.add = counts.append  # type: ignore[method-assign]
+        return Monitor(meter, stop_at(limit))
+
+    point = point_with(model)
+    raw = score(point, WHOLE, watched(10**9))
     assert sum(counts) == pytest.approx(4 * HIGH * WIDE)
     polls = asked
     for limit in (0, polls // 2, polls - 1):
-        work.should_stop = stop_at(limit)
         with pytest.raises(Cancelled):
-            score_region(work, WHOLE)
+            score(point, WHOLE, watched(limit))
         assert asked == limit + 1
-    for blend, passes in (("feather", 2), ("select", 1)):
-        counts.clear()
-        work.should_stop, work.blend = stop_at(10**9), blend  # type: ignore[assignment]
-        finish_region(work, WHOLE, raw, WHOLE)
-        assert sum(counts) == passes * 4 * HIGH * WIDE
-        work.should_stop = stop_at(asked - 1)
+    for blend in ("feather", "select"):
+        point = point_with(model, blend=blend)
+        finish(point, WHOLE, raw, WHOLE, watched(10**9))
+        assert sum(counts) == 4 * HIGH * WIDE
         with pytest.raises(Cancelled):
-            finish_region(work, WHOLE, raw, WHOLE)
+            finish(point, WHOLE, raw, WHOLE, watched(asked - 1))
 
 
 def test_a_set_masker_of_energies_prefers_what_is_sharp() -> None:

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 
 from napari_focus_fusion import FocusFusionError, as_stack, fuse
-from napari_focus_fusion.engine import planning, store
+from napari_focus_fusion.engine import plan, store
 from small_models import FinerPairs, as_dtype, finer_pairs, relief
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def test_finer_images_are_the_same_however_they_are_cut(
     stack = relief(100, 120, 5).stack
     whole = fuse(stack, finer_pairs(), scale=2, tile=512)
     small_tiles = fuse(stack, finer_pairs(), scale=2, tile=32)
-    monkeypatch.setattr(planning, "BYTES_A_PIXEL", (16 << 20) // 64**2 - 100)
-    monkeypatch.setattr(planning, "CHUNK", 64)
+    monkeypatch.setattr(plan, "BYTES_A_PIXEL", (16 << 20) // 64**2 - 100)
+    monkeypatch.setattr(plan, "CHUNK", 64)
     monkeypatch.setattr(store, "CHUNK", 64)
     regions = fuse(stack, finer_pairs(), scale=2, memory=16 << 20)
     stored = fuse(

@@ -19,119 +19,180 @@ from napari_focus_fusion.composite import (
     noise_energy,
 )
 from napari_focus_fusion.decision import VERIFY_HALO, Maps, verify
-from napari_focus_fusion.engine.reading import ahead, read_components
-from napari_focus_fusion.engine.work import SWEEP, Work, around
-from napari_focus_fusion.tiling import Tile, TilePlan
+from napari_focus_fusion.engine.reading import prefetch, read_components
+from napari_focus_fusion.engine.scoring import SWEEP
+from napari_focus_fusion.tiling import TilePlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from napari_focus_fusion.engine.reading import Reference
+    from torch import Tensor
 
-#: Around a region, the maps that fusing it must see.
+    from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.prepare import Prepared
+    from napari_focus_fusion.engine.reading import Reference
+    from napari_focus_fusion.tiling import Rectangle
+
+#: Around a region, the raw maps that fusing it must see.
 FINISH_HALO = VERIFY_HALO + COMPOSITE_HALO
 
 
 def finish_region(
-    work: Work,
-    region: Tile,
+    point: Prepared,
+    region: Rectangle,
     raw: Maps,
-    rim: Tile,
-    pictures: Sequence[np.ndarray] = (),
+    area: Rectangle,
+    monitor: Monitor,
+    reconstructions: Sequence[np.ndarray] = (),
 ) -> tuple[np.ndarray, Maps]:
-    """Verified maps and fused pixels of a region's core.
+    """Verified maps and fused pixels of a region.
 
     Parameters
     ----------
-    work
-        The run.
+    point
+        The time point.
     region
-        Its core in the plane's pixels.
+        In the plane's pixels.
     raw
-        Raw maps of ``rim``.
-    rim
-        The core and :data:`FINISH_HALO` pixels around it, inside the plane.
-    pictures
-        For each of ``work.pictures`` the reconstructed core (h, w), normalised.
+        Raw maps of ``area``.
+    area
+        The region and :data:`FINISH_HALO` pixels around it, inside the plane.
+    monitor
+        Counts pixels x slices.
+    reconstructions
+        The reconstruction of each channel (h, w), normalised as ``point.channels``;
+        none where pixels are only taken from slices.
 
     Returns
     -------
     fused : ndarray
         (components, h, w) in the stack's dtype.
     maps : Maps
-        Of the core.
+        Of the region.
     """
-    verified = verify(raw) if work.verified else raw
-    inside = (
-        slice(region.y0 - rim.y0, region.y1 - rim.y0),
-        slice(region.x0 - rim.x0, region.x1 - rim.x0),
+    verified = verify(raw) if point.plan.settings.verify else raw
+    inside = region.moved(-area.y0, -area.x0).slices
+    maps = Maps(*(np.ascontiguousarray(values[inside]) for values in verified))
+    fused = compose_region(
+        point, region, verified.labels, area, monitor, reconstructions
     )
-    maps = Maps(*(np.ascontiguousarray(a[inside]) for a in verified))
-    if work.blend == "select":
-        return _select(work, region, maps.labels), maps
+    return fused, maps
+
+
+def compose_region(
+    point: Prepared,
+    region: Rectangle,
+    labels: np.ndarray,
+    area: Rectangle,
+    monitor: Monitor,
+    reconstructions: Sequence[np.ndarray] = (),
+) -> np.ndarray:
+    """Fused pixels of a region, by a final decision map.
+
+    Parameters
+    ----------
+    labels
+        The decision map of ``area``, uint16.
+    area
+        The region and :data:`~napari_focus_fusion.composite.COMPOSITE_HALO` pixels
+        around it, inside the plane; it may be larger.
+    point, region, monitor, reconstructions
+        As :func:`finish_region` takes them.
+
+    Returns
+    -------
+    ndarray
+        (components, h, w) in the stack's dtype.
+    """
+    stack = point.plan.stack
+    inside = region.moved(-area.y0, -area.x0)
+    if point.plan.settings.blend == "select":
+        return _select(point, region, labels[inside.slices], monitor)
     # The image is mirrored at its border, and so is what was decided of it.
     missing = [
         (max(COMPOSITE_HALO - before, 0), max(COMPOSITE_HALO - after, 0))
         for before, after in (
-            (region.y0 - rim.y0, rim.y1 - region.y1),
-            (region.x0 - rim.x0, rim.x1 - region.x1),
+            (inside.y0, area.height - inside.y1),
+            (inside.x0, area.width - inside.x1),
         )
     ]
-    padded = np.pad(verified.labels, missing, mode="symmetric")
-    y = region.y0 - rim.y0 + missing[0][0] - COMPOSITE_HALO
-    x = region.x0 - rim.x0 + missing[1][0] - COMPOSITE_HALO
-    surrounded = padded[
-        y : y + region.height + 2 * COMPOSITE_HALO,
-        x : x + region.width + 2 * COMPOSITE_HALO,
-    ]
-    fused = _feather(work, region, np.ascontiguousarray(surrounded))
-    for reference, picture in zip(work.pictures, pictures, strict=True):
-        _repaint(fused, reference, picture)
-    return as_dtype(fused, work.reference.stack.dtype), maps
+    padded = np.pad(labels, missing, mode="symmetric")
+    surrounded = inside.moved(missing[0][0], missing[1][0]).grown(COMPOSITE_HALO)
+    fused = _feather(
+        point, region, np.ascontiguousarray(padded[surrounded.slices]), monitor
+    )
+    for channel, reconstruction in zip(point.channels, reconstructions, strict=False):
+        _apply_luminance(fused, channel, reconstruction)
+    return as_dtype(fused, stack.dtype)
 
 
-def _repaint(fused: np.ndarray, reference: Reference, picture: np.ndarray) -> None:
-    """Give fused components the brightness of a reconstructed picture, in place.
+def _apply_luminance(
+    fused: np.ndarray, channel: Reference, reconstruction: np.ndarray
+) -> None:
+    """Give fused components the brightness of a reconstruction, in place.
 
     Colours stay: all samples of a pixel change by what its luminance lacks.
     """
-    missing = picture - reference.mixed(fused)
-    missing *= reference.white - reference.black
-    for component, weight in zip(fused, reference.weights, strict=True):
+    missing = reconstruction - channel.mixed(fused)
+    missing *= channel.white - channel.black
+    for component, weight in zip(fused, channel.weights, strict=True):
         if weight:
             component += missing
 
 
-def _select(work: Work, region: Tile, index: np.ndarray) -> np.ndarray:
+def _select(
+    point: Prepared, region: Rectangle, labels: np.ndarray, monitor: Monitor
+) -> np.ndarray:
     """(components, h, w): every pixel as observed in its slice."""
-    stack = work.reference.stack
-    fused = np.zeros((stack.n_components, *index.shape), stack.dtype)
-    used = [int(z) for z in np.unique(index)]
-    for z, block in component_slices(work, region, 0, used):
-        np.copyto(fused, block, where=index == z)
-        work.done(index.size)
-    work.tick(index.size * (stack.n_slices - len(used)))
+    stack = point.plan.stack
+    fused = np.zeros((stack.n_components, *labels.shape), stack.dtype)
+    used = [int(z) for z in np.unique(labels)]
+    for z, values in component_slices(point, region, used):
+        np.copyto(fused, values, where=labels == z)
+        monitor.advance(labels.size)
+    monitor.advance(labels.size * (stack.n_slices - len(used)))
     return fused
 
 
 def component_slices(
-    work: Work, region: Tile, rim: int, slices: list[int]
+    point: Prepared, area: Rectangle, slices: Sequence[int]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Each slice with all components (components, h, w) of a region, read ahead."""
-    stack = work.reference.stack
-    y = slice(region.y0 - rim, region.y1 + rim)
-    x = slice(region.x0 - rim, region.x1 + rim)
+    """Each of some slices with all its components (components, h, w), read ahead."""
+    read = partial(_read_components, point, area)
+    yield from zip(slices, prefetch(partial(read, z) for z in slices), strict=True)
+
+
+def _read_components(point: Prepared, area: Rectangle, z: int) -> np.ndarray:
+    stack = point.plan.stack
     components = list(range(stack.n_components))
-
-    def read(z: int) -> np.ndarray:
-        z_slice = slice(z, z + 1)
-        t = work.reference.t
-        return read_components(stack, t, components, z_slice, y, x)[:, 0]
-
-    yield from zip(slices, ahead(partial(read, z) for z in slices), strict=True)
+    z_slice = slice(z, z + 1)
+    return read_components(stack, point.t, components, z_slice, area.y, area.x)[:, 0]
 
 
-def _feather(work: Work, region: Tile, index: np.ndarray) -> np.ndarray:
+def _slices_and_planes(
+    point: Prepared, area: Rectangle
+) -> Iterator[tuple[int, np.ndarray, Tensor]]:
+    """Every slice: its components (components, h, w), and its plane that decides."""
+    reference, device = point.reference, point.plan.device
+    own = reference.stack is point.plan.stack
+
+    def read(z: int) -> tuple[np.ndarray, np.ndarray | None]:
+        values = _read_components(point, area, z)
+        if own:
+            return values, None
+        return values, reference.planes(slice(z, z + 1), area.y, area.x)[0]
+
+    slices = range(point.plan.stack.n_slices)
+    for z, (values, plane) in zip(
+        slices, prefetch(partial(read, z) for z in slices), strict=True
+    ):
+        plane = reference.mixed(values) if plane is None else plane
+        yield z, values, torch.from_numpy(plane).to(device)
+
+
+def _feather(
+    point: Prepared, region: Rectangle, index: np.ndarray, monitor: Monitor
+) -> np.ndarray:
     """(components, h, w): selected, softened at seams, averaged where slices agree.
 
     Floating point numbers on the scale of the stack.
@@ -140,53 +201,74 @@ def _feather(work: Work, region: Tile, index: np.ndarray) -> np.ndarray:
     the selected one plus a weighted mean of differences to it, so that equal slices
     give exactly themselves.
     """
-    reference, stack, rim = work.reference, work.reference.stack, COMPOSITE_HALO
-    device, core = work.device, (region.height, region.width)
-    blocks = list(TilePlan(*core, (SWEEP, SWEEP)))
-    everything = list(range(stack.n_slices))
-
-    chosen = np.zeros((stack.n_components, *index.shape), stack.dtype)
-    noise = torch.full(core, torch.inf, device=device)
-    for z, values in component_slices(work, region, rim, everything):
-        np.copyto(chosen, values, where=index == z)
-        plane = torch.from_numpy(reference.mixed(values)).to(device)
-        for block in blocks:
-            least = noise[block.y, block.x]
-            energy = noise_energy(plane[around(block, rim, NOISE_RADIUS + 1)])
-            torch.minimum(least, energy, out=least)
-        work.done(region.height * region.width)
-    noise /= least_noise_bias(stack.n_slices)
-
+    chosen, guide, noise = _selected_and_noise(point, region, index, monitor)
+    stack, device, halo = point.plan.stack, point.plan.device, COMPOSITE_HALO
     labels = torch.from_numpy(index.astype(np.int32)).to(device)
-    guide = torch.from_numpy(reference.mixed(chosen)).to(device)
+    blocks = list(TilePlan(region.height, region.width, (SWEEP, SWEEP)))
     precise = stack.dtype.itemsize > 2 and stack.dtype != np.float32
-    inner = (slice(None), slice(rim, -rim), slice(rim, -rim))
+    inner = (slice(None), slice(halo, -halo), slice(halo, -halo))
     selected = chosen[inner].astype(np.float64 if precise else np.float32)
-    near = [torch.unique(labels[around(b, rim, 2 * GUIDE_RADIUS)]) for b in blocks]
-    present = [set(found.tolist()) for found in near]
+    present = [
+        set(labels[block.window(2 * GUIDE_RADIUS, offset=halo)].unique().tolist())
+        for block in blocks
+    ]
     # Twice as precise as what is added up, so that the sums do not tell in which order
     # the slices came.
-    total = np.zeros(core)
+    total = np.zeros((region.height, region.width))
     added = np.zeros(selected.shape)
-    for z, values in component_slices(work, region, rim, everything):
-        plane = torch.from_numpy(reference.mixed(values)).to(device)
+    for z, values, plane in _slices_and_planes(point, region.grown(halo)):
         for block, labels_near in zip(blocks, present, strict=True):
-            place = (block.y, block.x)
-            window = around(block, rim, ALIKE_RADIUS)
-            weight = likeness(plane[window], guide[window], noise[place])
+            window = block.window(ALIKE_RADIUS, offset=halo)
+            weight = likeness(plane[window], guide[window], noise[block.slices])
             if z in labels_near:
-                window = around(block, rim, 2 * GUIDE_RADIUS)
+                window = block.window(2 * GUIDE_RADIUS, offset=halo)
                 own = label_weights(labels[window], z, guide[window])
                 weight = torch.maximum(weight, own)
             share = weight.cpu().numpy()
-            total[place] += share
+            total[block.slices] += share
             for c, component in enumerate(values):
-                observed = component[around(block, rim, 0)]
-                difference = observed - selected[c][place]
-                added[c][place] += share * difference.astype(np.float32, copy=False)
-        work.done(region.height * region.width)
+                observed = component[block.window(0, offset=halo)]
+                difference = observed - selected[c][block.slices]
+                added[c][block.slices] += share * difference.astype(
+                    np.float32, copy=False
+                )
+        monitor.advance(region.area / 2)
     added /= np.maximum(total, 1e-6)
     return np.add(added, selected, out=added)
+
+
+def _selected_and_noise(
+    point: Prepared, region: Rectangle, index: np.ndarray, monitor: Monitor
+) -> tuple[np.ndarray, Tensor, Tensor]:
+    """One pass over the slices: what their decision selects, and their noise.
+
+    Returns
+    -------
+    chosen : ndarray
+        (components, h, w), like ``index`` with a halo, in the stack's dtype.
+    guide : Tensor
+        (h, w), the selected plane that decides, normalised, with a halo.
+    noise : Tensor
+        (h, w), variance of the noise of one slice, without.
+    """
+    reference, stack = point.reference, point.plan.stack
+    device, halo = point.plan.device, COMPOSITE_HALO
+    own = reference.stack is stack
+    chosen = np.zeros((stack.n_components, *index.shape), stack.dtype)
+    seen = None if own else np.zeros(index.shape, np.float32)
+    noise = torch.full((region.height, region.width), torch.inf, device=device)
+    for z, values, plane in _slices_and_planes(point, region.grown(halo)):
+        np.copyto(chosen, values, where=index == z)
+        if seen is not None:
+            np.copyto(seen, plane.cpu().numpy(), where=index == z)
+        for block in TilePlan(region.height, region.width, (SWEEP, SWEEP)):
+            least = noise[block.slices]
+            energy = noise_energy(plane[block.window(NOISE_RADIUS + 1, offset=halo)])
+            torch.minimum(least, energy, out=least)
+        monitor.advance(region.area / 2)
+    noise /= least_noise_bias(stack.n_slices)
+    guide = reference.mixed(chosen) if seen is None else seen
+    return chosen, torch.from_numpy(guide).to(device), noise
 
 
 def as_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import torch
 
 from napari_focus_fusion.stack import check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from torch import Tensor
+
     from napari_focus_fusion.stack import FocusStack
+    from napari_focus_fusion.tiling import Rectangle
 
 Item = TypeVar("Item")
 
@@ -136,7 +141,7 @@ def _windows(length: int, side: int) -> list[slice]:
     return [slice(start, start + side) for start in starts]
 
 
-def ahead(tasks: Iterable[Callable[[], Item]], depth: int = 1) -> Iterator[Item]:
+def prefetch(tasks: Iterable[Callable[[], Item]], depth: int = 1) -> Iterator[Item]:
     """Results of tasks in order, with a thread that works ``depth`` tasks ahead."""
     with ThreadPoolExecutor(1, thread_name_prefix="focus-fusion-reader") as pool:
         waiting = []
@@ -146,3 +151,39 @@ def ahead(tasks: Iterable[Callable[[], Item]], depth: int = 1) -> Iterator[Item]
                 yield waiting.pop(0).result()
         for future in waiting:
             yield future.result()
+
+
+def slabs(
+    reference: Reference, area: Rectangle, slab: int, device: torch.device
+) -> Iterator[tuple[int, Tensor]]:
+    """The planes of an area, so many slices at a time, on the device, read ahead.
+
+    Parameters
+    ----------
+    reference
+        The plane that decides.
+    area
+        Rows and columns; mirrored where it reaches outside the image.
+    slab
+        Slices at a time.
+    device
+        Where the planes are wanted.
+
+    Yields
+    ------
+    z : int
+        The first slice.
+    planes : Tensor
+        (n, h, w) float32.
+    """
+    count = reference.stack.n_slices
+    starts = range(0, count, slab)
+
+    def read(z: int) -> Tensor:
+        planes = reference.planes(slice(z, min(z + slab, count)), area.y, area.x)
+        tensor = torch.from_numpy(planes)
+        return tensor.pin_memory() if device.type == "cuda" else tensor
+
+    tasks = (partial(read, z) for z in starts)
+    for z, planes in zip(starts, prefetch(tasks), strict=True):
+        yield z, planes.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Reconstructing a region: features pooled slice by slice, decided by, made a picture.
+"""Reconstructing a region: pooled features of its slices decide and are decoded.
 
 The pooled features of a region are all that is kept of its slices: the elementwise
 largest with the slice each came from, and the sums.
@@ -12,20 +12,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from napari_focus_fusion.decision import Maps, RunningDecision, aggregate_halo
-from napari_focus_fusion.engine.back_off import within_memory
-from napari_focus_fusion.engine.work import SWEEP, Work, around, shifted, slabs
+from napari_focus_fusion.decision import (
+    Maps,
+    RunningDecision,
+    aggregate,
+    aggregate_halo,
+)
+from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
+from napari_focus_fusion.engine.reading import slabs
+from napari_focus_fusion.engine.scoring import SWEEP
 from napari_focus_fusion.models.base import Reconstructor
-from napari_focus_fusion.tiling import Tile, TilePlan
+from napari_focus_fusion.tiling import TilePlan, shifted
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.engine.reading import Reference
+    from napari_focus_fusion.tiling import Rectangle
 
 
 class Pooled(NamedTuple):
-    """Features of all slices of a region and ``rim`` pixels around it.
+    """Features of all slices of a region and a halo around it.
 
     Attributes
     ----------
@@ -34,13 +43,13 @@ class Pooled(NamedTuple):
     winner
         (1, C, h, w) int16, the slice that each of the largest came from; -1 where
         slices tie.
-    rim
+    halo
         In pixels.
     """
 
     features: Tensor
     winner: Tensor
-    rim: int
+    halo: int
 
 
 def bytes_a_pixel(model: Reconstructor) -> int:
@@ -49,113 +58,129 @@ def bytes_a_pixel(model: Reconstructor) -> int:
     return largest * (4 + 2) + added * 4
 
 
-def reconstruct_region(work: Work, region: Tile) -> tuple[Maps, np.ndarray]:
-    """Raw maps of a region's core, and the pictures of it.
+def reconstruct_region(
+    point: Prepared, region: Rectangle, monitor: Monitor
+) -> tuple[Maps, np.ndarray]:
+    """Raw maps of a region, and the reconstruction of each channel.
 
     Parameters
     ----------
-    work
-        The run, of a :class:`Reconstructor`.
+    point
+        The time point, of a :class:`Reconstructor`.
     region
-        Its core in the plane's pixels.
+        In the plane's pixels.
+    monitor
+        Counts pixels x slices.
 
     Returns
     -------
     maps : Maps
-        Of the core's shape, not verified.
-    pictures : ndarray
-        (pictures, h, w) float32, normalised as ``work.pictures`` are.
+        (h, w) each, not verified.
+    reconstructions : ndarray
+        (channels, h, w) float32, normalised as ``point.channels`` are; no channels
+        where pixels are only taken from slices.
     """
-    model = work.model
+    plan, model = point.plan, point.plan.model
     assert isinstance(model, Reconstructor)
-    core = (region.height, region.width)
-    found = torch.empty(len(work.pictures), *core, device=work.device)
-    others = [p for p in work.pictures if p.weights != work.reference.weights]
-    share = 1 / (1 + len(others))
-    rim = max(aggregate_halo(model.window), model.decoder_halo)
-    pooled = _pool(work, work.reference, region, rim, share)
-    maps = _decide(work, region, pooled)
-    for picture, reference in zip(found, work.pictures, strict=True):
-        if reference.weights == work.reference.weights:
-            picture.copy_(_decode(work, region, pooled))
+    channels = point.channels if plan.reconstructs else ()
+    found = torch.empty(len(channels), region.height, region.width, device=plan.device)
+    deciding = [channel == point.reference for channel in channels]
+    share = 1 / (1 + deciding.count(False))
+    halo = max(aggregate_halo(model.window), model.decoder_halo)
+    pooled = _pool(point, point.reference, region, halo, share, monitor)
+    maps = _decide(point, region, pooled, monitor)
+    for reconstruction, decides in zip(found, deciding, strict=True):
+        if decides:
+            reconstruction.copy_(_decode(point, region, pooled, monitor))
     del pooled
-    for picture, reference in zip(found, work.pictures, strict=True):
-        if reference.weights != work.reference.weights:
-            pooled = _pool(work, reference, region, model.decoder_halo, share)
-            picture.copy_(_decode(work, region, pooled))
+    for reconstruction, channel, decides in zip(found, channels, deciding, strict=True):
+        if not decides:
+            pooled = _pool(point, channel, region, model.decoder_halo, share, monitor)
+            reconstruction.copy_(_decode(point, region, pooled, monitor))
     return maps, found.cpu().numpy()
 
 
 def _pool(
-    work: Work, reference: Reference, region: Tile, rim: int, share: float
+    point: Prepared,
+    reference: Reference,
+    region: Rectangle,
+    halo: int,
+    share: float,
+    monitor: Monitor,
 ) -> Pooled:
     """Features of all slices, slab by slab and tile by tile."""
-    model = work.model
+    plan, model = point.plan, point.plan.model
     assert isinstance(model, Reconstructor)
     largest, added = model.channels
-    high, wide = region.height + 2 * rim, region.width + 2 * rim
-    shape = (1, largest + added, high, wide)
+    wide = region.grown(halo)
+    shape = (1, largest + added, wide.height, wide.width)
     features = torch.empty(
-        shape, device=work.device, memory_format=torch.channels_last
+        shape, device=plan.device, memory_format=torch.channels_last
     ).zero_()
     best = features[:, :largest].fill_(-torch.inf)
     total = features[:, largest:]
     winner = torch.zeros(
-        (1, largest, high, wide), dtype=torch.int16, device=work.device
+        (1, largest, wide.height, wide.width), dtype=torch.int16, device=plan.device
     ).contiguous(memory_format=torch.channels_last)
-    halo = work.halo - model.decoder_halo
-    plan = TilePlan(high, wide, (work.tile, work.tile), halo)
-    encode = partial(_encoded, model, context=work.context)
-    # The rim is work too, but none that the run has planned.
-    share *= region.height * region.width / (high * wide)
-    for z, planes in slabs(work, reference, region, rim + halo):
-        for tile in plan:
-            y, x = shifted(plan.window_of(tile), halo)
-            found = within_memory(work, encode, planes[:, y, x])[..., *tile.inside]
+    encoder_halo = plan.halo - model.decoder_halo
+    tiles = TilePlan(wide.height, wide.width, (plan.tile, plan.tile), encoder_halo)
+    encode = NetworkCall(_encoded, model, point.context, encoder_halo)
+    # The halo is work too, but none that the run has planned.
+    share *= region.area / wide.area
+    area = wide.grown(encoder_halo)
+    for z, planes in slabs(reference, area, plan.slab, plan.device):
+        for tile in tiles:
+            y, x = shifted(tiles.window_of(tile), encoder_halo)
+            found = run_with_fallback(encode, planes[:, y, x], monitor)
             here = (..., tile.y, tile.x)
-            for i, one in enumerate(found):
+            for i, one in enumerate(found[..., *tile.inside]):
                 new = one[None, :largest]
                 winner[here].masked_fill_(new > best[here], z + i)
                 winner[here].masked_fill_(new == best[here], -1)
                 torch.maximum(best[here], new, out=best[here])
                 total[here] += one[None, largest:]
-            work.done(len(planes) * tile.height * tile.width * share)
-    return Pooled(features, winner, rim)
+            monitor.advance(len(planes) * tile.area * share)
+    return Pooled(features, winner, halo)
 
 
-def _decide(work: Work, region: Tile, pooled: Pooled) -> Maps:
+def _decide(
+    point: Prepared, region: Rectangle, pooled: Pooled, monitor: Monitor
+) -> Maps:
     """The decision map, from the features that won."""
-    model = work.model
+    plan, model = point.plan, point.plan.model
     assert isinstance(model, Reconstructor)
     largest = model.channels[0]
-    running = RunningDecision((region.height, region.width), work.device)
-    reach = aggregate_halo(model.window)
+    running = RunningDecision((region.height, region.width), plan.device)
+    halo = aggregate_halo(model.window)
     for block in TilePlan(region.height, region.width, (SWEEP, SWEEP)):
-        window = (0, slice(None), *around(block, pooled.rim, reach))
+        window = (0, slice(None), *block.window(halo, offset=pooled.halo))
         winner, best = pooled.winner[window], pooled.features[:, :largest][window]
-        for z in range(work.reference.stack.n_slices):
-            vote = work.aggregate(model.vote(winner, best, z))
+        for z in range(plan.stack.n_slices):
+            vote = model.vote(winner, best, z)
+            vote = aggregate(vote, model.window, plan.settings.smoothness)
             running.update(z, vote, block.y, block.x)
-            work.done(0)
+            monitor.check_cancelled()
     return running.maps()
 
 
-def _decode(work: Work, region: Tile, pooled: Pooled) -> Tensor:
-    """(h, w), the picture of a region."""
-    model = work.model
+def _decode(
+    point: Prepared, region: Rectangle, pooled: Pooled, monitor: Monitor
+) -> Tensor:
+    """(h, w), the reconstruction of a region."""
+    plan, model = point.plan, point.plan.model
     assert isinstance(model, Reconstructor)
-    picture = torch.empty(region.height, region.width, device=work.device)
-    decode = partial(
-        _decoded, model, work.reference.stack.n_slices, context=work.context
-    )
+    reconstruction = torch.empty(region.height, region.width, device=plan.device)
     halo = model.decoder_halo
-    plan = TilePlan(region.height, region.width, (work.tile, work.tile), halo)
-    for tile in plan:
-        y, x = shifted(plan.window_of(tile), pooled.rim)
-        found = within_memory(work, decode, pooled.features[..., y, x])
-        picture[tile.y, tile.x] = found[0][tile.inside]
-        work.done(0)
-    return picture
+    decode = NetworkCall(
+        partial(_decoded, count=plan.stack.n_slices), model, point.context, halo
+    )
+    tiles = TilePlan(region.height, region.width, (plan.tile, plan.tile), halo)
+    for tile in tiles:
+        y, x = shifted(tiles.window_of(tile), pooled.halo)
+        found = run_with_fallback(decode, pooled.features[..., y, x], monitor)
+        reconstruction[tile.slices] = found[0][tile.inside]
+        monitor.check_cancelled()
+    return reconstruction
 
 
 def _encoded(model: Reconstructor, batch: Tensor, context: Any) -> Tensor:
@@ -165,7 +190,7 @@ def _encoded(model: Reconstructor, batch: Tensor, context: Any) -> Tensor:
     )
 
 
-def _decoded(model: Reconstructor, count: int, batch: Tensor, context: Any) -> Tensor:
+def _decoded(model: Reconstructor, batch: Tensor, context: Any, count: int) -> Tensor:
     """(1, 1, C + D, h, w) -> (1, h, w)."""
     pooled = batch[:, 0].contiguous(memory_format=torch.channels_last)
     largest = model.channels[0]

@@ -1,22 +1,23 @@
-"""Scoring a region: the best slice at each pixel, whatever the kind of the model."""
+"""Scoring a region: the best slice at each pixel, whatever the kind of the model.
+
+A region is a part of the plane whose running state fits into the working memory (often
+the whole plane). Slices stream through it one after the other, so that each stored
+chunk is read once and memory does not grow with their number; inside it, models work on
+tiles.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from napari_focus_fusion.decision import (
-    RunningDecision,
-    aggregate,
-    aggregate_halo,
-)
-from napari_focus_fusion.engine.back_off import within_memory
-from napari_focus_fusion.engine.work import SWEEP, Work, around, shifted, slabs
+from napari_focus_fusion.decision import RunningDecision, aggregate, aggregate_halo
+from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
+from napari_focus_fusion.engine.reading import slabs
 from napari_focus_fusion.models.base import (
     PairMasker,
     SetMasker,
@@ -24,95 +25,114 @@ from napari_focus_fusion.models.base import (
     as_batch,
 )
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
-from napari_focus_fusion.tiling import Tile, TilePlan
+from napari_focus_fusion.tiling import TilePlan, shifted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_focus_fusion.decision import Maps
+    from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.prepare import Prepared
+    from napari_focus_fusion.tiling import Rectangle
 
+#: Side of the blocks in which planes are swept: a few of them fit into a core's cache.
+SWEEP = 512
 #: Pixels x slices that a set masker looks at together: some 24 bytes each.
 SET_PIXELS = 1 << 23
 #: A smaller tile would be all halo.
 SMALLEST_SET = 64
 
 
-def score_region(work: Work, region: Tile) -> Maps:
-    """Raw maps of a region's core: scores of all slices, best one at each pixel.
+def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
+    """Raw maps of a region: scores of all slices, the best one at each pixel.
 
     Parameters
     ----------
-    work
-        The run.
+    point
+        The time point, of a model that is no Reconstructor.
     region
-        Its core in the plane's pixels.
+        In the plane's pixels.
+    monitor
+        Counts pixels x slices.
 
     Returns
     -------
     Maps
-        Of the core's shape, not verified.
+        (h, w) each, not verified.
     """
-    running = RunningDecision((region.height, region.width), work.device)
-    rim = aggregate_halo(work.model.window)
+    plan = point.plan
+    assert plan.model is not None
+    running = RunningDecision((region.height, region.width), plan.device)
+    halo = aggregate_halo(plan.model.window)
     blocks = list(TilePlan(region.height, region.width, (SWEEP, SWEEP)))
-    is_set = isinstance(work.model, SetMasker)
-    for z, scores in (_score_sets if is_set else _score_planes)(work, region, rim):
-        for i, score in enumerate(scores):
+    score = _score_sets if isinstance(plan.model, SetMasker) else _score_slabs
+    for z, scores in score(point, region, halo, monitor):
+        for i, one in enumerate(scores):
             for block in blocks:
-                summed = work.aggregate(score[around(block, rim, rim)])
+                summed = aggregate(
+                    one[block.window(halo, offset=halo)],
+                    plan.model.window,
+                    plan.settings.smoothness,
+                )
                 running.update(z + i, summed, block.y, block.x)
     return running.maps()
 
 
-def _score_planes(work: Work, region: Tile, rim: int) -> Iterator[tuple[int, Tensor]]:
-    """Slab by slab: first slice, and scores (n, h, w) of the region and its rim."""
-    high, wide = region.height + 2 * rim, region.width + 2 * rim
-    if isinstance(work.model, SliceScorer):
-        score = partial(work.model.score, context=work.context)
-        rivals = None
-    else:
-        assert isinstance(work.model, PairMasker)
-        score = partial(_against, work.model, context=work.context)
-        rivals = _rivals(work, region, rim + work.halo)
-    plan = TilePlan(high, wide, (work.tile, work.tile), work.halo)
-    scores = torch.empty(work.slab, high, wide, device=work.device)
-    # The rim is work too, but none that the run has planned.
-    share = region.height * region.width / (high * wide)
-    for z, planes in slabs(work, work.reference, region, rim + work.halo):
-        for tile in plan:
-            y, x = shifted(plan.window_of(tile), work.halo)
+def _score_slabs(
+    point: Prepared, region: Rectangle, halo: int, monitor: Monitor
+) -> Iterator[tuple[int, Tensor]]:
+    """Slab by slab: first slice, and scores (n, h, w) of the region and its halo."""
+    plan, model = point.plan, point.plan.model
+    assert isinstance(model, SliceScorer | PairMasker)
+    wide = region.grown(halo)
+    rivals = None
+    if isinstance(model, PairMasker):
+        rivals = _find_rivals(point, wide.grown(plan.halo), monitor)
+    call = NetworkCall(
+        _score if rivals is None else _mask_pairs, model, point.context, plan.halo
+    )
+    tiles = TilePlan(wide.height, wide.width, (plan.tile, plan.tile), plan.halo)
+    scores = torch.empty(plan.slab, wide.height, wide.width, device=plan.device)
+    # The halo is work too, but none that the run has planned.
+    share = region.area / wide.area
+    area = wide.grown(plan.halo)
+    for z, planes in slabs(point.reference, area, plan.slab, plan.device):
+        for tile in tiles:
+            y, x = shifted(tiles.window_of(tile), plan.halo)
             batch = planes[:, y, x]
             if rivals is not None:
                 batch = torch.stack([batch, rivals.against(z, len(batch), y, x)], 1)
-            found = within_memory(work, score, batch)
+            found = run_with_fallback(call, batch, monitor)
             scores[: len(batch), tile.y, tile.x] = found[:, *tile.inside]
-            work.done(len(batch) * tile.height * tile.width * share)
+            monitor.advance(len(batch) * tile.area * share)
         yield z, scores[: len(planes)]
 
 
-def _score_sets(work: Work, region: Tile, rim: int) -> Iterator[tuple[int, Tensor]]:
+def _score_sets(
+    point: Prepared, region: Rectangle, halo: int, monitor: Monitor
+) -> Iterator[tuple[int, Tensor]]:
     """All slices of a region at once: each slice and its weights (1, h, w)."""
-    assert isinstance(work.model, SetMasker)
-    masks = partial(_masks, work.model, context=work.context)
-    count = work.reference.stack.n_slices
-    high, wide = region.height + 2 * rim, region.width + 2 * rim
-    reach = 2 * work.halo
-    planes = torch.empty(count, high + reach, wide + reach, device=work.device)
-    for z, read in slabs(work, work.reference, region, rim + work.halo):
+    plan, model = point.plan, point.plan.model
+    assert isinstance(model, SetMasker)
+    call = NetworkCall(_weigh_set, model, point.context, plan.halo)
+    count, wide = plan.stack.n_slices, region.grown(halo)
+    area = wide.grown(plan.halo)
+    planes = torch.empty(count, area.height, area.width, device=plan.device)
+    for z, read in slabs(point.reference, area, plan.slab, plan.device):
         planes[z : z + len(read)] = read
-        work.done(0)
-    weights = torch.empty(count, high, wide, device=work.device)
-    side = side_of_sets(work.tile, work.halo, count)
-    plan = TilePlan(high, wide, (side, side), work.halo)
-    share = region.height * region.width / (high * wide)
-    for tile in plan:
-        y, x = shifted(plan.window_of(tile), work.halo)
-        found = within_memory(work, masks, planes[None, :, y, x])[0]
+        monitor.check_cancelled()
+    weights = torch.empty(count, wide.height, wide.width, device=plan.device)
+    side = side_of_sets(plan.tile, plan.halo, count)
+    tiles = TilePlan(wide.height, wide.width, (side, side), plan.halo)
+    share = region.area / wide.area
+    for tile in tiles:
+        y, x = shifted(tiles.window_of(tile), plan.halo)
+        found = run_with_fallback(call, planes[None, :, y, x], monitor)[0]
         weights[:, tile.y, tile.x] = found[:, *tile.inside]
-        work.done(count * tile.height * tile.width * share)
+        monitor.advance(count * tile.area * share)
     del planes
     for z in range(count):
-        work.done(0)
+        monitor.check_cancelled()
         yield z, weights[z : z + 1]
 
 
@@ -137,21 +157,21 @@ class _Rivals:
         )
 
 
-def _rivals(work: Work, region: Tile, rim: int) -> _Rivals:
-    """One pass of the plain focus measure over a region and its rim."""
-    plain = SumModifiedLaplacian()
-    reach = rim + 1 + aggregate_halo(plain.window)
-    rest = aggregate_halo(plain.window)
-    shape = (region.height + 2 * rim, region.width + 2 * rim)
-    top, runner_up = (torch.full(shape, -1.0, device=work.device) for _ in "12")
-    best, second = (torch.zeros(shape, device=work.device) for _ in "12")
-    index = torch.zeros(shape, dtype=torch.int16, device=work.device)
-    for z, planes in slabs(work, work.reference, region, reach):
-        work.done(0)
+def _find_rivals(point: Prepared, area: Rectangle, monitor: Monitor) -> _Rivals:
+    """One pass of the plain focus measure over an area."""
+    plan, plain = point.plan, SumModifiedLaplacian()
+    halo = aggregate_halo(plain.window)
+    shape = (area.height, area.width)
+    top, runner_up = (torch.full(shape, -1.0, device=plan.device) for _ in "12")
+    best, second = (torch.zeros(shape, device=plan.device) for _ in "12")
+    index = torch.zeros(shape, dtype=torch.int16, device=plan.device)
+    seen = area.grown(halo + 1)
+    for z, planes in slabs(point.reference, seen, plan.slab, plan.device):
+        monitor.check_cancelled()
         for i, plane in enumerate(planes):
             score = plain.score(plane[None, None])[0, 1:-1, 1:-1]
-            score = aggregate(score, plain.window, work.smoothness)
-            shown = plane[1 + rest : -1 - rest, 1 + rest : -1 - rest]
+            score = aggregate(score, plain.window, plan.settings.smoothness)
+            shown = plane[1 + halo : -1 - halo, 1 + halo : -1 - halo]
             first, close = score > top, score > runner_up
             second = torch.where(first, best, torch.where(close, shown, second))
             runner_up = torch.where(first, top, torch.where(close, score, runner_up))
@@ -161,12 +181,17 @@ def _rivals(work: Work, region: Tile, rim: int) -> _Rivals:
     return _Rivals(index, best, second)
 
 
-def _against(model: PairMasker, batch: Tensor, context: Any) -> Tensor:
-    """(n, 2, h, w): slices and their rivals -> (n, h, w)."""
+def _score(model: SliceScorer, batch: Tensor, context: Any) -> Tensor:
+    """(n, 1, h, w) -> (n, h, w)."""
+    return model.score(batch, context)
+
+
+def _mask_pairs(model: PairMasker, batch: Tensor, context: Any) -> Tensor:
+    """(n, 1, 2, h, w), slices and their rivals -> (n, h, w)."""
     a, b = as_batch(batch[:, 0, 0]), as_batch(batch[:, 0, 1])
     return model.mask(a, b, context)
 
 
-def _masks(model: SetMasker, batch: Tensor, context: Any) -> Tensor:
+def _weigh_set(model: SetMasker, batch: Tensor, context: Any) -> Tensor:
     """(1, 1, N, h, w) -> (1, N, h, w)."""
     return model.masks(as_batch(batch[0, 0]), context)[None]

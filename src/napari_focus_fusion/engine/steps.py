@@ -1,7 +1,8 @@
-"""The two steps of a run, for one region: they read it, compute it and write it."""
+"""The steps of a run, as data: each reads a region, computes it and writes it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,48 +12,99 @@ from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
 from napari_focus_fusion.engine.reconstruction import reconstruct_region
 from napari_focus_fusion.engine.scoring import score_region
 from napari_focus_fusion.engine.store import get_raw, put_finished, put_raw
-from napari_focus_fusion.engine.superresolving import finer_rim, super_resolve_region
+from napari_focus_fusion.engine.superresolving import (
+    super_resolve_region,
+    super_resolving_halo,
+)
 from napari_focus_fusion.models.base import Reconstructor
-from napari_focus_fusion.tiling import Tile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.plan import RunPlan
+    from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.engine.store import Store
-    from napari_focus_fusion.engine.work import Work
+    from napari_focus_fusion.tiling import Tile
+
+#: Multiply-adds of a network that take as long as the rest of scoring a pixel.
+COST_OF_THE_REST = 2000
+#: Passes over the slices.
+PASSES = {"feather": 2.0, "select": 1.0}
 
 
-def score_step(work: Work, store: Store, region: Tile) -> None:
-    """Raw maps of a region, from the scores of all slices, and pictures of it."""
-    t = work.reference.t
-    if work.given is not None:
-        labels = work.given[t, region.y, region.x]
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is done to every region before the next step begins.
+
+    Attributes
+    ----------
+    key
+        What a partial result notes of finished regions.
+    title
+        What the user reads.
+    cost
+        Work of one pixel of one slice.
+    run
+        Does it; counts pixels x slices in the monitor.
+    """
+
+    key: str
+    title: str
+    cost: float
+    run: Callable[[Prepared, Store, Tile, Monitor], None]
+
+
+def steps_of(plan: RunPlan) -> tuple[Step, Step]:
+    """The steps that fuse a time point, in order."""
+    return (
+        Step("scored", "Finding what is sharp", _cost_of_scoring(plan), score_step),
+        Step("fused", "Fusing", PASSES[plan.settings.blend], finish_step),
+    )
+
+
+def _cost_of_scoring(plan: RunPlan) -> float:
+    if plan.model is None or plan.model.spec is None:
+        return 0.0
+    scored = 1
+    if plan.reconstructs:
+        scored += sum(not plan.decides(weights) for weights in plan.channel_weights)
+    return scored * (1 + plan.model.spec.cost / COST_OF_THE_REST)
+
+
+def score_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -> None:
+    """Raw maps of a region from the scores of all slices, and reconstructions."""
+    plan, t = point.plan, point.t
+    if plan.decision is not None:
+        labels = plan.decision[t, region.y, region.x]
         sure = np.ones(labels.shape, np.float32)
         maps = Maps(labels, sure, labels.astype(np.float32))
-    elif isinstance(work.model, Reconstructor):
-        maps, pictures = reconstruct_region(work, region)
-        for whole, picture in zip(store.pictures, pictures, strict=True):
-            whole[t, region.y, region.x] = picture
+    elif isinstance(plan.model, Reconstructor):
+        maps, reconstructions = reconstruct_region(point, region, monitor)
+        for whole, part in zip(store.reconstructions, reconstructions, strict=True):
+            whole[t, region.y, region.x] = part
     else:
-        maps = score_region(work, region)
+        maps = score_region(point, region, monitor)
     put_raw(store.raw, t, region, maps)
     store.mark_done("scored", t, region)
 
 
-def finish_step(work: Work, store: Store, region: Tile) -> None:
+def finish_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -> None:
     """Verified maps and fused pixels of a region; all raw maps around it are there."""
-    stack, t = work.reference.stack, work.reference.t
-    halo = FINISH_HALO if work.upscale is None else finer_rim(work.upscale)
-    rim = Tile(
-        max(region.y0 - halo, 0),
-        min(region.y1 + halo, stack.height),
-        max(region.x0 - halo, 0),
-        min(region.x1 + halo, stack.width),
-    )
-    raw = get_raw(store.raw, t, rim)
+    plan, t = point.plan, point.t
+    stack, upscale = plan.stack, plan.upscale
+    halo = FINISH_HALO if upscale is None else super_resolving_halo(upscale)
+    area = region.grown(halo).inside_plane(stack.height, stack.width)
+    raw = get_raw(store.raw, t, area)
     consistency = None
-    if work.upscale is None:
-        pictures = [np.asarray(p[t, region.y, region.x]) for p in store.pictures]
-        fused, maps = finish_region(work, region, raw, rim, pictures)
+    if upscale is None:
+        reconstructions = [
+            np.asarray(whole[t, region.y, region.x]) for whole in store.reconstructions
+        ]
+        fused, maps = finish_region(point, region, raw, area, monitor, reconstructions)
     else:
-        fused, maps, consistency = super_resolve_region(work, region, raw, rim)
+        fused, maps, consistency = super_resolve_region(
+            point, region, raw, area, monitor
+        )
     put_finished(store.outputs, stack, t, region, fused, maps, consistency)
     store.mark_done("fused", t, region)

@@ -11,6 +11,8 @@ import numpy as np
 
 from napari_focus_fusion.decision import Maps
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.tiling import evenly_spread
+from napari_focus_fusion.write.blocks import write_block
 from napari_focus_fusion.write.ome_zarr import (
     complete_output,
     create_output,
@@ -21,8 +23,9 @@ from napari_focus_fusion.write.saving import check_targets, put_in_place
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.stack import FocusStack
-    from napari_focus_fusion.tiling import Tile
+    from napari_focus_fusion.tiling import Rectangle
 
 #: Side of the chunks of an OME-Zarr that is written by region.
 CHUNK = 512
@@ -31,10 +34,12 @@ CHUNK = 512
 class MemoryStore:
     """Results in memory; nothing outlives the run."""
 
-    def __init__(self, stack: FocusStack, pictures: int = 0, scale: int = 1) -> None:
+    def __init__(
+        self, stack: FocusStack, reconstructions: int = 0, scale: int = 1
+    ) -> None:
         plane = (stack.n_times, stack.height, stack.width)
-        self.pictures: list[Any] = [
-            np.zeros(plane, np.float32) for _ in range(pictures)
+        self.reconstructions: list[Any] = [
+            np.zeros(plane, np.float32) for _ in range(reconstructions)
         ]
         self.raw = Maps(
             np.zeros(plane, np.uint16),
@@ -50,12 +55,16 @@ class MemoryStore:
         if scale > 1:
             self.outputs["consistency"] = np.zeros(stack.map_shape, np.float32)
 
-    def is_done(self, stage: str, t: int, region: Tile) -> bool:
+    def is_done(self, stage: str, t: int, region: Rectangle) -> bool:
         """Whether a region was finished by an earlier run: never."""
         return False
 
-    def mark_done(self, stage: str, t: int, region: Tile) -> None:
+    def mark_done(self, stage: str, t: int, region: Rectangle) -> None:
         """Note a finished region: there is nothing to come back to."""
+
+    def finish(self, provenance: dict[str, Any]) -> dict[str, Any]:
+        """The results by name; where they came from is kept beside them."""
+        return self.outputs
 
 
 class OpenStore:
@@ -78,7 +87,7 @@ class OpenStore:
             zarr.open_array(partial / "raw" / name, mode="r+") for name in Maps._fields
         ]
         self.raw = Maps(*raw)
-        self.pictures: list[Any] = [
+        self.reconstructions: list[Any] = [
             zarr.open_array(path, mode="r+")
             for path in sorted((partial / "raw").glob("picture-*"))
         ]
@@ -88,7 +97,7 @@ class OpenStore:
         """Folder with an empty file for each chunk that a stage has finished."""
         return self.partial / "finished_chunks"
 
-    def _chunk_notes(self, stage: str, t: int, region: Tile) -> list[Path]:
+    def _chunk_notes(self, stage: str, t: int, region: Rectangle) -> list[Path]:
         rows = range(region.y0 // CHUNK, -(-region.y1 // CHUNK))
         columns = range(region.x0 // CHUNK, -(-region.x1 // CHUNK))
         return [
@@ -97,7 +106,7 @@ class OpenStore:
             for column in columns
         ]
 
-    def is_done(self, stage: str, t: int, region: Tile) -> bool:
+    def is_done(self, stage: str, t: int, region: Rectangle) -> bool:
         """Whether a region was finished, now or by an earlier run.
 
         Noted chunk by chunk: an earlier run with less or more memory cut the plane
@@ -105,7 +114,7 @@ class OpenStore:
         """
         return all(note.exists() for note in self._chunk_notes(stage, t, region))
 
-    def mark_done(self, stage: str, t: int, region: Tile) -> None:
+    def mark_done(self, stage: str, t: int, region: Rectangle) -> None:
         """Note that everything a stage writes of a region, whole chunks, is written."""
         for note in self._chunk_notes(stage, t, region):
             note.touch()
@@ -124,7 +133,7 @@ class ZarrStore(OpenStore):
         What identifies the run: only the same run may go on with a partial result.
     overwrite
         Whether a finished result of that name may be replaced.
-    pictures
+    reconstructions
         How many planes the model reconstructs.
     scale
         Factor of super-resolution.
@@ -141,7 +150,7 @@ class ZarrStore(OpenStore):
         stack: FocusStack,
         run: dict[str, Any],
         overwrite: bool,
-        pictures: int = 0,
+        reconstructions: int = 0,
         scale: int = 1,
     ) -> None:
         self.path, self.overwrite = path, overwrite
@@ -157,7 +166,7 @@ class ZarrStore(OpenStore):
             self._check_same(run)
         else:
             create_output(self.partial, stack, scale=scale, chunk=CHUNK)
-            self._create_raw(pictures)
+            self._create_raw(reconstructions)
             self.notes.mkdir()
             self._run_file.write_text(_as_text(run), encoding="utf-8")
         super().__init__(self.partial, stack)
@@ -177,12 +186,12 @@ class ZarrStore(OpenStore):
                 "stack, model or settings). Delete it, or choose another name."
             )
 
-    def _create_raw(self, pictures: int) -> None:
+    def _create_raw(self, reconstructions: int) -> None:
         import zarr
 
         stack = self.stack
         kept = dict(zip(Maps._fields, ("u2", "f4", "f4"), strict=True))
-        kept |= {f"picture-{i:04}": "f4" for i in range(pictures)}
+        kept |= {f"picture-{i:04}": "f4" for i in range(reconstructions)}
         for name, dtype in kept.items():
             zarr.create_array(
                 self.partial / "raw" / name,
@@ -206,27 +215,49 @@ class ZarrStore(OpenStore):
 Store = MemoryStore | OpenStore
 
 
+def open_store(
+    plan: RunPlan, out: Path | None, identity: dict[str, Any], *, overwrite: bool
+) -> MemoryStore | ZarrStore:
+    """Where the results of a run are kept.
+
+    Parameters
+    ----------
+    plan
+        The run.
+    out
+        OME-Zarr to write by region; None: in memory.
+    identity
+        What tells the run from others, so that only itself goes on with what it left.
+    overwrite
+        Whether `out` may be replaced.
+
+    Raises
+    ------
+    FocusFusionError
+        As :class:`ZarrStore` does.
+    """
+    stack, scale = plan.stack, plan.settings.scale
+    reconstructions = stack.n_channels if plan.reconstructs else 0
+    if out is None:
+        return MemoryStore(stack, reconstructions, scale)
+    return ZarrStore(out, stack, identity, overwrite, reconstructions, scale)
+
+
 def fingerprint(stack: FocusStack) -> str:
     """Hash of a few windows of a few slices: tells another stack from the same."""
     digest = hashlib.sha256()
     side = 32
-    for t in _spread(stack.n_times, 3):
-        for z in _spread(stack.n_slices, 5):
+    for t in evenly_spread(stack.n_times, 3):
+        for z in evenly_spread(stack.n_slices, 5):
             # Along the diagonal: the corners of a picture are often black.
             for y, x in zip(
-                _spread(max(stack.height - side, 1), 5),
-                _spread(max(stack.width - side, 1), 5),
+                evenly_spread(max(stack.height - side, 1), 5),
+                evenly_spread(max(stack.width - side, 1), 5),
                 strict=False,
             ):
                 rows, columns = slice(y, y + side), slice(x, x + side)
                 digest.update(stack.read(t, slice(z, z + 1), rows, columns).tobytes())
     return digest.hexdigest()
-
-
-def _spread(length: int, count: int) -> list[int]:
-    """At most ``count`` of ``range(length)``, evenly spread, the ends among them."""
-    steps = max(min(count, length) - 1, 1)
-    return sorted({(length - 1) * i // steps for i in range(steps + 1)})
 
 
 def _finer(stack: FocusStack, scale: int) -> tuple[int, ...]:
@@ -239,22 +270,22 @@ def _as_text(run: dict[str, Any]) -> str:
     return json.dumps(run, indent=1, default=str)
 
 
-def put_raw(raw: Maps, t: int, region: Tile, maps: Maps) -> None:
+def put_raw(raw: Maps, t: int, region: Rectangle, maps: Maps) -> None:
     """Write the raw maps of a region."""
     for whole, part in zip(raw, maps, strict=True):
         whole[t, region.y, region.x] = part
 
 
-def get_raw(raw: Maps, t: int, rim: Tile) -> Maps:
+def get_raw(raw: Maps, t: int, area: Rectangle) -> Maps:
     """Read the raw maps of a region and what lies around it."""
-    return Maps(*(np.asarray(whole[t, rim.y, rim.x]) for whole in raw))
+    return Maps(*(np.asarray(whole[t, area.y, area.x]) for whole in raw))
 
 
 def put_finished(
     outputs: dict[str, Any],
     stack: FocusStack,
     t: int,
-    region: Tile,
+    region: Rectangle,
     fused: np.ndarray,
     maps: Maps,
     consistency: np.ndarray | None = None,
@@ -285,14 +316,4 @@ def put_finished(
     outputs["depth"][key] = maps.depth * np.float32(stack.pixel_size("Z"))
     if consistency is not None:
         outputs["consistency"][key] = consistency
-    scale = fused.shape[-1] // region.width
-    shape = (stack.n_channels, stack.n_samples, *fused.shape[1:])
-    for axis, core in (("Y", region.y), ("X", region.x)):
-        places[axis] = slice(scale * core.start, scale * core.stop)
-    block = fused.reshape(shape)
-    order = [("C", "S", "Y", "X").index(a) for a in stack.fused_axes if a != "T"]
-    absent = [i for i, axis in enumerate("CSYX") if axis not in stack.fused_axes]
-    block = block.transpose([*order, *absent]).reshape([shape[i] for i in order])
-    everything = slice(None)
-    key = tuple(places.get(axis, everything) for axis in stack.fused_axes)
-    outputs["fused"][key] = block
+    write_block(outputs["fused"], stack, t, region, fused)

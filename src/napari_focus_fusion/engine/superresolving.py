@@ -18,27 +18,29 @@ from torch import Tensor
 
 from napari_focus_fusion.composite import GUIDE_RADIUS, label_weights
 from napari_focus_fusion.decision import Maps
-from napari_focus_fusion.engine.back_off import within_memory
+from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.finishing import (
     FINISH_HALO,
     as_dtype,
     component_slices,
     finish_region,
 )
-from napari_focus_fusion.engine.work import moved
-from napari_focus_fusion.tiling import Tile, TilePlan
+from napari_focus_fusion.tiling import TilePlan, shifted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.plan import Upscale
+    from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.engine.reading import Reference
-    from napari_focus_fusion.engine.work import Upscale, Work
     from napari_focus_fusion.models.base import SuperResolver
+    from napari_focus_fusion.tiling import Rectangle, Tile
 
 
-def finer_rim(upscale: Upscale) -> int:
+def super_resolving_halo(upscale: Upscale) -> int:
     """Pixels around a region whose raw maps super-resolving it must see."""
-    return FINISH_HALO + _reach(upscale)
+    return FINISH_HALO + _pixels_halo(upscale)
 
 
 def bytes_a_pixel(upscale: Upscale, component_bytes: int, components: int) -> int:
@@ -48,131 +50,135 @@ def bytes_a_pixel(upscale: Upscale, component_bytes: int, components: int) -> in
 
 
 def super_resolve_region(
-    work: Work, region: Tile, raw: Maps, rim: Tile
+    point: Prepared, region: Rectangle, raw: Maps, area: Rectangle, monitor: Monitor
 ) -> tuple[np.ndarray, Maps, np.ndarray]:
-    """Verified maps and finer fused pixels of a region's core.
+    """Verified maps and finer fused pixels of a region.
 
     Parameters
     ----------
-    work
-        The run, with ``work.upscale``.
+    point
+        The time point, with ``point.plan.upscale``.
     region
-        Its core in the plane's pixels.
+        In the plane's pixels.
     raw
-        Raw maps of ``rim``.
-    rim
-        The core and :func:`finer_rim` pixels around it, inside the plane.
+        Raw maps of ``area``.
+    area
+        The region and :func:`super_resolving_halo` pixels around it, inside the plane.
+    monitor
+        Counts pixels x slices.
 
     Returns
     -------
     fused : ndarray
         (components, scale * h, scale * w) in the stack's dtype.
     maps : Maps
-        Of the core.
+        Of the region.
     consistency : ndarray
         (h, w) float32, mean distance of the finer pixels of each pixel, averaged, from
         the fused slices; a share of the normalised range.
     """
-    upscale, stack = work.upscale, work.reference.stack
+    plan, stack, upscale = point.plan, point.plan.stack, point.plan.upscale
     assert upscale is not None
-    reach, halo = _reach(upscale), upscale.resolver.upscale_halo
-    wide = _inside_plane(region, reach, stack.height, stack.width)
-    fused, maps = finish_region(work, wide, raw, rim)
-    inside = (moved(region.y, -wide.y0), moved(region.x, -wide.x0))
-    core = Maps(*(np.ascontiguousarray(a[inside]) for a in maps))
+    halo = _pixels_halo(upscale)
+    wide = region.grown(halo).inside_plane(stack.height, stack.width)
+    fused, maps = finish_region(point, wide, raw, area, monitor)
+    inside = region.moved(-wide.y0, -wide.x0).slices
+    core = Maps(*(np.ascontiguousarray(values[inside]) for values in maps))
     # The image is mirrored at its border, and so is what was decided of it.
+    full = region.grown(halo)
     missing = [
-        (reach - (region.y0 - wide.y0), reach - (wide.y1 - region.y1)),
-        (reach - (region.x0 - wide.x0), reach - (wide.x1 - region.x1)),
+        (wide.y0 - full.y0, full.y1 - wide.y1),
+        (wide.x0 - full.x0, full.x1 - wide.x1),
     ]
     labels = np.pad(maps.labels.astype(np.int32), missing, mode="symmetric")
     around = np.pad(fused, [(0, 0), *missing], mode="symmetric")
-    guide = torch.from_numpy(work.reference.mixed(around)).to(work.device)
-    index = torch.from_numpy(labels).to(work.device)
-    slices: list[tuple[int, np.ndarray]]
-    margin = reach - halo
-    cut = (slice(None), *(slice(margin, n - margin) for n in around.shape[1:]))
+    index = torch.from_numpy(labels).to(plan.device)
+    guide = torch.from_numpy(_guide_of(point).mixed(around)).to(plan.device)
 
     finer = np.empty(
         (stack.n_components, *(upscale.scale * n for n in core.labels.shape)),
         stack.dtype,
     )
     consistency = np.zeros(core.labels.shape, np.float32)
-    used = [int(z) for z in np.unique(labels)]
-    for channel, reference in enumerate(upscale.channels):
+    for channel, reference in enumerate(point.channels):
         first = channel * stack.n_samples
         colours = slice(first, first + (3 if stack.n_samples >= 3 else 1))
         if upscale.joint:
-            sums = _fuse_features(
-                work,
-                region,
-                colours,
-                reference,
-                component_slices(work, region, halo, used),
-                index,
-                guide,
+            used = [int(z) for z in np.unique(labels)]
+            slices: Iterable[tuple[int, np.ndarray]] = component_slices(
+                point, region.grown(upscale.resolver.upscale_halo), used
             )
+            weights = (index, guide)
         else:
-            slices = [(-1, around[cut])]
-            sums = _fuse_features(work, region, colours, reference, slices, None, guide)
-        picture = _resolved(work, sums, colours.stop - colours.start)
-        coarse = F.avg_pool2d(picture, upscale.scale)
+            crop = 2 * GUIDE_RADIUS
+            slices = [(-1, around[:, crop:-crop, crop:-crop])]
+            weights = None
+        features = _fuse_features(
+            point, region, colours, reference, slices, weights, monitor
+        )
+        found = _resolve(point, features, colours.stop - colours.start, monitor)
+        coarse = F.avg_pool2d(found, upscale.scale)
         expected = _normalised(fused[colours][:, *inside], reference)
-        expected_there = torch.from_numpy(expected).to(work.device)
+        expected_there = torch.from_numpy(expected).to(plan.device)
         consistency += (coarse - expected_there).abs().mean(0).cpu().numpy()
-        finer[colours] = _denormalised(picture.cpu().numpy(), reference, stack.dtype)
+        finer[colours] = _denormalised(found.cpu().numpy(), reference, stack.dtype)
         for other in range(colours.stop, first + stack.n_samples):
             # Transparency has no detail to be inferred.
             plain = fused[other][inside].repeat(upscale.scale, 0)
             finer[other] = plain.repeat(upscale.scale, 1)
-    consistency /= len(upscale.channels)
+    consistency /= len(point.channels)
     return finer, core, consistency
 
 
-def _reach(upscale: Upscale) -> int:
+def _pixels_halo(upscale: Upscale) -> int:
+    """Pixels around a region whose final labels and pixels must be known."""
     return upscale.resolver.upscale_halo + 2 * GUIDE_RADIUS
 
 
-def _inside_plane(region: Tile, by: int, height: int, width: int) -> Tile:
-    return Tile(
-        max(region.y0 - by, 0),
-        min(region.y1 + by, height),
-        max(region.x0 - by, 0),
-        min(region.x1 + by, width),
-    )
+def _guide_of(point: Prepared) -> Reference:
+    """The plane along whose edges labels are softened; of the stack itself."""
+    own = point.reference.stack is point.plan.stack
+    return point.reference if own else point.channels[0]
 
 
 def _fuse_features(
-    work: Work,
-    region: Tile,
+    point: Prepared,
+    region: Rectangle,
     colours: slice,
     reference: Reference,
     slices: Iterable[tuple[int, np.ndarray]],
-    index: Tensor | None,
-    guide: Tensor,
+    decided: tuple[Tensor, Tensor] | None,
+    monitor: Monitor,
 ) -> Tensor:
-    """(F * scale^2, h, w): features of the slices, their weighted mean."""
-    upscale = work.upscale
+    """(F * scale^2, h, w): features of the slices, their weighted mean.
+
+    ``decided`` holds labels and guide; None: the only slice has all the weight.
+    """
+    plan, upscale = point.plan, point.plan.upscale
     assert upscale is not None
     scale, halo = upscale.scale, upscale.resolver.upscale_halo
     count = upscale.resolver.feature_channels * scale**2
     core = (region.height, region.width)
-    total = torch.zeros(count, *core, device=work.device)
-    weights = torch.zeros(scale**2, *core, device=work.device)
-    features = partial(_features, upscale.resolver, scale, context=upscale.context)
-    plan = TilePlan(*core, (work.tile, work.tile), halo)
+    total = torch.zeros(count, *core, device=plan.device)
+    weights = torch.zeros(scale**2, *core, device=plan.device)
+    call = NetworkCall(
+        partial(_features, scale=scale),
+        upscale.resolver,
+        point.upscale_context,
+        halo,
+    )
+    tiles = TilePlan(*core, (plan.tile, plan.tile), halo)
     for z, values in slices:
         planes = torch.from_numpy(_normalised(values[colours], reference))
-        planes = planes.to(work.device)
-        for tile, window in _windows(plan, halo):
+        planes = planes.to(plan.device)
+        for tile, window in _windows(tiles, halo):
             here = (slice(None), tile.y, tile.x)
-            if index is None:
-                weight = None
-            else:
-                weight = _weights(index, guide, z, window, scale)
+            weight = None
+            if decided is not None:
+                weight = _weights(*decided, z, window, scale)
                 if weight is None:
                     continue
-            found = within_memory(work, features, planes[None, :, *window])[0]
+            found = run_with_fallback(call, planes[None, :, *window], monitor)[0]
             found = found[:, *tile.inside]
             if weight is None:
                 total[here] += found
@@ -182,17 +188,16 @@ def _fuse_features(
             weights[here] += weight
             split = found.unflatten(0, (-1, scale**2))
             total[here] += (split * weight).flatten(0, 1)
-            work.done(0)
-        work.done(0)
+            monitor.check_cancelled()
+        monitor.check_cancelled()
     mean = total.unflatten(0, (-1, scale**2))
     return mean.div_(weights.clamp_min(1e-6)).flatten(0, 1)
 
 
-def _windows(plan: TilePlan, halo: int) -> Iterator[tuple[Tile, tuple[slice, slice]]]:
+def _windows(tiles: TilePlan, halo: int) -> Iterator[tuple[Tile, tuple[slice, slice]]]:
     """Each tile, and what it must see in an array with ``halo`` around the plane."""
-    for tile in plan:
-        y, x = plan.window_of(tile)
-        yield tile, (moved(y, halo), moved(x, halo))
+    for tile in tiles:
+        yield tile, shifted(tiles.window_of(tile), halo)
 
 
 def _weights(
@@ -213,29 +218,31 @@ def _weights(
 
 
 def _features(
-    resolver: SuperResolver, scale: int, batch: Tensor, context: Any
+    resolver: SuperResolver, batch: Tensor, context: Any, scale: int
 ) -> Tensor:
     """(1, 1, C, h, w) -> (1, F * scale^2, h, w)."""
     slices = batch[:, 0].contiguous(memory_format=torch.channels_last)
     return F.pixel_unshuffle(resolver.features(slices, scale, context), scale)
 
 
-def _resolved(work: Work, features: Tensor, colours: int) -> Tensor:
+def _resolve(
+    point: Prepared, features: Tensor, colours: int, monitor: Monitor
+) -> Tensor:
     """(colours, scale * h, scale * w), normalised."""
-    upscale = work.upscale
+    plan, upscale = point.plan, point.plan.upscale
     assert upscale is not None
     high, wide = features.shape[1:]
     scale = upscale.scale
-    picture = torch.empty(colours, scale * high, scale * wide, device=work.device)
-    for tile in TilePlan(high, wide, (work.tile, work.tile)):
+    resolved = torch.empty(colours, scale * high, scale * wide, device=plan.device)
+    for tile in TilePlan(high, wide, (plan.tile, plan.tile)):
         finer = F.pixel_shuffle(features[None, :, tile.y, tile.x], scale)
-        found = upscale.resolver.resolve(finer, scale, upscale.context)[0]
+        found = upscale.resolver.resolve(finer, scale, point.upscale_context)[0]
         if colours == 1:
             found = found.mean(0, keepdim=True)
-        y, x = (slice(scale * s.start, scale * s.stop) for s in (tile.y, tile.x))
-        picture[:, y, x] = found
-        work.done(0)
-    return picture
+        y, x = (slice(scale * s.start, scale * s.stop) for s in tile.slices)
+        resolved[:, y, x] = found
+        monitor.check_cancelled()
+    return resolved
 
 
 def _normalised(values: np.ndarray, reference: Reference) -> np.ndarray:
@@ -246,7 +253,7 @@ def _normalised(values: np.ndarray, reference: Reference) -> np.ndarray:
 
 
 def _denormalised(
-    picture: np.ndarray, reference: Reference, dtype: np.dtype
+    values: np.ndarray, reference: Reference, dtype: np.dtype
 ) -> np.ndarray:
     span = reference.white - reference.black
-    return as_dtype(picture.astype(np.float64) * span + reference.black, dtype)
+    return as_dtype(values.astype(np.float64) * span + reference.black, dtype)

@@ -125,21 +125,20 @@ def train(
     fits: list[Fitted] = []
     history: list[dict[str, float]] = []
     for stage, checkpoint in zip(stages, checkpoints, strict=True):
-        fits.append(
-            _fit_stage(
-                network,
-                stage,
-                pool,
-                held_back,
-                checkpoint,
-                seed=seed,
-                scale=scale,
-                first=len(history),
-                on_step=on_step,
-                should_stop=should_stop,
-            )
+        fitted = _fit_stage(
+            network,
+            stage,
+            pool,
+            held_back,
+            checkpoint,
+            seed=seed,
+            scale=scale,
+            first=len(history),
+            on_step=on_step,
+            should_stop=should_stop,
         )
-        history += _steps_counted_from(len(history), fits[-1].history)
+        fits.append(fitted)
+        history += _steps_counted_from(len(history), fitted.history)
     network.to("cpu")
     card = {
         "version": __version__,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from napari_focus_fusion.engine.cluster import check_sendable
+from napari_focus_fusion.engine.executors import check_sendable
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.fusion import fuse
 from napari_focus_fusion.models.registry import models
@@ -27,7 +27,7 @@ distributed = pytest.importorskip("distributed")
 def client() -> Iterator[Any]:
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch  # noqa: TC002
 
-from napari_focus_fusion.engine.agreement import correlation_with_plain
+from napari_focus_fusion.engine.checks import correlation_with_plain
 from napari_focus_fusion.fusion import fuse
 from napari_focus_fusion.models.registry import models
 from napari_focus_fusion.models.sml import SumModifiedLaplacian

@@ -1,8 +1,8 @@
-"""Whether what a network made can be believed: held against what is plain."""
+"""Checks of what a network made: each returns a note for the user, or nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,9 +15,7 @@ from napari_focus_fusion.models.sml import SumModifiedLaplacian
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_focus_fusion.engine.store import Store
-    from napari_focus_fusion.engine.work import Work
-    from napari_focus_fusion.tiling import TilePlan
+    from napari_focus_fusion.engine.prepare import Prepared
 
 #: The plain measure is believed where its best slice stands out as far as this.
 SURE = 0.4
@@ -30,45 +28,75 @@ LEAST_CORRELATION = 0.1
 MOST_INCONSISTENT = 0.05
 
 
-def hold_against_plain(
-    work: Work, t: int, windows: list[np.ndarray], store: Store
-) -> None:
-    """Note it where a network's decision contradicts the plain focus measure."""
-    stack = work.reference.stack
-    places = {"T": t}
+def contradiction_of_plain(point: Prepared, decision: Any) -> str | None:
+    """What to tell the user where a decision contradicts the plain focus measure.
+
+    Parameters
+    ----------
+    point
+        A time point, with the sample that its model looked at.
+    decision
+        The final decision map, axes ``stack.map_axes``.
+
+    Returns
+    -------
+    str or None
+        A note; None where there is nothing to tell, or nothing to compare with.
+    """
+    plan, stack = point.plan, point.plan.stack
+    if plan.model is None or not plan.model.needs_sample or not point.windows:
+        return None
     decisions = []
     for y, x in sample_places(stack):
         if y.start < 0 or x.start < 0:  # of a tiny plane, mirrored
-            return
-        key = tuple(places.get(a, y if a == "Y" else x) for a in stack.map_axes)
-        decisions.append(np.asarray(store.outputs["decision"][key]))
-    correlation = correlation_with_plain(windows, decisions)
-    if correlation is not None and correlation < LEAST_CORRELATION:
-        when = f" at time point {t}" if stack.n_times > 1 else ""
-        assert work.model.spec is not None
-        work.notes.append(
-            f"The decision of {work.model.spec.title}{when} contradicts the plain "
-            f"focus measure (rank correlation {correlation:.2f} where that is sure). "
-            "Look at the decision map, and compare with model='sml'."
-        )
-
-
-def hold_against_slices(work: Work, t: int, plan: TilePlan, store: Store) -> None:
-    """Note it where a super-resolved image shows something else than the slices."""
-    stack = work.reference.stack
-    total = 0.0
-    for region in plan:
-        places = {"T": t, "Y": region.y, "X": region.x}
+            return None
+        places = {"T": point.t, "Y": y, "X": x}
         key = tuple(places[axis] for axis in stack.map_axes)
-        total += float(np.asarray(store.outputs["consistency"][key]).sum())
+        decisions.append(np.asarray(decision[key]))
+    correlation = correlation_with_plain(point.windows, decisions)
+    if correlation is None or correlation >= LEAST_CORRELATION:
+        return None
+    assert plan.model.spec is not None
+    return (
+        f"The decision of {plan.model.spec.title}{_when(point)} contradicts the plain "
+        f"focus measure (rank correlation {correlation:.2f} where that is sure). "
+        "Look at the decision map, and compare with model='sml'."
+    )
+
+
+def inconsistency_with_slices(point: Prepared, consistency: Any) -> str | None:
+    """What to tell the user where a super-resolved image shows something else.
+
+    Parameters
+    ----------
+    point
+        A time point.
+    consistency
+        The map of distances from the fused slices, axes ``stack.map_axes``.
+
+    Returns
+    -------
+    str or None
+        A note; None where there is nothing to tell.
+    """
+    stack = point.plan.stack
+    total = 0.0
+    for region in point.plan.regions:
+        places = {"T": point.t, "Y": region.y, "X": region.x}
+        key = tuple(places[axis] for axis in stack.map_axes)
+        total += float(np.asarray(consistency[key]).sum())
     mean = total / (stack.height * stack.width)
-    if mean > MOST_INCONSISTENT:
-        when = f" at time point {t}" if stack.n_times > 1 else ""
-        work.notes.append(
-            f"The super-resolved image{when}, brought back to the source's pixels, "
-            f"differs from the fused slices by {mean:.1%} of their range on average. "
-            "Do not trust its detail: look at the consistency map, or use scale=1."
-        )
+    if mean <= MOST_INCONSISTENT:
+        return None
+    return (
+        f"The super-resolved image{_when(point)}, brought back to the source's pixels, "
+        f"differs from the fused slices by {mean:.1%} of their range on average. "
+        "Do not trust its detail: look at the consistency map, or use scale=1."
+    )
+
+
+def _when(point: Prepared) -> str:
+    return f" at time point {point.t}" if point.plan.stack.n_times > 1 else ""
 
 
 def correlation_with_plain(

@@ -1,0 +1,141 @@
+"""Who runs a step over its regions: this process, or the workers of a dask cluster."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from napari_focus_fusion.device import choose_device, deterministic
+from napari_focus_fusion.engine.monitor import Monitor
+from napari_focus_fusion.engine.store import OpenStore
+from napari_focus_fusion.errors import FocusFusionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from napari_focus_fusion.engine.prepare import Prepared
+    from napari_focus_fusion.engine.steps import Step
+    from napari_focus_fusion.engine.store import Store
+    from napari_focus_fusion.stack import FocusStack
+    from napari_focus_fusion.tiling import Tile
+
+#: Stacks in memory are sent to every worker; larger ones are refused.
+MOST_SENT = 64 << 20
+#: Jobs for each thread of the cluster, so that none waits long for the last.
+JOBS_A_THREAD = 4
+#: Seconds between two looks at the jobs.
+INTERVAL = 0.05
+
+
+class Executor(Protocol):
+    """Runs a step over regions."""
+
+    def __call__(
+        self,
+        step: Step,
+        point: Prepared,
+        store: Store,
+        regions: Sequence[Tile],
+        monitor: Monitor,
+    ) -> Iterator[Tile]:
+        """Run a step over regions, in any order.
+
+        Parameters
+        ----------
+        step
+            What is done.
+        point
+            The time point.
+        store
+            Where results are read and written.
+        regions
+            Those to be done.
+        monitor
+            The run's.
+
+        Yields
+        ------
+        Tile
+            Each region when it is done, in the thread that asks.
+
+        Raises
+        ------
+        Cancelled
+            If the run was asked to stop.
+        """
+
+
+def run_locally(
+    step: Step,
+    point: Prepared,
+    store: Store,
+    regions: Sequence[Tile],
+    monitor: Monitor,
+) -> Iterator[Tile]:
+    """Run a step in this thread, region by region; see :class:`Executor`."""
+    for region in regions:
+        step.run(point, store, region, monitor)
+        yield region
+
+
+def run_on_dask(
+    step: Step,
+    point: Prepared,
+    store: Store,
+    regions: Sequence[Tile],
+    monitor: Monitor,
+    *,
+    client: Any,
+) -> Iterator[Tile]:
+    """Run a step on the workers of a ``dask.distributed.Client``.
+
+    They write into the partial result, on a file system that all of them share; jobs
+    under way when the run is stopped end on their workers. See :class:`Executor`.
+    """
+    assert isinstance(store, OpenStore)
+    sent = point.to(torch.device("cpu")).without_sample()
+    shared = client.scatter(sent, broadcast=True, hash=False)
+    waiting = {
+        client.submit(_run_job, step, shared, store.partial, region, pure=False): region
+        for region in regions
+    }
+    try:
+        while waiting:
+            for future in [future for future in waiting if future.done()]:
+                region = waiting.pop(future)
+                for note in future.result():
+                    monitor.warn(note)
+                yield region
+            monitor.check_cancelled()
+            time.sleep(INTERVAL)
+    finally:
+        client.cancel(list(waiting))
+
+
+def _run_job(step: Step, point: Prepared, partial: Path, region: Tile) -> list[str]:
+    """One region, on a worker; the notes of it."""
+    device = choose_device(point.plan.settings.device)
+    monitor = Monitor()
+    with torch.inference_mode(), deterministic(device):
+        store = OpenStore(partial, point.plan.stack)
+        step.run(point.to(device), store, region, monitor)
+    return monitor.notes
+
+
+def check_sendable(stack: FocusStack) -> None:
+    """Raise if the pixels live in this process's memory and are too many to send."""
+    if isinstance(stack.data, np.ndarray) and stack.data.nbytes > MOST_SENT:
+        raise FocusFusionError(
+            f"{stack.name!r} is in memory ({stack.data.nbytes / 1e6:.0f} MB) and "
+            "would have to be sent to every worker of the cluster. Give its path, a "
+            "Zarr or a dask array instead."
+        )
+
+
+def jobs_of(client: Any) -> int:
+    """How many jobs keep all threads of a cluster busy, at least one."""
+    return JOBS_A_THREAD * max(sum(client.nthreads().values()), 1)

@@ -1,0 +1,102 @@
+"""When memory runs out: halve the batch, then the tile, then take the CPU."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from napari_focus_fusion.device import is_out_of_memory
+from napari_focus_fusion.engine.prepare import moved_to
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.models.base import FusionModel
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkCall:
+    """A use of a network, to be applied to batches of any size.
+
+    Attributes
+    ----------
+    function
+        Takes (network, (n, 1, ..., h, w), context); gives back n items of h x w.
+    network, context
+        Its arguments; the context lies on the network's device.
+    halo
+        Pixels that a result depends on, beyond itself.
+    """
+
+    function: Callable[[Any, Tensor, Any], Tensor]
+    network: FusionModel
+    context: Any
+    halo: int
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Apply it to (n, ..., h, w)."""
+        with torch.inference_mode():
+            return self.function(self.network, batch[:, None], self.context)
+
+    def on_cpu(self, batch: Tensor) -> Tensor:
+        """Apply it on the CPU, and leave the network where it was."""
+        device = batch.device
+        self.network.to("cpu")
+        try:
+            context = moved_to(self.context, torch.device("cpu"))
+            with torch.inference_mode():
+                found = self.function(self.network, batch[:, None].cpu(), context)
+        finally:
+            self.network.to(device)
+        return found.to(device)
+
+
+def run_with_fallback(call: NetworkCall, batch: Tensor, monitor: Monitor) -> Tensor:
+    """Apply a network to (n, ..., h, w); halve the batch when memory runs out.
+
+    First the slices are halved, then the tile, down to what is no longer worth it;
+    then the tile is computed on the CPU. What has once been too large is not tried
+    again.
+    """
+    pixels = batch.shape[0] * batch.shape[-2] * batch.shape[-1]
+    if pixels < monitor.smallest_failed:
+        try:
+            return call(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        monitor.smallest_failed = pixels
+        if batch.device.type == "cuda":
+            torch.cuda.empty_cache()
+    if batch.shape[0] > 1:
+        halves = batch.tensor_split(2)
+        return torch.cat([run_with_fallback(call, half, monitor) for half in halves])
+    axis = -1 if batch.shape[-1] >= batch.shape[-2] else -2
+    length, halo = batch.shape[axis], call.halo
+    if length >= 4 * halo + 64:
+        middle = length // 2
+        low = batch.narrow(axis, 0, middle + halo)
+        high = batch.narrow(axis, middle - halo, length - middle + halo)
+        parts = [
+            run_with_fallback(call, low, monitor).narrow(axis, 0, middle),
+            run_with_fallback(call, high, monitor).narrow(axis, halo, length - middle),
+        ]
+        return torch.cat(parts, axis)
+    if batch.device.type == "cpu":
+        raise MemoryError(
+            "There is not enough memory even for the smallest tile. Close other "
+            "programs, or crop the stack."
+        )
+    note = (
+        f"{batch.device} ran out of memory even for small tiles; the CPU took over, "
+        "which is slower. Close what else uses the graphics card."
+    )
+    if note not in monitor.notes:
+        monitor.warn(note)
+        warnings.warn(note, RuntimeWarning, stacklevel=2)
+    return call.on_cpu(batch)

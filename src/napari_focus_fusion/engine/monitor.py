@@ -1,0 +1,78 @@
+"""The one thing of a run that changes: its progress, its end, its notes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_focus_fusion.errors import Cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_focus_fusion.progress import Meter
+
+
+class Monitor:
+    """What the functions of a run report to.
+
+    It stays in the process that called ``fuse``: a job on a cluster has its own, of
+    which the notes come back.
+
+    Parameters
+    ----------
+    meter
+        What counts the work; None: nobody asks how far it is.
+    should_stop
+        Asked between tiles; None: never asked to stop.
+
+    Attributes
+    ----------
+    notes
+        What the user should know of the run, in plain words.
+    smallest_failed
+        Pixels of the smallest batch that ran out of memory, so that none like it is
+        tried again.
+    """
+
+    def __init__(
+        self,
+        meter: Meter | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self.notes: list[str] = []
+        self.smallest_failed = 1 << 62
+        self._meter = meter
+        self._should_stop = should_stop
+        self._cost = 1.0
+
+    def enter(self, stage: str, done: float, cost: float = 1.0) -> None:
+        """Begin a stage.
+
+        Parameters
+        ----------
+        stage
+            What is being done, in words.
+        done
+            Work that is done by now.
+        cost
+            Work of a pixel of a slice from now on.
+        """
+        self._cost = cost
+        if self._meter is not None:
+            self._meter.enter(stage, done)
+
+    def advance(self, pixels: float) -> None:
+        """Count pixels x slices; a place where the run stops when it is asked to."""
+        if self._meter is not None:
+            self._meter.add(pixels * self._cost)
+        self.check_cancelled()
+
+    def check_cancelled(self) -> None:
+        """Raise Cancelled if the run is asked to stop."""
+        if self._should_stop is not None and self._should_stop():
+            raise Cancelled
+
+    def warn(self, note: str) -> None:
+        """Keep a note, once."""
+        if note not in self.notes:
+            self.notes.append(note)

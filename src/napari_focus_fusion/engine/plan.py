@@ -1,0 +1,305 @@
+"""What follows from the settings, the stack and the model: nothing in it changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_focus_fusion.device import choose_device, memory_budget
+from napari_focus_fusion.engine import reconstruction, superresolving
+from napari_focus_fusion.engine.store import CHUNK
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.models.base import Reconstructor, SetMasker, SuperResolver
+from napari_focus_fusion.stack import FocusStack
+from napari_focus_fusion.tiling import TilePlan
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from napari_focus_fusion.engine.settings import FusionSettings
+    from napari_focus_fusion.models.base import FusionModel
+
+#: Side of a model's tile in pixels: larger ones only miss the CPU's caches.
+TILE = {"cpu": 256, "cuda": 1024, "mps": 512}
+#: Slices that are scored together.
+SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
+#: Working memory of a region's pixel in bytes, measured: state and temporaries, and
+#: what each component adds to them, the second for each of its own bytes.
+BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
+#: A band of whole rows is as high as this, or it would mostly read its surroundings.
+LEAST_ROWS = 256
+#: Working memory of a job on a cluster, unless told otherwise.
+JOB_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Upscale:
+    """How a run super-resolves.
+
+    Attributes
+    ----------
+    resolver
+        The network.
+    scale
+        2, 3 or 4.
+    joint
+        Whether slices are made finer and then fused; else the fused image is made
+        finer.
+    """
+
+    resolver: SuperResolver
+    scale: int
+    joint: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunPlan:
+    """A run, before it looks at a pixel.
+
+    Attributes
+    ----------
+    stack
+        What is fused.
+    settings
+        What the user asked for.
+    model
+        Who decides; None where a decision map was given.
+    decision
+        The given map, (T, Y, X) uint16; None where it is to be found.
+    upscale
+        How the result is made finer; None: it is not.
+    reference
+        The stack whose sharpness decides: `stack`, or another of the same slices.
+    weights
+        How much each component of `reference` counts, adding up to 1.
+    device
+        Where scores are computed.
+    tile
+        Largest side of a model's tile, in pixels.
+    slab
+        Slices that are read and scored together.
+    regions
+        What the plane is cut into, so that their state fits into the memory.
+    """
+
+    stack: FocusStack
+    settings: FusionSettings
+    model: FusionModel | None
+    decision: NDArray[np.uint16] | None
+    upscale: Upscale | None
+    reference: FocusStack
+    weights: tuple[float, ...]
+    device: torch.device
+    tile: int
+    slab: int
+    regions: TilePlan
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a tile that the deciding model must see."""
+        spec = None if self.model is None else self.model.spec
+        return 0 if spec is None else spec.halo
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether pixels are made by the model rather than taken from slices.
+
+        With ``blend="select"`` every pixel is an observed one. One slice passes
+        through.
+        """
+        return (
+            isinstance(self.model, Reconstructor)
+            and self.upscale is None
+            and self.settings.blend == "feather"
+            and self.stack.n_slices > 1
+        )
+
+    @property
+    def channel_weights(self) -> tuple[tuple[float, ...], ...]:
+        """The weights of the grey plane of each channel of `stack`."""
+        channels = range(self.stack.n_channels)
+        return tuple(weights_of(self.stack, channel) for channel in channels)
+
+    def decides(self, weights: tuple[float, ...]) -> bool:
+        """Whether a plane of `stack` is the one that decides."""
+        return self.reference is self.stack and weights == self.weights
+
+    @property
+    def networks(self) -> tuple[FusionModel, ...]:
+        """All that runs on the device."""
+        resolver = () if self.upscale is None else (self.upscale.resolver,)
+        return resolver if self.model is None else (self.model, *resolver)
+
+
+def plan_run(
+    stack: FocusStack,
+    model: FusionModel | None,
+    settings: FusionSettings,
+    *,
+    decision: FusionModel | NDArray[np.uint16] | None = None,
+    stored: bool = False,
+    jobs: int | None = None,
+) -> RunPlan:
+    """Plan the fusion of a stack.
+
+    Parameters
+    ----------
+    stack
+        What is fused.
+    model
+        Who decides, or who super-resolves; None where a decision map is given.
+    settings
+        What the user asked for.
+    decision
+        Another model that decides, or a decision map, axes ``stack.map_axes``, which
+        takes the place of one; None: `model` decides.
+    stored
+        Whether the result is written by region into an OME-Zarr.
+    jobs
+        How many regions there shall be at least, for the workers of a cluster, whose
+        devices are then their own affair; None: the run stays here.
+
+    Returns
+    -------
+    RunPlan
+
+    Raises
+    ------
+    FocusFusionError
+        If stack, model and settings do not fit together, or there is no such device.
+    """
+    _check(stack, model, settings.scale)
+    upscale = None
+    if settings.scale > 1:
+        assert isinstance(model, SuperResolver)
+        upscale = Upscale(model, settings.scale, settings.joint)
+    decides = model
+    given = None
+    if isinstance(decision, np.ndarray):
+        decides = None
+        given = decision.reshape(stack.n_times, stack.height, stack.width)
+        settings = replace(settings, verify=False)
+    elif decision is not None:
+        decides = decision
+    reference = settings.reference
+    if isinstance(reference, FocusStack):
+        check_reference(stack, reference)
+        guide, weights = reference, weights_of(reference, None)
+    else:
+        guide, weights = stack, weights_of(stack, reference)
+    device = choose_device(settings.device if jobs is None else "cpu")
+    if jobs is None:
+        budget = memory_budget(device, settings.memory)
+    else:
+        budget = settings.memory or JOB_BYTES
+    return RunPlan(
+        stack=stack,
+        settings=settings,
+        model=decides,
+        decision=given,
+        upscale=upscale,
+        reference=guide,
+        weights=weights,
+        device=device,
+        tile=settings.tile or TILE[device.type],
+        slab=SLAB[device.type],
+        regions=plan_regions(
+            stack,
+            budget // bytes_a_pixel(stack, decides, upscale, guide),
+            stored=stored,
+            jobs=jobs or 1,
+        ),
+    )
+
+
+def weights_of(stack: FocusStack, reference: int | str | None) -> tuple[float, ...]:
+    """Weights of a stack's components in the one grey plane of `reference`."""
+    return tuple(float(weight) for weight in stack.reference_weights(reference))
+
+
+def check_reference(stack: FocusStack, reference: FocusStack) -> None:
+    """Raise if the sharpness of one stack cannot decide for another.
+
+    Raises
+    ------
+    FocusFusionError
+        If they differ in time points, slices, rows or columns.
+    """
+    sizes = [
+        (one.n_times, one.n_slices, one.height, one.width) for one in (reference, stack)
+    ]
+    if sizes[0] != sizes[1]:
+        here, there = (
+            f"{t} x {z} slices of {y} x {x} pixels"
+            if t > 1
+            else f"{z} slices of {y} x {x} pixels"
+            for t, z, y, x in sizes
+        )
+        raise FocusFusionError(
+            f"{reference.name!r} cannot decide for {stack.name!r}: its size is {here}, "
+            f"not {there}. Choose a channel of the same image."
+        )
+
+
+def bytes_a_pixel(
+    stack: FocusStack,
+    model: FusionModel | None,
+    upscale: Upscale | None,
+    reference: FocusStack,
+) -> int:
+    """Working memory of a pixel of a region, while the run goes through its slices."""
+    fixed, each = BYTES_A_COMPONENT
+    state = BYTES_A_PIXEL
+    for one in {id(one): one for one in (stack, reference)}.values():
+        state += (fixed + each * one.dtype.itemsize) * one.n_components
+    if isinstance(model, Reconstructor):
+        state += reconstruction.bytes_a_pixel(model)
+    if upscale is not None:
+        state += superresolving.bytes_a_pixel(
+            upscale, stack.dtype.itemsize, stack.n_components
+        )
+    if isinstance(model, SetMasker):
+        # The planes of all slices and their weights.
+        state += 8 * stack.n_slices
+    return state
+
+
+def plan_regions(
+    stack: FocusStack, pixels: int, *, stored: bool, jobs: int
+) -> TilePlan:
+    """Regions of at most so many pixels, at least as many as jobs are wanted.
+
+    Bands of whole rows where those fit.
+    """
+    align = (CHUNK, CHUNK) if stored else (1, 1)
+    if not stored and stack.chunk_yx is not None:
+        align = stack.chunk_yx
+    align = (min(align[0], stack.height), min(align[1], stack.width))
+    pixels = min(pixels, max(stack.height * stack.width // jobs, CHUNK * CHUNK))
+    rows = pixels // stack.width
+    if rows >= min(max(align[0], LEAST_ROWS), stack.height):
+        core = (int(rows), stack.width)
+    elif stored:
+        core, align = (CHUNK, max(pixels // CHUNK, CHUNK)), (CHUNK, CHUNK)
+    else:
+        # Chunks larger than this are read more than once.
+        side = max(int(pixels**0.5), 64)
+        core, align = (side, side), (min(align[0], side), min(align[1], side))
+    return TilePlan(stack.height, stack.width, core, align=align)
+
+
+def _check(stack: FocusStack, model: FusionModel | None, scale: int) -> None:
+    spec = None if model is None else model.spec
+    if spec is not None and scale not in spec.upscale:
+        offered = ", ".join(str(factor) for factor in spec.upscale)
+        raise FocusFusionError(
+            f"{spec.title} cannot super-resolve by {scale}; it offers scale {offered}."
+        )
+    if stack.n_slices > np.iinfo(np.int16).max:
+        raise FocusFusionError(
+            f"{stack.name!r} has {stack.n_slices} slices; more than "
+            f"{np.iinfo(np.int16).max} cannot be told apart. Is the axis Z right?"
+        )

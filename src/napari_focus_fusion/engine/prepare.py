@@ -1,0 +1,154 @@
+"""What a run knows of a time point before it begins: intensities and statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_focus_fusion.engine.normalise import black_and_white
+from napari_focus_fusion.engine.reading import Reference, sample
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.plan import RunPlan
+    from napari_focus_fusion.models.base import FusionModel
+    from napari_focus_fusion.stack import FocusStack
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A time point, ready for its regions; what its statistics are is fixed.
+
+    Attributes
+    ----------
+    plan
+        The run.
+    t
+        The time point.
+    reference
+        The normalised plane that decides.
+    context
+        The deciding model's statistics of the stack.
+    channels
+        The normalised plane of each channel, where pixels are reconstructed or
+        super-resolved; else empty.
+    upscale_context
+        The super-resolving network's statistics of the stack.
+    windows
+        The sample of the reference, (windows, h, w) for each slice; empty where none
+        was needed.
+    """
+
+    plan: RunPlan
+    t: int
+    reference: Reference
+    context: Any = None
+    channels: tuple[Reference, ...] = ()
+    upscale_context: Any = None
+    windows: tuple[np.ndarray, ...] = ()
+
+    def to(self, device: torch.device) -> Prepared:
+        """The same with its networks and their statistics on another device."""
+        for network in self.plan.networks:
+            network.to(device)
+        return replace(
+            self,
+            plan=replace(self.plan, device=device),
+            context=moved_to(self.context, device),
+            upscale_context=moved_to(self.upscale_context, device),
+        )
+
+    def without_sample(self) -> Prepared:
+        """The same without what regions do not look at, to be sent elsewhere."""
+        return replace(self, windows=())
+
+
+def prepare(plan: RunPlan, t: int, monitor: Monitor) -> Prepared:
+    """Normalise a time point, and let the models look at a sample of it.
+
+    Parameters
+    ----------
+    plan
+        The run.
+    t
+        The time point.
+    monitor
+        Asked whether to stop once the sample is read.
+
+    Returns
+    -------
+    Prepared
+    """
+    model, upscale = plan.model, plan.upscale
+    needed = model is not None and model.needs_sample
+    if not (needed or upscale or plan.reconstructs or _needs_sample(plan.reference)):
+        white = _white(plan.reference)
+        return Prepared(plan, t, Reference(plan.reference, t, plan.weights, 0.0, white))
+    reference, windows = _normalised(Reference(plan.reference, t, plan.weights))
+    monitor.check_cancelled()
+    context = _context(model, windows, plan.device)
+    channels: tuple[Reference, ...] = ()
+    upscale_context = None
+    if plan.reconstructs or upscale is not None:
+        channels = tuple(
+            reference
+            if plan.decides(weights)
+            else _normalised(Reference(plan.stack, t, weights))[0]
+            for weights in plan.channel_weights
+        )
+    if upscale is not None:
+        upscale_context = (
+            context
+            if upscale.resolver is model
+            else _context(upscale.resolver, windows, plan.device)
+        )
+    planes = tuple(planes[:, 0].numpy() for planes in windows)
+    return Prepared(plan, t, reference, context, channels, upscale_context, planes)
+
+
+def _needs_sample(stack: FocusStack) -> bool:
+    """Integers of 8 and 16 bits know their range; of others only the pixels tell it."""
+    return stack.dtype not in (np.uint8, np.int8, np.uint16, np.int16)
+
+
+def _white(stack: FocusStack) -> float:
+    return float(np.iinfo(stack.dtype).max) if stack.dtype.kind in "iu" else 1.0
+
+
+def _normalised(reference: Reference) -> tuple[Reference, list[Tensor]]:
+    """A plane with the intensities of its sample, and that, (windows, 1, h, w) each."""
+    # Integers are brought to 0..1 first, floats left alone: the sample is read once.
+    white = _white(reference.stack)
+    windows = list(sample(replace(reference, black=0.0, white=white)))
+    low, high = black_and_white(windows)
+    for planes in windows:
+        planes -= np.float32(low)
+        planes /= np.float32(high - low)
+    return (
+        replace(reference, black=low * white, white=high * white),
+        [torch.from_numpy(planes)[:, None] for planes in windows],
+    )
+
+
+def _context(
+    model: FusionModel | None, windows: Sequence[Tensor], device: torch.device
+) -> Any:
+    if model is None:
+        return None
+    return model.context([planes.to(device) for planes in windows])
+
+
+def moved_to(value: Any, device: torch.device) -> Any:
+    """Tensors, in whatever tuples, on another device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        moved = [moved_to(item, device) for item in value]
+        return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
+    return value
