@@ -540,6 +540,7 @@ def test_regions_fit_the_memory_and_mostly_hold_what_they_read(
         width=wide,
         chunk_yx=chunk,
         n_components=1,
+        n_slices=4,
         dtype=np.dtype(np.uint16),
     )
     each = planning.bytes_a_pixel(stack, load_model("sml"), None, stack)  # type: ignore[arg-type]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_focus_fusion.device import choose_device, memory_budget
-from napari_focus_fusion.engine import reconstruction, superresolving
+from napari_focus_fusion.engine import superresolving
 from napari_focus_fusion.engine.store import CHUNK
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.models.base import Reconstructor, SetMasker, SuperResolver
+from napari_focus_fusion.models.base import SuperResolver
 from napari_focus_fusion.stack import FocusStack
 from napari_focus_fusion.tiling import TilePlan
 
@@ -111,7 +111,8 @@ class RunPlan:
         through.
         """
         return (
-            isinstance(self.model, Reconstructor)
+            self.model is not None
+            and self.model.kind == "reconstructor"
             and self.upscale is None
             and self.settings.blend == "feather"
             and self.stack.n_slices > 1
@@ -255,15 +256,12 @@ def bytes_a_pixel(
     state = BYTES_A_PIXEL
     for one in {id(one): one for one in (stack, reference)}.values():
         state += (fixed + each * one.dtype.itemsize) * one.n_components
-    if isinstance(model, Reconstructor):
-        state += reconstruction.bytes_a_pixel(model)
+    if model is not None:
+        state += model.bytes_a_pixel(stack.n_slices)
     if upscale is not None:
         state += superresolving.bytes_a_pixel(
             upscale, stack.dtype.itemsize, stack.n_components
         )
-    if isinstance(model, SetMasker):
-        # The planes of all slices and their weights.
-        state += 8 * stack.n_slices
     return state
 
 

@@ -52,12 +52,6 @@ class Pooled(NamedTuple):
     halo: int
 
 
-def bytes_a_pixel(model: Reconstructor) -> int:
-    """Memory of the pooled features of one pixel."""
-    largest, added = model.channels
-    return largest * (4 + 2) + added * 4
-
-
 def reconstruct_region(
     point: Prepared, region: Rectangle, monitor: Monitor
 ) -> tuple[Maps, np.ndarray]:

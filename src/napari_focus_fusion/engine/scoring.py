@@ -65,7 +65,7 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
     running = RunningDecision((region.height, region.width), plan.device)
     halo = aggregate_halo(plan.model.window)
     blocks = list(TilePlan(region.height, region.width, (SWEEP, SWEEP)))
-    score = _score_sets if isinstance(plan.model, SetMasker) else _score_slabs
+    score = _score_sets if plan.model.kind == "set-masker" else _score_slabs
     for z, scores in score(point, region, halo, monitor):
         for i, one in enumerate(scores):
             for block in blocks:
@@ -86,7 +86,7 @@ def _score_slabs(
     assert isinstance(model, SliceScorer | PairMasker)
     wide = region.grown(halo)
     rivals = None
-    if isinstance(model, PairMasker):
+    if model.kind == "pair-masker":
         rivals = _find_rivals(point, wide.grown(plan.halo), monitor)
     call = NetworkCall(
         _score if rivals is None else _mask_pairs, model, point.context, plan.halo

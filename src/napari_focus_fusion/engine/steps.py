@@ -16,7 +16,6 @@ from napari_focus_fusion.engine.superresolving import (
     super_resolve_region,
     super_resolving_halo,
 )
-from napari_focus_fusion.models.base import Reconstructor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +78,7 @@ def score_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) ->
         labels = plan.decision[t, region.y, region.x]
         sure = np.ones(labels.shape, np.float32)
         maps = Maps(labels, sure, labels.astype(np.float32))
-    elif isinstance(plan.model, Reconstructor):
+    elif plan.model is not None and plan.model.kind == "reconstructor":
         maps, reconstructions = reconstruct_region(point, region, monitor)
         for whole, part in zip(store.reconstructions, reconstructions, strict=True):
             whole[t, region.y, region.x] = part

@@ -62,6 +62,16 @@ class FusionModel(nn.Module):
         """
         return None
 
+    def bytes_a_pixel(self, slices: int) -> int:
+        """Memory of a pixel of what a run keeps for this kind of model.
+
+        Parameters
+        ----------
+        slices
+            How many the stack has.
+        """
+        return 0
+
 
 class SliceScorer(FusionModel):
     """Scores each slice on its own: any number of slices, in any order."""
@@ -137,6 +147,10 @@ class SetMasker(FusionModel):
             permutes the weights.
         """
 
+    def bytes_a_pixel(self, slices: int) -> int:
+        """The planes of all slices and their weights."""
+        return 8 * slices
+
 
 class Encoded(NamedTuple):
     """What a :class:`Reconstructor` keeps of slices.
@@ -172,6 +186,11 @@ class Reconstructor(FusionModel):
     kind: ClassVar[Kind] = "reconstructor"
     channels: ClassVar[tuple[int, int]]
     decoder_halo: ClassVar[int]
+
+    def bytes_a_pixel(self, slices: int) -> int:
+        """The pooled features; of the largest also the slice they came from."""
+        largest, added = self.channels
+        return largest * (4 + 2) + added * 4
 
     @abstractmethod
     def encode(self, slices: Tensor, context: Any = None) -> Encoded:
