@@ -27,7 +27,7 @@ def qt_objects() -> list[Any]:
 
 
 def is_ours(kind: type, base: type) -> bool:
-    """Signals of workers apart: superqt keeps workers, and ours let go of their job."""
+    """Signals of workers apart: napari keeps workers, without their job."""
     ours = "napari_focus_fusion.plugin"
     return (
         issubclass(kind, base)
