@@ -16,8 +16,8 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QToolButton
 from superqt.utils import WorkerBase
 
-import napari_focus_fusion.models.registry as registry
 from napari_focus_fusion import fuse
+from napari_focus_fusion.models import registry
 from napari_focus_fusion.models.registry import ModelSpec
 from napari_focus_fusion.plugin.adapters.layers import METADATA
 from napari_focus_fusion.plugin.fuse import destination
