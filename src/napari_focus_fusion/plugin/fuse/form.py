@@ -14,6 +14,7 @@ from napari_focus_fusion.plugin.adapters.preferences import models_folder, prefe
 from napari_focus_fusion.plugin.adapters.preview import index_on_screen
 from napari_focus_fusion.plugin.adapters.sources import alike, is_slice, is_stack
 from napari_focus_fusion.plugin.common.choice import model_page
+from napari_focus_fusion.plugin.common.devices import offer_devices
 from napari_focus_fusion.plugin.common.texts import describe, unit_text
 from napari_focus_fusion.plugin.fuse.fields import OF_SUPER_RESOLUTION, FuseFields
 
@@ -201,10 +202,7 @@ class FuseForm(FuseFields):
 
     def show_machine(self, machine: Machine) -> None:
         """List the devices that there are."""
-        self.device.set_choices(machine.devices)
-        chosen = getattr(preferences(), "device", "auto")
-        if chosen in self.device.values:
-            self.device.value = chosen
+        offer_devices(self.device, machine)
         self.device.changed.connect(self._keep_preferences)
         self.memory.changed.connect(self._keep_preferences)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from napari.layers import Image, Layer
-from napari.utils.notifications import show_error, show_warning
+from napari.utils.notifications import show_warning
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
@@ -29,7 +29,7 @@ from napari_focus_fusion.plugin.adapters.layers import (
 )
 from napari_focus_fusion.plugin.adapters.preferences import models_folder
 from napari_focus_fusion.plugin.adapters.sources import is_stack
-from napari_focus_fusion.plugin.common.devices import look_at_machine
+from napari_focus_fusion.plugin.common.devices import load_devices
 from napari_focus_fusion.plugin.common.texts import device_text, duration, memory_in_use
 from napari_focus_fusion.plugin.fuse.destination import (
     ask_path,
@@ -84,11 +84,7 @@ class FuseWidget(FuseForm):
         layout.addLayout(self._foot())
         self._connect()
         self._update_buttons()
-        # Finding the graphics cards means loading torch, which takes seconds.
-        create_worker(
-            look_at_machine,
-            _connect={"returned": self._on_machine, "errored": self._on_no_machine},
-        )
+        load_devices(self._on_machine)
 
     def _make_buttons(self) -> None:
         self.run_button = QPushButton("&Run")
@@ -161,9 +157,6 @@ class FuseWidget(FuseForm):
         self._machine = machine
         self.show_machine(machine)
         self._update_buttons()
-
-    def _on_no_machine(self, error: Exception) -> None:
-        show_error(f"Focus Fusion cannot load PyTorch ({error}). Install it again.")
 
     def _choose_files(self) -> None:
         paths, _ = QFileDialog.getOpenFileNames(self, "Open a focus stack")
