@@ -12,7 +12,6 @@ from napari.utils.notifications import show_error
 from qtpy.QtCore import QThreadPool
 from superqt.utils import create_worker
 
-from napari_focus_fusion.models.registry import DEFAULT_MODEL
 from napari_focus_fusion.plugin.adapters.preferences import preferences
 from napari_focus_fusion.plugin.common.texts import device_text
 
@@ -28,13 +27,10 @@ class Machine:
 
     Attributes
     ----------
-    model
-        Name of the default model.
     devices
         Pairs of text and device name.
     """
 
-    model: str
     devices: list[tuple[str, str]]
 
 
@@ -78,7 +74,7 @@ def look_at_machine(*modules: str) -> Machine:
         (device_text(describe(choose_device(name))), name)
         for name in available_devices()
     ]
-    return Machine(DEFAULT_MODEL, [(f"Automatic: {devices[0][0]}", "auto"), *devices])
+    return Machine([(f"Automatic: {devices[0][0]}", "auto"), *devices])
 
 
 @cache
