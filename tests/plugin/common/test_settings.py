@@ -12,14 +12,10 @@ from napari_focus_fusion.models import fine_tuned
 from napari_focus_fusion.models.fine_tuned import FOLDER_VARIABLE
 from napari_focus_fusion.models.registry import load_model, save_weights
 from napari_focus_fusion.plugin.adapters.layers import fuse_layer
+from napari_focus_fusion.plugin.adapters.preferences import models_folder, preferences
 from napari_focus_fusion.plugin.common import settings
 from napari_focus_fusion.plugin.common.choice import ModelChoice, refresh_model_lists
-from napari_focus_fusion.plugin.common.settings import (
-    models_folder,
-    preferences,
-    recall,
-    remember,
-)
+from napari_focus_fusion.plugin.common.settings import recall, remember
 
 
 @pytest.fixture

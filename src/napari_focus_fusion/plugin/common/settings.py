@@ -15,26 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_focus_fusion.plugin.adapters.preferences import (
-    PLUGIN,
-    models_folder,
-    preferences,
-)
+from napari_focus_fusion.plugin.adapters.preferences import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_focus_fusion.plugin.common.fields import Field
-
-__all__ = [
-    "models_folder",
-    "preferences",
-    "recall",
-    "recall_fields",
-    "remember",
-    "remember_fields",
-    "settings_file",
-]
 
 FILE = f"{PLUGIN}.json"
 

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_focus_fusion.plugin.adapters.preferences import preferences
 from napari_focus_fusion.plugin.common.choice import (
     Choice,
     ModelChoice,
@@ -25,11 +26,7 @@ from napari_focus_fusion.plugin.common.choice import (
 from napari_focus_fusion.plugin.common.fields import CheckField, FloatField, IntField
 from napari_focus_fusion.plugin.common.job_widget import JobWidget
 from napari_focus_fusion.plugin.common.scroll_area import Tall
-from napari_focus_fusion.plugin.common.settings import (
-    preferences,
-    recall_fields,
-    remember_fields,
-)
+from napari_focus_fusion.plugin.common.settings import recall_fields, remember_fields
 from napari_focus_fusion.plugin.common.stack_choice import AxesChoice, StackChoice
 
 if TYPE_CHECKING:
