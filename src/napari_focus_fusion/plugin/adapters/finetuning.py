@@ -21,13 +21,13 @@ from napari.layers import Layer, Shapes
 
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.plugin.adapters.crop import part_of
+from napari_focus_fusion.plugin.adapters.errors import is_lost_device
 from napari_focus_fusion.plugin.adapters.layers import (
     chosen_layers,
     guess_axes,
     level_0,
     stack_from_layer,
 )
-from napari_focus_fusion.plugin.common.worker import is_lost_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -48,6 +48,8 @@ from napari_focus_fusion.plugin.adapters.layers import (
     layers_from_files,
     level_0,
 )
+from napari_focus_fusion.plugin.adapters.preferences import preferences
+from napari_focus_fusion.plugin.adapters.preview import index_on_screen
 from napari_focus_fusion.plugin.adapters.sources import is_slice, is_stack
 from napari_focus_fusion.plugin.common.choice import (
     Choice,
@@ -57,13 +59,13 @@ from napari_focus_fusion.plugin.common.choice import (
     refresh_model_lists,
     wrapped_label,
 )
+from napari_focus_fusion.plugin.common.devices import Machine, look_at_machine
 from napari_focus_fusion.plugin.common.job_widget import JobWidget
-from napari_focus_fusion.plugin.common.settings import preferences, recall, remember
+from napari_focus_fusion.plugin.common.scroll_area import Tall
+from napari_focus_fusion.plugin.common.settings import recall, remember
 from napari_focus_fusion.plugin.common.stack_choice import AxesChoice
 from napari_focus_fusion.plugin.common.texts import describe, duration
 from napari_focus_fusion.plugin.finetune.views import BeforeAfter, LossPlot
-from napari_focus_fusion.plugin.fuse.form import Machine, Tall, look_at_machine
-from napari_focus_fusion.plugin.fuse.preview import index_on_screen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
