@@ -73,6 +73,15 @@ class Rectangle:
         """With so many pixels more on each side."""
         return Rectangle(self.y0 - halo, self.y1 + halo, self.x0 - halo, self.x1 + halo)
 
+    def joined(self, other: Rectangle) -> Rectangle:
+        """The smallest rectangle that holds both."""
+        return Rectangle(
+            min(self.y0, other.y0),
+            max(self.y1, other.y1),
+            min(self.x0, other.x0),
+            max(self.x1, other.x1),
+        )
+
     def inside_plane(self, height: int, width: int) -> Rectangle:
         """The part of it that lies inside a plane."""
         return Rectangle(

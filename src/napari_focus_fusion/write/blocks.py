@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,22 +12,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_focus_fusion.stack import FocusStack
-
-
-class Region(Protocol):
-    """A rectangle of the plane: rows and columns, in pixels, with bounds."""
-
-    @property
-    def y(self) -> slice:
-        """Rows."""
-
-    @property
-    def x(self) -> slice:
-        """Columns."""
+    from napari_focus_fusion.tiling import Rectangle
 
 
 def write_block(
-    target: Any, stack: FocusStack, t: int, region: Region, pixels: NDArray[Any]
+    target: Any, stack: FocusStack, t: int, region: Rectangle, pixels: NDArray[Any]
 ) -> None:
     """Write the fused pixels of a region of one time point.
 
@@ -46,11 +35,11 @@ def write_block(
         ``(components, h, w)``, component ``c * n_samples + s``; the region's rows and
         columns, or a whole number of times as many.
     """
-    scale = pixels.shape[-1] // (region.x.stop - region.x.start)
+    scale = pixels.shape[-1] // region.width
     places: dict[str, Any] = {
         "T": t,
-        "Y": slice(scale * region.y.start, scale * region.y.stop),
-        "X": slice(scale * region.x.start, scale * region.x.stop),
+        "Y": slice(scale * region.y0, scale * region.y1),
+        "X": slice(scale * region.x0, scale * region.x1),
     }
     key = tuple(places.get(axis, slice(None)) for axis in stack.fused_axes)
     block = pixels.reshape(stack.n_channels, stack.n_samples, *pixels.shape[1:])

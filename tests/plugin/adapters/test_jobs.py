@@ -46,9 +46,9 @@ def test_what_was_not_foreseen_is_logged(caplog):
 def test_a_job_gives_what_the_call_gives(slices):
     stack, outputs = FocusStack(slices, "ZYX"), ("fused", "depth", "surface")
     seen = []
-    job = LayersJob(stack, None, outputs, {"model": "sml"})
+    job = LayersJob(stack, outputs, {"model": "sml"})
     found = job(seen.append, lambda: False)
-    expected = fuse_to_layers(stack, None, outputs, model="sml")
+    expected = fuse_to_layers(stack, outputs, model="sml")
     assert [one[2] for one in found] == ["image", "image", "surface"]
     for (here, *_), (there, *_) in zip(found[:2], expected[:2], strict=True):
         np.testing.assert_array_equal(here, there)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from napari_focus_fusion.plugin.adapters.judging import fuse_decided
 from napari_focus_fusion.plugin.adapters.layers import OUTPUTS, fuse_to_layers
 from napari_focus_fusion.plugin.adapters.models import with_models
 
@@ -26,8 +25,6 @@ class FuseJob:
     ----------
     stack
         What is fused.
-    judge
-        Where sharpness is looked for, if not in `stack`.
     outputs
         Which layers the result gives.
     options
@@ -37,7 +34,6 @@ class FuseJob:
     """
 
     stack: FocusStack
-    judge: FocusStack | None = None
     outputs: tuple[str, ...] = OUTPUTS
     options: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
@@ -46,9 +42,10 @@ class FuseJob:
         self, progress: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> FusionResult:
         """Run; raises `Cancelled` once `should_stop` says so."""
-        return fuse_decided(
+        from napari_focus_fusion.fusion import fuse
+
+        return fuse(
             self.stack,
-            self.judge,
             progress=progress,
             should_stop=should_stop,
             **with_models(self.options, self.folder),
@@ -65,7 +62,6 @@ class LayersJob(FuseJob):
         """Run; gives layer data as :func:`fuse_to_layers` does."""
         return fuse_to_layers(
             self.stack,
-            self.judge,
             self.outputs,
             folder=self.folder,
             progress=progress,

@@ -21,7 +21,6 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.opening import as_stack, stack_of_slices
 from napari_focus_fusion.plugin.adapters.crop import coarser, part_of
-from napari_focus_fusion.plugin.adapters.judging import fuse_decided
 from napari_focus_fusion.plugin.adapters.models import with_models
 from napari_focus_fusion.plugin.adapters.preferences import models_folder
 from napari_focus_fusion.read import natural_key, stem
@@ -92,30 +91,30 @@ def fuse_layer(
         As :func:`napari_focus_fusion.fuse` does.
     """
     stack = stack_from_layers(layer, axes=axes, time=time)
-    judge = None
     if decided_by is not None:
-        judge = stack_from_layers(decided_by, axes=axes, time=time)
-    return fuse_to_layers(stack, judge, outputs, folder=models_folder(), **options)
+        options["reference"] = stack_from_layers(decided_by, axes=axes, time=time)
+    return fuse_to_layers(stack, outputs, folder=models_folder(), **options)
 
 
 def fuse_to_layers(
     stack: FocusStack,
-    judge: FocusStack | None = None,
     outputs: Sequence[str] = OUTPUTS,
     *,
     folder: Path | None = None,
     **options: Any,
 ) -> list[LayerData]:
-    """Fuse a stack by the sharpness seen in another one, or in itself, into layers.
+    """Fuse a stack into layers.
 
     Parameters
     ----------
-    stack, judge, **options
-        As in :func:`fuse_decided`.
+    stack
+        What is fused.
     outputs
         As in :func:`fuse_layer`.
     folder
         Where fine-tuned models are; None: the usual one.
+    **options
+        Keyword arguments of :func:`napari_focus_fusion.fuse`.
 
     Returns
     -------
@@ -125,10 +124,12 @@ def fuse_to_layers(
     Raises
     ------
     FocusFusionError
-        As :func:`fuse_decided` and :func:`chosen_layers` do.
+        As :func:`napari_focus_fusion.fuse` and :func:`chosen_layers` do.
     """
+    from napari_focus_fusion.fusion import fuse
+
     _check_outputs(outputs)
-    result = fuse_decided(stack, judge, **with_models(options, folder))
+    result = fuse(stack, **with_models(options, folder))
     layers = chosen_layers(result, outputs)
     if "unscaled" in outputs and result.scale > 1:
         layers.extend(_unscaled(result, options))

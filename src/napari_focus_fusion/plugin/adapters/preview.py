@@ -10,7 +10,6 @@ import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.plugin.adapters.crop import part_of
-from napari_focus_fusion.plugin.adapters.judging import fuse_decided
 from napari_focus_fusion.plugin.adapters.layers import (
     METADATA,
     chosen_layers,
@@ -65,9 +64,8 @@ class PreviewJob:
 
     Attributes
     ----------
-    stack, judge
-        What is fused, and where sharpness is looked for, if not there: cut to the
-        view.
+    stack
+        What is fused: cut to the view.
     channel
         Which channel is shown.
     options
@@ -77,7 +75,6 @@ class PreviewJob:
     """
 
     stack: FocusStack
-    judge: FocusStack | None = None
     channel: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
@@ -86,9 +83,10 @@ class PreviewJob:
         self, progress: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> LayerData:
         """Run; gives the one layer that the preview is."""
-        result = fuse_decided(
+        from napari_focus_fusion.fusion import fuse
+
+        result = fuse(
             self.stack,
-            self.judge,
             should_stop=should_stop,
             **with_models(self.options, self.folder),
         )
@@ -277,5 +275,6 @@ def preview_job(
         stack = stack_from_layers(source, axes=axes, level=view.level)
         return part_of(stack, {a: s for a, s in spans.items() if a in stack.axes})
 
-    judge = None if decided_by is None else cut([decided_by])
-    return PreviewJob(cut(layers), judge, view.channel, options, folder)
+    if decided_by is not None:
+        options["reference"] = cut([decided_by])
+    return PreviewJob(cut(layers), view.channel, options, folder)

@@ -263,7 +263,7 @@ class FuseForm(FuseFields):
         if "T" in axes and self.time.value == "shown":
             moment = index_on_screen(self.sources[0], axes, self._viewer)["T"]
         stack = stack_from_layers(self.sources, axes=axes, time=moment)
-        judge = None
-        if isinstance(self.reference.value, Image):
-            judge = stack_from_layers(self.reference.value, axes=axes, time=moment)
-        return LayersJob(stack, judge, self.wanted(), self.options, models_folder())
+        options, decides = self.options, self.reference.value
+        if isinstance(decides, Image):
+            options["reference"] = stack_from_layers(decides, axes=axes, time=moment)
+        return LayersJob(stack, self.wanted(), options, models_folder())

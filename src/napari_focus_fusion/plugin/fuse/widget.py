@@ -315,11 +315,11 @@ class FuseWidget(FuseForm):
     def _preview_arguments(self) -> dict[str, Any] | None:
         if not self.sources or not self.idle:
             return None
-        judge = self.reference.value
+        decides = self.reference.value
         return {
             "layers": self.sources,
             "axes": self.axes,
-            "decided_by": judge if isinstance(judge, Image) else None,
+            "decided_by": decides if isinstance(decides, Image) else None,
             "folder": models_folder(),
             **self.options,
         }

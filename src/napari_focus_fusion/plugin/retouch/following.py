@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_focus_fusion.result import FusionResult
-    from napari_focus_fusion.retouch import Area
+    from napari_focus_fusion.tiling import Rectangle
 
 #: Milliseconds of painting that are followed in one go.
 _PAUSE = 15
@@ -72,7 +72,7 @@ class Follower(QObject):
         self.fused: list[Layer] = list(layers[:-1])
         self.clicked: tuple[int, int] | None = None
         self._before = self._by_time(result.decision).copy()
-        self._dirty: dict[int, Area | None] = {}  # None: the whole plane
+        self._dirty: dict[int, Rectangle | None] = {}  # None: the whole plane
         self._intensities: dict[int, tuple[float, float]] = {}
         self._worker: Any = None
         self._timer = QTimer(self)
@@ -228,7 +228,7 @@ class Follower(QObject):
 
     def _on_painted(self, event: Any) -> None:
         """Note the rectangle that napari has drawn anew."""
-        from napari_focus_fusion.retouch import Area
+        from napari_focus_fusion.tiling import Rectangle
 
         dims = self._viewer.dims
         if tuple(dims.displayed) != (dims.ndim - 2, dims.ndim - 1):
@@ -236,10 +236,10 @@ class Follower(QObject):
             return
         y, x = event.offset
         height, width = event.data.shape[:2]
-        area = Area(slice(y, y + height), slice(x, x + width))
+        area = Rectangle(y, y + height, x, x + width)
         t = self.time()
         before = self._dirty.get(t, area)
-        self._dirty[t] = before and Area(*map(_both, before, area))
+        self._dirty[t] = before and before.joined(area)
         self._timer.start()
 
     def _on_refreshed(self, event: Any = None) -> None:
@@ -247,26 +247,29 @@ class Follower(QObject):
         self._dirty[self.time()] = None
         self._timer.start()
 
-    def _take_changes(self) -> list[tuple[int, Area]]:
+    def _take_changes(self) -> list[tuple[int, Rectangle]]:
         """Bring what was painted into the decision map; which rectangles changed."""
-        from napari_focus_fusion.retouch import Area, bounds
+        from napari_focus_fusion.retouch import bounds
+        from napari_focus_fusion.tiling import Rectangle
 
         stack = self.result.stack
-        whole = Area(slice(0, stack.height), slice(0, stack.width))
+        whole = Rectangle(0, stack.height, 0, stack.width)
         dirty, self._dirty = self._dirty, {}
         decisions = self._by_time(self.result.decision)
         changes, repaired = [], False
         for t, noted in dirty.items():
             outer = noted or whole
-            planes = self._planes()
-            differs = bounds(planes[t][outer] != decisions[t][outer] + np.uint16(1))
+            planes, here = self._planes(), outer.slices
+            differs = bounds(planes[t][here] != decisions[t][here] + np.uint16(1))
             if differs is None:
                 continue
-            area = Area(*map(_shifted, differs, (outer.y.start, outer.x.start)))
-            painted, decision = planes[t][area], decisions[t][area]
+            area = differs.moved(outer.y0, outer.x0)
+            painted, decision = planes[t][area.slices], decisions[t][area.slices]
             if (painted > stack.n_slices).any():
                 self.unknown_label.emit()
-            meant = _meant(painted, self._before[t][area], decision, stack.n_slices)
+            meant = _meant(
+                painted, self._before[t][area.slices], decision, stack.n_slices
+            )
             if (meant + 1 != painted).any():
                 painted[...] = meant + 1
                 repaired = True
@@ -333,11 +336,3 @@ def _meant(
     np.copyto(meant, before, where=painted == 0)
     np.copyto(meant, so_far, where=painted > count)
     return meant
-
-
-def _both(one: slice, other: slice) -> slice:
-    return slice(min(one.start, other.start), max(one.stop, other.stop))
-
-
-def _shifted(span: slice, by: int) -> slice:
-    return slice(span.start + by, span.stop + by)
