@@ -9,3 +9,10 @@ class FocusFusionError(ValueError):
 
 class Cancelled(Exception):
     """The caller asked the run to stop; nothing that looks finished was left behind."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """The text of an error without line breaks; that of a bug behind its type."""
+    text = " ".join(str(error).split())
+    known = isinstance(error, FocusFusionError)
+    return text if known else f"{type(error).__name__}: {text}"

@@ -1,4 +1,7 @@
-"""One picture that shows a fusion: slices, fused image, decision map, confidence."""
+"""One picture that shows a fusion: slices, fused image, decision map, confidence.
+
+What it is drawn with serves the benchmark's contact sheets, too.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from .result import FusionResult
@@ -63,8 +68,7 @@ def side_by_side(result: FusionResult, *, panel: int = 512) -> NDArray[np.uint8]
     low, high = np.percentile(slices, (0.1, 99.9))
 
     def photo(components: NDArray[Any]) -> NDArray[np.uint8]:
-        scaled = (components.astype(np.float32) - low) / max(high - low, 1e-12)
-        grey = (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)
+        grey = grey_levels(components, low, high)
         if stack.n_samples >= 3:
             return np.moveaxis(grey[:3], 0, -1)
         return grey.mean(axis=0).astype(np.uint8)
@@ -76,22 +80,44 @@ def side_by_side(result: FusionResult, *, panel: int = 512) -> NDArray[np.uint8]
             for i, z in enumerate(shown)
         ),
         (f"fused ({result.provenance.get('model', 'all in focus')})", photo(fused)),
-        ("decision map: dark = first slice", _coloured(decision / last)),
+        ("decision map: dark = first slice", viridis(decision / last)),
         ("confidence: white = sure", (confidence * 255).astype(np.uint8)),
     ]
-    return _sheet(panels, columns=3, panel=panel)
+    return panel_sheet(panels, columns=3, panel=panel)
 
 
-def _coloured(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Viridis colours of values in [0, 1]."""
+def grey_levels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Grey levels of an image: black at `low` and below, white at `high` and above."""
+    scaled = (values.astype(np.float32) - low) / max(high - low, 1e-12)
+    return (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)
+
+
+def viridis(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Viridis colours (..., 3) of values in [0, 1]."""
     steps = np.linspace(0, 1, len(_VIRIDIS))
     channels = [np.interp(values, steps, _VIRIDIS[:, c]) for c in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def _sheet(
-    panels: list[tuple[str, NDArray[np.uint8]]], *, columns: int, panel: int
+def panel_sheet(
+    panels: Sequence[tuple[str, NDArray[np.uint8]]], *, columns: int, panel: int
 ) -> NDArray[np.uint8]:
+    """Draw captioned pictures in rows.
+
+    Parameters
+    ----------
+    panels
+        Caption and picture, (height, width) or (height, width, 3), row by row.
+    columns
+        Pictures in a row.
+    panel
+        Largest width and height of one in pixels; larger ones are reduced.
+
+    Returns
+    -------
+    ndarray
+        (height, width, 3) uint8, on white.
+    """
     pictures = []
     for _, pixels in panels:
         picture = Image.fromarray(pixels).convert("RGB")
