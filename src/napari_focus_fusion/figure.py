@@ -11,8 +11,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from .result import FusionResult
@@ -83,7 +81,7 @@ def side_by_side(result: FusionResult, *, panel: int = 512) -> NDArray[np.uint8]
         ("decision map: dark = first slice", viridis(decision / last)),
         ("confidence: white = sure", (confidence * 255).astype(np.uint8)),
     ]
-    return panel_sheet(panels, columns=3, panel=panel)
+    return sheet_of_panels(panels, columns=3, panel=panel)
 
 
 def grey_levels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
@@ -93,21 +91,21 @@ def grey_levels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uin
 
 
 def viridis(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Viridis colours (..., 3) of values in [0, 1]."""
+    """Viridis colours, (..., 3) uint8, of values in [0, 1]."""
     steps = np.linspace(0, 1, len(_VIRIDIS))
     channels = [np.interp(values, steps, _VIRIDIS[:, c]) for c in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def panel_sheet(
-    panels: Sequence[tuple[str, NDArray[np.uint8]]], *, columns: int, panel: int
+def sheet_of_panels(
+    panels: list[tuple[str, NDArray[np.uint8]]], *, columns: int, panel: int
 ) -> NDArray[np.uint8]:
-    """Draw captioned pictures in rows.
+    """Arrange pictures in rows, each with its caption below it.
 
     Parameters
     ----------
     panels
-        Caption and picture, (height, width) or (height, width, 3), row by row.
+        Caption and pixels, (h, w) or (h, w, 3) uint8, of each picture.
     columns
         Pictures in a row.
     panel
@@ -116,7 +114,7 @@ def panel_sheet(
     Returns
     -------
     ndarray
-        (height, width, 3) uint8, on white.
+        (height, width, 3) uint8.
     """
     pictures = []
     for _, pixels in panels:

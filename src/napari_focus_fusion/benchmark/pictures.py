@@ -38,7 +38,7 @@ def pictures_of(image: Any, axes: str) -> list[Array]:
 
 def slices_of(stack: FocusStack) -> list[Array]:
     """All slices of a stack as measures take them, see `pictures_of`."""
-    return pictures_of(stack.data[(slice(None),) * stack.data.ndim], stack.axes)
+    return pictures_of(stack.data[(slice(None),) * len(stack.axes)], stack.axes)
 
 
 def bicubic(images: Array, size: tuple[int, int]) -> NDArray[np.float32]:

@@ -247,7 +247,7 @@ def _save_arrays(cases: list[Case], folder: Path) -> list[dict[str, Any]]:
             place["files"] = [str(path.absolute()) for path in case.files]
         else:
             place["array"] = str(folder / f"stack-{i}.npy")
-            np.save(place["array"], case.stack.data)
+            np.save(place["array"], np.asarray(case.stack.data))
         places.append(place)
     return places
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import uniform_filter
 
 from napari_focus_fusion.benchmark.pictures import pictures_of
-from napari_focus_fusion.figure import grey_levels, panel_sheet, viridis
+from napari_focus_fusion.figure import grey_levels, sheet_of_panels, viridis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -133,7 +133,7 @@ def contact_sheet(
             caption = "true depth" if name == "truth" else "decision map"
             panels.append((f"{caption}: dark = first slice", colours))
         panels += crops(picture)
-    return panel_sheet(panels, columns=columns, panel=PANEL)
+    return sheet_of_panels(panels, columns=columns, panel=PANEL)
 
 
 _EMPTY = ("", np.full((1, 1), 255, np.uint8))
