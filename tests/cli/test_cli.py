@@ -46,14 +46,13 @@ def test_help_and_wrong_options_are_answered_without_what_is_heavy() -> None:
     script = f"""
 import contextlib, io, sys
 from napari_focus_fusion.cli import main
-from napari_focus_fusion.cli.console import duration_text, error_text
 for name in {COMMANDS}:
     for arguments in (["--help"], ["--nonsense"]):
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             with contextlib.redirect_stderr(printed):
                 with contextlib.suppress(SystemExit):
                     main([name, *arguments])
-        assert f"napari-focus-fusion {{name}}" in printed.getvalue()
+        assert "usage: napari-focus-fusion" in printed.getvalue()
 print(*{{module.split(".")[0] for module in sys.modules}})
 """
     done = subprocess.run(
