@@ -180,7 +180,7 @@ class Report:
 
     def picture(self, width: int = 800) -> NDArray[np.uint8]:
         """Draw the histogram over the text: (height, width, 3) uint8, on white."""
-        return page(self, width)
+        return page(self, self.text(), width)
 
 
 def report(
@@ -225,16 +225,7 @@ def report(
         If `should_stop` said so.
     """
     source = as_stack(stack)
-    maps: Mapping[str, Any] = (
-        result
-        if not isinstance(result, FusionResult)
-        else {
-            "fused": result.fused,
-            "decision": result.decision,
-            "confidence": result.confidence,
-            "provenance": result.provenance,
-        }
-    )
+    maps = _maps_of(result) if isinstance(result, FusionResult) else result
     factor = _check(source, maps, t)
     meter = Meter(len(measures) + 2, progress)
     meter.enter("Counting", 0)
@@ -277,6 +268,15 @@ def report(
         channels=channel_names(source),
         provenance=dict(maps.get("provenance") or {}),
     )
+
+
+def _maps_of(result: FusionResult) -> dict[str, Any]:
+    return {
+        "fused": result.fused,
+        "decision": result.decision,
+        "confidence": result.confidence,
+        "provenance": result.provenance,
+    }
 
 
 # Reading ------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -11,11 +11,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_focus_fusion.report import Report
+
+class Shares(Protocol):
+    """What is drawn of a :class:`~napari_focus_fusion.report.Report`."""
+
+    @property
+    def share(self) -> tuple[float, ...]:
+        """Of the pixels that were taken from each slice."""
+
+    @property
+    def clear_share(self) -> tuple[float, ...]:
+        """The same, of the pixels whose confidence is not low."""
+
+    @property
+    def crowded(self) -> tuple[int, ...]:
+        """Slices at the ends where the stack may be too short."""
 
 
 def histogram(
-    found: Report,
+    found: Shares,
     width: int,
     height: int,
     *,
@@ -76,20 +90,20 @@ def histogram(
     return np.asarray(sheet)
 
 
-def slice_at(found: Report, x: float, width: int, *, size: int = 13) -> int | None:
+def slice_at(found: Shares, x: float, width: int, *, size: int = 13) -> int | None:
     """The slice whose bars stand at a column of :func:`histogram`; None outside."""
     left, step = _columns(found, width, size)
     z = int((x - left) // step)
     return z if 0 <= z < len(found.share) else None
 
 
-def page(found: Report, width: int) -> NDArray[np.uint8]:
-    """Draw the histogram over the text: (height, width, 3) uint8, on white."""
+def page(found: Shares, text: str, width: int) -> NDArray[np.uint8]:
+    """Draw the histogram over a text: (height, width, 3) uint8, on white."""
     from PIL import Image, ImageDraw, ImageFont
 
     chart = histogram(found, width, 260)
     font = ImageFont.load_default(size=14)
-    lines = list(_wrapped(found.text(), font, width - 24))
+    lines = list(_wrapped(text, font, width - 24))
     height = chart.shape[0] + 20 * len(lines) + 24
     sheet = Image.new("RGB", (width, height), "white")
     sheet.paste(Image.fromarray(chart), (0, 0))
@@ -100,7 +114,7 @@ def page(found: Report, width: int) -> NDArray[np.uint8]:
     return np.asarray(sheet)
 
 
-def _columns(found: Report, width: int, size: int) -> tuple[int, float]:
+def _columns(found: Shares, width: int, size: int) -> tuple[int, float]:
     """Where the bars begin, and how wide each one's place is."""
     left = 4 * size
     return left, (width - size - left) / max(len(found.share), 1)
