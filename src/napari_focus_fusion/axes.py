@@ -93,6 +93,24 @@ def axes_from_names(names: Iterable[Any] | None, ndim: int) -> str | None:
     return "".join(letters) if {"Y", "X"} <= set(letters) else None
 
 
+def axes_of_array(array: Any) -> str | None:
+    """Axis letters by the dimension names that an xarray or a Zarr array carries.
+
+    None where it has none, or not all of them are known.
+    """
+    names = getattr(array, "dims", None)  # xarray
+    metadata = getattr(array, "metadata", None)  # Zarr
+    if names is None:
+        names = getattr(metadata, "dimension_names", None)
+    if names is None and metadata is not None:
+        attributes = getattr(array, "attrs", None) or {}
+        names = attributes.get("_ARRAY_DIMENSIONS")
+    try:
+        return axes_from_names(names, len(array.shape))
+    except TypeError:  # some other library's .dims
+        return None
+
+
 def unit_name(unit: Any) -> str:
     """Spell a unit as OME-Zarr and napari do: ``"um"`` becomes ``"micrometer"``."""
     text = str(unit if unit is not None else "").strip()

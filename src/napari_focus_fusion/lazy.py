@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -11,6 +11,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+
+class Pixels(Protocol):
+    """What the pixels of a stack must offer.
+
+    numpy, dask, Zarr and HDF5 arrays do, and every :class:`LazyArray`. ``chunks`` (or
+    dask's ``chunksize``), where there is one, is the shape of what is read at once.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the pixels: what numpy makes a dtype of."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """A region, given by a slice of each axis; :func:`take` reads it."""
 
 
 class LazyArray(ABC):
@@ -86,7 +105,7 @@ class LazyArray(ABC):
 class SliceList(LazyArray):
     """Arrays of one slice each, seen as one array with Z in front, read one by one."""
 
-    def __init__(self, items: Sequence[Any], axes: Sequence[str]) -> None:
+    def __init__(self, items: Sequence[Pixels], axes: Sequence[str]) -> None:
         self.items = list(items)
         self.axes = list(axes)
         first, letters = items[0], axes[0].replace("Z", "")
@@ -114,8 +133,8 @@ class SliceList(LazyArray):
 class Reordered(LazyArray):
     """An array with its axes in another order, read and written by region."""
 
-    def __init__(self, data: Any, order: tuple[int, ...]) -> None:
-        self.data = data
+    def __init__(self, data: Pixels, order: tuple[int, ...]) -> None:
+        self.data: Any = data  # can it be written, so can this
         self.order = order
         chunks = getattr(data, "chunks", None)
         super().__init__(
@@ -136,7 +155,7 @@ class Reordered(LazyArray):
         self.data[tuple(spans[i] for i in back)] = region.transpose(back)
 
 
-def take(data: Any, key: tuple[slice, ...]) -> NDArray[Any]:
+def take(data: Pixels, key: tuple[slice, ...]) -> NDArray[Any]:
     """Read a region of any kind of array into memory."""
     region = data[key]
     if hasattr(region, "dask"):
@@ -145,10 +164,11 @@ def take(data: Any, key: tuple[slice, ...]) -> NDArray[Any]:
     return np.asarray(region)
 
 
-def reordered(data: Any, order: tuple[int, ...]) -> Any:
+def reordered(data: Pixels, order: tuple[int, ...]) -> Pixels:
     """Put the axes of any kind of array in another order, reading nothing."""
     if isinstance(data, np.ndarray) or hasattr(data, "dask"):
-        return data.transpose(order)
+        view: Any = data
+        return view.transpose(order)
     return Reordered(data, order)
 
 

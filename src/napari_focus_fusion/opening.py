@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_focus_fusion.axes import (
     LUMINANCE,
-    axes_from_names,
+    axes_of_array,
     axis_letter,
     check_axes,
     guess_axes,
@@ -21,19 +21,33 @@ from napari_focus_fusion.axes import (
 )
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import SliceList, reordered
+from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.read import (
     PICTURE_SUFFIXES,
     TIFF_SUFFIXES,
+    ZARR_SUFFIX,
+    files_in,
     name_of_slices,
     natural_key,
+    read_path,
     stem,
 )
+from napari_focus_fusion.read.ome_zarr import read_group
 from napari_focus_fusion.stack import FocusStack, check_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ZARR_SUFFIX = ".zarr"
+    from napari_focus_fusion.read.source import Source
+
+__all__ = [
+    "ZARR_SUFFIX",
+    "Job",
+    "as_stack",
+    "find_jobs",
+    "stack_from_array",
+    "stack_of_slices",
+]
 
 
 @dataclass(frozen=True)
@@ -299,16 +313,15 @@ def _open(
             display={k: v for k, v in source.display.items() if k != "axes"},
         )
     if isinstance(source, str | os.PathLike):
-        from napari_focus_fusion.read import open_path
-
-        return open_path(os.fspath(source), axes=axes, series=series)
+        return _open_path(os.fspath(source), axes=axes, series=series)
     label = name or "stack"
     if _is_array(source):
-        return _open_array(source, axes=axes, name=label)
+        hint = axes_of_array(source)
+        if hasattr(source, "variable") and getattr(source, "dims", None) is not None:
+            source = source.data  # xarray
+        return stack_from_array(source, axes=axes, hint=hint, name=label)
     if hasattr(source, "attrs") and hasattr(source, "members"):  # a zarr.Group
-        from napari_focus_fusion.read.ome_zarr import open_group
-
-        return open_group(source, axes=axes, series=series)
+        return _stack_of(read_group(source, axes=axes, series=series), axes)
     if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
         return _open_list(list(source), axes=axes, name=label)
     raise FocusFusionError(
@@ -317,21 +330,41 @@ def _open(
     )
 
 
-def _open_array(source: Any, *, axes: str | None, name: str) -> FocusStack:
-    names = getattr(source, "dims", None)  # xarray
-    if names is not None and hasattr(source, "variable"):
-        source = source.data
-    metadata = getattr(source, "metadata", None)  # Zarr
-    if names is None:
-        names = getattr(metadata, "dimension_names", None)
-    if names is None and metadata is not None:
-        attributes = getattr(source, "attrs", None) or {}
-        names = attributes.get("_ARRAY_DIMENSIONS")
-    try:
-        hint = axes_from_names(names, len(source.shape))
-    except TypeError:  # some other library's .dims
-        hint = None
-    return stack_from_array(source, axes=axes, hint=hint, name=name)
+def _open_path(path: str, *, axes: str | None, series: int | None) -> FocusStack:
+    """Open a file, folder, glob pattern or Zarr address, lazily."""
+    path = os.path.expanduser(path)
+    slices = files_in(path)
+    if slices:
+        return _open_files(slices, axes=axes)
+    return _stack_of(read_path(path, axes=axes, series=series), axes)
+
+
+def _open_files(paths: Sequence[str], *, axes: str | None) -> FocusStack:
+    """Open files of one slice each as one stack, in the order given, lazily."""
+    if len(paths) == 1:
+        return _open_path(paths[0], axes=axes, series=None)
+    slices = [
+        replace(_open_path(path, axes=None, series=None), name=Path(path).name)
+        for path in paths
+    ]
+    return stack_of_slices(
+        slices, axes=axes, name=name_of_slices(paths), source=", ".join(paths)
+    )
+
+
+def _stack_of(source: Source, axes: str | None) -> FocusStack:
+    """Make a stack of what a reader found; the caller's axes win."""
+    return stack_from_array(
+        source.data,
+        axes=axes,
+        hint=source.axes,
+        name=source.name,
+        scale=source.scale,
+        units=source.units,
+        channel_names=source.channel_names,
+        source=source.path,
+        display=source.display,
+    )
 
 
 def _open_list(items: list[Any], *, axes: str | None, name: str) -> FocusStack:
@@ -346,9 +379,7 @@ def _open_list(items: list[Any], *, axes: str | None, name: str) -> FocusStack:
                 "The list mixes files and arrays. Pass either the paths of all slices, "
                 "or all slices as 2-D arrays."
             )
-        from napari_focus_fusion.read import open_files
-
-        return open_files([os.fspath(item) for item in items], axes=axes)
+        return _open_files([os.fspath(item) for item in items], axes=axes)
     if not all(_is_array(item) for item in items):
         try:
             return stack_from_array(np.array(items), axes=axes, name=name)
@@ -383,7 +414,7 @@ def _scale_by_axis(
 ) -> dict[str, float]:
     if isinstance(scale, Mapping):
         return {axis_letter(axis): float(size) for axis, size in scale.items()}
-    axes = str(stack.display.get("axes", stack.axes.replace("S", "")))
+    axes = displayed_axes(stack)
     sizes = [float(size) for size in scale]
     if len(sizes) != len(axes):
         raise FocusFusionError(

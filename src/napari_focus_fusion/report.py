@@ -16,6 +16,7 @@ import numpy as np
 
 from napari_focus_fusion.decision import UNSURE
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
+from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.metrics import WITHOUT_TRUTH, as_sources, evaluate
 from napari_focus_fusion.metrics.sharpness import sharpness
 from napari_focus_fusion.opening import as_stack
@@ -447,12 +448,12 @@ def load_result(path: str | Path, stack: FocusStack) -> dict[str, Any]:
     """
     path = Path(path).expanduser()
     if path.suffix.lower() == ".zarr":
-        from napari_focus_fusion.write.ome_zarr import ATTRIBUTE, open_output
+        from napari_focus_fusion.write.ome_zarr import open_output
 
         try:
             import zarr
 
-            ours: Any = zarr.open_group(path, mode="r").attrs[ATTRIBUTE]
+            ours: Any = zarr.open_group(path, mode="r").attrs[METADATA_KEY]
             return {**open_output(path, stack), "provenance": ours["provenance"]}
         except (OSError, KeyError, ValueError) as error:
             raise FocusFusionError(

@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.lazy import Reordered
+from napari_focus_fusion.metadata import METADATA_KEY
+from napari_focus_fusion.palette import channel_colours
+from napari_focus_fusion.placement import Transform, displayed_axes
+from napari_focus_fusion.read.names import stem
+from napari_focus_fusion.write.blocks import regions
+from napari_focus_fusion.write.ome_zarr import complete_output, create_output, levels
+from napari_focus_fusion.write.saving import check_targets, written_whole
+from napari_focus_fusion.write.tiff import write_ome_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from napari_focus_fusion.stack import FocusStack
 
 LayerData = tuple[Any, dict[str, Any], str]
 
 _MAPS = ("decision", "confidence", "depth")
-# Where the source names no colours: napari's own choice for two and for more channels.
-_TWO_COLOURS = ("magenta", "green")
-_MORE_COLOURS = ("cyan", "magenta", "yellow", "red", "green", "blue")
 
 
 def result_files(path: Path, scale: int = 1) -> list[Path]:
@@ -30,8 +34,6 @@ def result_files(path: Path, scale: int = 1) -> list[Path]:
 
     A TIFF has its maps in files of their own beside it; a Zarr holds everything.
     """
-    from napari_focus_fusion.read import stem
-
     if path.suffix.lower() == ".zarr":
         return [path]
     maps = _maps_of(scale)
@@ -42,7 +44,7 @@ def _maps_of(scale: int) -> tuple[str, ...]:
     return _MAPS if scale == 1 else (*_MAPS, "consistency")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FusionResult:
     """A fused stack.
 
@@ -80,6 +82,31 @@ class FusionResult:
     scale: int = 1
     consistency: Any = None
 
+    def __repr__(self) -> str:
+        stack, notes = self.stack, len(self.notes)
+        sizes = dict(zip(stack.fused_axes, self.fused.shape, strict=True))
+        kind = {3: " RGB", 4: " RGBA"}.get(stack.n_samples, "")
+        if stack.n_channels > 1:
+            kind += f" in {stack.n_channels} channels"
+        model = self._model
+        return (
+            f"<FusionResult {stack.name!r}: fused {sizes['Y']} x {sizes['X']} "
+            f"{stack.dtype}{kind} of {_count(stack.n_slices, 'slice')}"
+            + (f" at {stack.n_times} time points" if stack.n_times > 1 else "")
+            + (f", by {model}" if model else "")
+            + (f"; {_count(notes, 'note')}>" if notes else ">")
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What was missing, guessed or doubtful; empty if nothing was."""
+        return list(self.provenance.get("notes", ()))
+
+    @property
+    def _model(self) -> str:
+        model = self.provenance.get("model", "")
+        return str(model.get("name", "") if isinstance(model, dict) else model)
+
     def layers(self) -> list[LayerData]:
         """Give the result as napari layer-data tuples, without importing napari.
 
@@ -94,7 +121,7 @@ class FusionResult:
             and, of a super-resolved image, consistency, which start hidden.
         """
         maps = _maps_of(self.scale)
-        return [*self._fused_layers(), *(self._map_layer(name) for name in maps)]
+        return [*self.fused_layers(), *(self._map_layer(name) for name in maps)]
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write fused image, decision, confidence and depth to files.
@@ -132,9 +159,6 @@ class FusionResult:
         )
 
     def _save_tiff(self, path: Path, *, overwrite: bool) -> list[Path]:
-        from napari_focus_fusion.write.saving import check_targets, written_whole
-        from napari_focus_fusion.write.tiff import write_ome_tiff
-
         targets = result_files(path, self.scale)
         check_targets(
             targets,
@@ -158,13 +182,6 @@ class FusionResult:
         return targets
 
     def _save_zarr(self, path: Path, *, overwrite: bool) -> list[Path]:
-        from napari_focus_fusion.write.ome_zarr import (
-            complete_output,
-            create_output,
-            regions,
-        )
-        from napari_focus_fusion.write.saving import check_targets, written_whole
-
         check_targets(
             [path],
             overwrite=overwrite,
@@ -203,7 +220,8 @@ class FusionResult:
             return (f"depth ({self.stack.unit('Z')})",)
         return (output,)
 
-    def _fused_layers(self) -> list[LayerData]:
+    def fused_layers(self) -> list[LayerData]:
+        """The first of :meth:`layers`: the fused image, one layer a channel."""
         stack, display = self.stack, self.stack.display
         rgb = "S" in stack.axes
         common: dict[str, Any] = {
@@ -259,8 +277,7 @@ class FusionResult:
     def _layer(
         self, title: str, pixels: list[Any], attributes: dict[str, Any]
     ) -> LayerData:
-        model = self.provenance.get("model", "")
-        model = model.get("name", "") if isinstance(model, dict) else model
+        model = self._model
         output = title.rpartition(" ")[2]
         finer = f" × {self.scale}" if output == "fused" and self.scale > 1 else ""
         pyramid = len(pixels) > 1
@@ -270,9 +287,7 @@ class FusionResult:
                 "name": f"{self.stack.name} {title}{finer}"
                 + (f" [{model}]" if model else ""),
                 "multiscale": pyramid,
-                "metadata": {
-                    "napari_focus_fusion": {"output": output, **self.provenance}
-                },
+                "metadata": {METADATA_KEY: {"output": output, **self.provenance}},
                 **attributes,
             },
             "image",
@@ -285,8 +300,7 @@ class FusionResult:
             return given
         if count == 1:
             return [given if given is not None else "gray"]
-        palette = _TWO_COLOURS if count == 2 else _MORE_COLOURS
-        return [palette[i % len(palette)] for i in range(count)]
+        return channel_colours(count)
 
     def _contrast(self, pixels: list[Any], channel: int) -> tuple[float, float]:
         limits = self.stack.display.get("contrast_limits")
@@ -305,13 +319,10 @@ class FusionResult:
     def _placed(
         self, array: Any, axes: str, factor: int, channel: int | None = None
     ) -> tuple[list[Any], dict[str, Any]]:
-        """Resolution levels of one layer, and the transform that puts it on its source.
-
-        The transform follows napari: world = affine(rotate @ shear @ (scale * index)
-        + translate).
-        """
-        shown, removed = _shown_axes(self.stack)
-        transform = _Transform.of(self.stack, shown)
+        """Resolution levels of one layer, and what puts it on its source."""
+        shown, transform = displayed_axes(self.stack), Transform.of(self.stack)
+        # A result has no extent along these.
+        removed = "".join(axis for axis in shown if axis in "ZC")
         first = 0
         while first < len(shown) and shown[first] in removed:
             first += 1
@@ -327,7 +338,8 @@ class FusionResult:
             elif axis in "YX":
                 size[i] = 1 / factor
                 centre[i] = (1 / factor - 1) / 2
-        place = transform.resampled(size, centre).without_leading(first).attributes()
+        kept_axes = range(first, len(shown))
+        place = transform.resampled(size, centre).restricted(kept_axes).attributes()
 
         display = self.stack.display
         labels = display.get("axis_labels") or [axis.lower() for axis in shown]
@@ -342,106 +354,13 @@ class FusionResult:
         return pixels, place
 
 
-@dataclass(frozen=True)
-class _Transform:
-    """napari's chain of transforms of one layer."""
-
-    scale: NDArray[Any]
-    translate: NDArray[Any]
-    rotate: NDArray[Any]
-    shear: NDArray[Any]
-    affine: NDArray[Any]
-
-    @classmethod
-    def of(cls, stack: FocusStack, shown: str) -> _Transform:
-        display, n = stack.display, len(shown)
-        scale = display.get("scale")
-        if scale is None:
-            scale = [stack.pixel_size(axis) for axis in shown]
-        return cls(
-            scale=_tail(scale, n, 1.0),
-            translate=_tail(display.get("translate"), n, 0.0),
-            rotate=_matrix(display.get("rotate"), n),
-            shear=_matrix(display.get("shear"), n),
-            affine=_matrix(display.get("affine"), n + 1),
-        )
-
-    def couples(self, first: int) -> bool:
-        """Whether the axes before `first` turn into those from there on."""
-        for matrix in (self.rotate, self.shear, self.affine[:-1, :-1]):
-            block = np.abs(matrix[:first, first:]).sum()
-            if block + np.abs(matrix[first:, :first]).sum() > 1e-9:
-                return True
-        return False
-
-    def resampled(self, size: NDArray[Any], centre: NDArray[Any]) -> _Transform:
-        """Transform of pixels `size` times as large, the first centred at `centre`."""
-        shift = self.rotate @ self.shear @ (self.scale * centre)
-        return _Transform(
-            self.scale * size,
-            self.translate + shift,
-            self.rotate,
-            self.shear,
-            self.affine,
-        )
-
-    def without_leading(self, first: int) -> _Transform:
-        return _Transform(
-            self.scale[first:],
-            self.translate[first:],
-            self.rotate[first:, first:],
-            self.shear[first:, first:],
-            self.affine[first:, first:],
-        )
-
-    def attributes(self) -> dict[str, Any]:
-        return {
-            "scale": tuple(self.scale.tolist()),
-            "translate": tuple(self.translate.tolist()),
-            "rotate": self.rotate,
-            "shear": self.shear,
-            "affine": self.affine,
-        }
-
-
-def _shown_axes(stack: FocusStack) -> tuple[str, str]:
-    """Axes of the source as displayed, and those that a result has no extent along."""
-    shown = str(stack.display.get("axes", stack.axes.replace("S", "")))
-    return shown, "".join(axis for axis in shown if axis in "ZC")
-
-
-def _tail(values: Any, n: int, default: float) -> NDArray[Any]:
-    """Last n values, with the default in front where there are fewer."""
-    given = [] if values is None else np.asarray(values, float).ravel().tolist()
-    return np.array(
-        [default] * max(0, n - len(given)) + given[max(0, len(given) - n) :]
-    )
-
-
-def _matrix(given: Any, n: int) -> NDArray[Any]:
-    """Square matrix of n rows: identity, embedded in it, or upper triangle given."""
-    full = np.eye(n)
-    if given is None:
-        return full
-    matrix = np.asarray(getattr(given, "affine_matrix", given), float)
-    if matrix.ndim == 1:  # napari's shear: entries above the diagonal, row by row
-        m = int((1 + np.sqrt(1 + 8 * matrix.size)) / 2)
-        upper = np.eye(m)
-        upper[np.triu_indices(m, 1)] = matrix
-        matrix = upper
-    if matrix.ndim == 0:  # napari's rotate: degrees in the plane
-        c, s = np.cos(np.deg2rad(matrix)), np.sin(np.deg2rad(matrix))
-        matrix = np.array([[c, -s], [s, c]])
-    m = min(n, len(matrix))
-    full[n - m :, n - m :] = matrix[len(matrix) - m :, len(matrix) - m :]
-    return full
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _levels(array: Any) -> list[Any]:
     if isinstance(array, np.ndarray):
         return [array]
-    from napari_focus_fusion.write.ome_zarr import levels
-
     return levels(array)
 
 
@@ -449,8 +368,6 @@ def _with_axes(
     array: Any, axes: str, order: str, shown: str, removed: str, channel: int | None
 ) -> Any:
     """Bring a result into the axes its layer has: one channel, Z and C of length 1."""
-    from napari_focus_fusion.lazy import Reordered
-
     lengthened = [axis for axis in shown if axis in removed]
     as_it_is = channel is None and not lengthened and order == axes
     if as_it_is and not isinstance(array, Reordered):
@@ -468,8 +385,6 @@ def _with_axes(
 def _lazy(array: Any) -> Any:
     """Wrap Zarr in dask, which napari can transpose and lengthen without reading."""
     import dask.array as da
-
-    from napari_focus_fusion.lazy import Reordered
 
     if isinstance(array, Reordered):
         return _lazy(array.data).transpose(array.order)

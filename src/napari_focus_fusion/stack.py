@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_focus_fusion.lazy import Pixels
+
 SUPPORTED_DTYPES = frozenset(
     np.dtype(name)
     for name in (
@@ -38,7 +40,8 @@ class FocusStack:
     ----------
     data
         Array of ``len(axes)`` dimensions: numpy, dask, Zarr or anything else with
-        ``shape``, ``dtype`` and basic slicing.
+        ``shape``, ``dtype`` and basic slicing
+        (:class:`~napari_focus_fusion.lazy.Pixels`).
     axes
         One letter per dimension out of ``TCZYXS``; ends in ``YX``, or ``YXS`` where S
         holds the 3 or 4 samples of RGB(A). Without Z the stack has one slice.
@@ -64,7 +67,7 @@ class FocusStack:
         If the axes do not fit the data, nothing is in it, or the dtype is unsupported.
     """
 
-    data: Any
+    data: Pixels
     axes: str
     scale: Mapping[str, float] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)

@@ -1,29 +1,22 @@
-"""OME-Zarr in (0.4 and 0.5) and out (0.5)."""
+"""OME-Zarr 0.4 and 0.5, and plain Zarr, as sources."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from napari_focus_fusion.axes import axes_from_names, unit_name
+from napari_focus_fusion.axes import axes_from_names, axes_of_array, unit_name
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.opening import as_stack, stack_from_array
-from napari_focus_fusion.read import stem
-from napari_focus_fusion.write.ome_zarr import (
-    ATTRIBUTE,
-    create_output,
-    finish_output,
-    open_output,
-)
+from napari_focus_fusion.metadata import METADATA_KEY
+from napari_focus_fusion.read.names import stem
+from napari_focus_fusion.read.source import Source
 
 if TYPE_CHECKING:
-    from napari_focus_fusion.stack import FocusStack
-
-__all__ = ["create_output", "finish_output", "open_group", "open_output", "open_zarr"]
+    from napari_focus_fusion.lazy import Pixels
 
 
-def open_zarr(
+def read_zarr(
     path: str, *, axes: str | None = None, series: int | None = None
-) -> FocusStack:
+) -> Source:
     """Open an OME-Zarr image or a plain Zarr array by path or address, lazily.
 
     Raises
@@ -41,23 +34,40 @@ def open_zarr(
             "copied completely."
         ) from error
     if isinstance(node, zarr.Group):
-        return open_group(node, axes=axes, series=series, path=path)
-    stack = as_stack(node, axes=axes, name=stem(path))
-    return _with_source(stack, path)
+        return read_group(node, axes=axes, series=series, path=path)
+    return Source(node, axes=axes_of_array(node), name=stem(path), path=path)
 
 
-def open_group(
+def read_group(
     group: Any,
     *,
     axes: str | None = None,
     series: int | None = None,
     path: str | None = None,
-) -> FocusStack:
-    """Open a Zarr group with OME-Zarr metadata: full resolution, axes, scale, units."""
+) -> Source:
+    """Open a Zarr group with OME-Zarr metadata: full resolution, axes, scale, units.
+
+    Parameters
+    ----------
+    group
+        ``zarr.Group`` of an image, or of a collection of images.
+    axes
+        The caller's letters, one a dimension: an axis that is renamed keeps its place,
+        hence its pixel size.
+    series
+        Which image of a collection.
+    path
+        What the source is called; None: where the group is stored.
+
+    Raises
+    ------
+    FocusFusionError
+        If the metadata are damaged, or name axes that are not known and `axes` is None.
+    """
     source = path or str(group.store_path)
     ome = dict(group.attrs).get("ome", group.attrs)
     if "multiscales" not in ome:
-        return open_group(_member(group, ome, series, source), axes=axes, path=source)
+        return read_group(_member(group, ome, series, source), axes=axes, path=source)
     try:
         image = _Image.of(group, ome)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
@@ -65,56 +75,55 @@ def open_group(
             f"{source!r}: the OME-Zarr metadata are damaged or point to what is not "
             f"there ({error!r}). Check that the folder was copied completely."
         ) from error
-    data = image.data
     names = [axis["name"] for axis in image.axes]
-    hint = axes_from_names(names, data.ndim)
-    ours: Any = group.attrs.get(ATTRIBUTE, {})
-    if hint and "S" in ours.get("axes", ""):  # RGB, which OME-Zarr has as channels
-        hint = hint.replace("C", "S")
-    if names and hint is None and axes is None:
+    known = axes_from_names(names, image.ndim)
+    ours: Any = group.attrs.get(METADATA_KEY, {})
+    if known and "S" in ours.get("axes", ""):  # RGB, which OME-Zarr has as channels
+        known = known.replace("C", "S")
+    if names and known is None and axes is None:
         raise FocusFusionError(
             f"{source!r} has axes {', '.join(map(str, names))}, of which not all are "
             'known here (t, c, z, y, x). Name them, for example axes="ZYX".'
         )
+    letters = (axes or known or "").upper()
+    fields = _fields(image, letters, ome) if len(letters) == image.ndim else {}
+    name = image.name or stem(source)
+    return Source(image.data, axes=known, name=name, path=source, **fields)
 
-    letters = (axes or hint or "").upper()
-    fields: dict[str, Any] = {}
-    # An axis that the caller renamed keeps its place, hence its pixel size.
-    if len(letters) == data.ndim:
-        fields["scale"] = dict(zip(letters, image.scale, strict=True))
-        fields["scale"].pop("S", None)
-        units = zip(letters, [axis.get("unit") for axis in image.axes], strict=False)
-        fields["units"] = {a: unit_name(u) for a, u in units if u is not None}
-        display: dict[str, Any] = _omero_display(ome.get("omero", {}))
-        names = display.pop("names", ())
-        if "S" in letters:
-            display = {}
-        count = data.shape[letters.index("C")] if "C" in letters else 1
-        if len(names) == count:
-            fields["channel_names"] = names
-        if any(image.translate):
-            display["translate"] = tuple(
-                t for a, t in zip(letters, image.translate, strict=True) if a != "S"
-            )
-        fields["display"] = display
-    return stack_from_array(
-        data,
-        axes=axes,
-        hint=hint,
-        name=image.name or stem(source),
-        source=source,
-        **fields,
-    )
+
+def _fields(image: _Image, letters: str, ome: Any) -> dict[str, Any]:
+    """Sizes, names and display of an image whose dimensions have these letters."""
+    units = zip(letters, [axis.get("unit") for axis in image.axes], strict=False)
+    fields: dict[str, Any] = {
+        "scale": {a: s for a, s in zip(letters, image.scale, strict=True) if a != "S"},
+        "units": {a: unit_name(u) for a, u in units if u is not None},
+    }
+    display = _omero_display(ome.get("omero", {}))
+    names = display.pop("names", ())
+    if "S" in letters:
+        display = {}
+    count = image.data.shape[letters.index("C")] if "C" in letters else 1
+    if len(names) == count:
+        fields["channel_names"] = names
+    if any(image.translate):
+        display["translate"] = tuple(
+            t for a, t in zip(letters, image.translate, strict=True) if a != "S"
+        )
+    return {**fields, "display": display}
 
 
 class _Image(NamedTuple):
     """Full resolution of the first image that a group's metadata describe."""
 
-    data: Any
+    data: Pixels
     axes: list[dict[str, Any]]
     scale: list[float]
     translate: list[float]
     name: str
+
+    @property
+    def ndim(self) -> int:
+        return len(self.data.shape)
 
     @classmethod
     def of(cls, group: Any, ome: Any) -> _Image:
@@ -188,9 +197,3 @@ def _omero_display(omero: Any) -> dict[str, Any]:
         if all(low < high for low, high in limits):
             display["contrast_limits"] = limits
     return display
-
-
-def _with_source(stack: FocusStack, source: str) -> FocusStack:
-    from dataclasses import replace
-
-    return replace(stack, source=source)

@@ -9,13 +9,11 @@ import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import LazyArray
-from napari_focus_fusion.opening import stack_from_array
-from napari_focus_fusion.read import stem
+from napari_focus_fusion.read.names import stem
+from napari_focus_fusion.read.source import Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from napari_focus_fusion.stack import FocusStack
 
 # Pillow's mode of a file -> what its pixels are read as.
 _GREY = {"L": "uint8", "I": "int32", "F": "float32", "I;16": "uint16"}
@@ -86,11 +84,17 @@ class Picture(LazyArray):
         return pixels
 
 
-def open_picture(path: str, *, axes: str | None = None) -> FocusStack:
-    """Open a PNG, JPEG or BMP file as a stack of one slice."""
+def read_picture(path: str) -> Source:
+    """Open a PNG, JPEG or BMP file, which holds one slice, reading no pixels.
+
+    Raises
+    ------
+    FocusFusionError
+        If it is damaged, or its pixels are of a kind that has no focus.
+    """
     picture = Picture(path)
-    hint = "YXS" if picture.ndim == 3 else "YX"
-    return stack_from_array(picture, axes=axes, hint=hint, name=stem(path), source=path)
+    axes = "YXS" if picture.ndim == 3 else "YX"
+    return Source(picture, axes=axes, name=stem(path), path=path)
 
 
 def _opened(path: str) -> Any:

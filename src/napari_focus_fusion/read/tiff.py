@@ -15,13 +15,11 @@ import numpy as np
 from napari_focus_fusion.axes import AXES, unit_name
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import LazyArray
-from napari_focus_fusion.opening import stack_from_array
-from napari_focus_fusion.read import stem
+from napari_focus_fusion.read.names import stem
+from napari_focus_fusion.read.source import Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from napari_focus_fusion.stack import FocusStack
 
 # A compressed page without tiles is decoded whole up to this size, else by strip.
 _WHOLE_PAGE_BYTES = 256 * 2**20
@@ -114,9 +112,7 @@ def _open_decoded(
     return _OpenTiff(path, series, chunkmode)
 
 
-def open_tiff(
-    path: str, *, axes: str | None = None, series: int | None = None
-) -> FocusStack:
+def read_tiff(path: str, *, series: int | None = None) -> Source:
     """Open a TIFF file with what its OME or ImageJ metadata say, reading no pixels.
 
     Raises
@@ -151,13 +147,8 @@ def open_tiff(
         struct.error,
     ) as error:
         raise _damaged(path, error) from error
-    return stack_from_array(
-        data,
-        axes=axes,
-        hint=_axis_letters(data.axes),
-        name=stem(path),
-        source=path,
-        **fields,
+    return Source(
+        data, axes=_axis_letters(data.axes), name=stem(path), path=path, **fields
     )
 
 

@@ -20,10 +20,14 @@ import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import Reordered
+from napari_focus_fusion.metadata import METADATA_KEY
+from napari_focus_fusion.palette import hex_colours
+from napari_focus_fusion.placement import displayed_axes
+from napari_focus_fusion.write.blocks import regions
 from napari_focus_fusion.write.saving import put_in_place, translated_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from napari_focus_fusion.stack import FocusStack
 
@@ -34,7 +38,6 @@ OUTPUTS = {
     "depth": "depth",
     "consistency": "consistency",
 }
-ATTRIBUTE = "napari_focus_fusion"
 # The smallest level of a pyramid is at most this wide and high.
 _OVERVIEW = 1024
 _TIME_UNITS = ("millisecond", "second", "minute", "hour", "day")
@@ -42,8 +45,6 @@ _LENGTH_UNITS = (
     *("angstrom", "picometer", "nanometer", "micrometer", "millimeter"),
     *("centimeter", "meter", "inch"),
 )
-_TWO = ("FF00FF", "00FF00")
-_MORE = ("00FFFF", "FF00FF", "FFFF00", "FF0000", "00FF00", "0000FF")
 _RGB = ("FF0000", "00FF00", "0000FF", "FFFFFF")
 
 
@@ -161,11 +162,11 @@ def complete_output(path: Path, provenance: Mapping[str, Any]) -> None:
     for output, place in _outputs_of(path).items():
         _fill_pyramid(path / place, nearest=output == "decision")
     group = zarr.open_group(path, mode="r+")
-    ours: dict[str, Any] = dict(cast("Any", group.attrs[ATTRIBUTE]))
+    ours: dict[str, Any] = dict(cast("Any", group.attrs[METADATA_KEY]))
     if not ours["contrast_known"]:
         group.attrs["ome"] = _with_contrast(group)
     ours["provenance"] = json.loads(json.dumps(provenance, default=str))
-    group.attrs[ATTRIBUTE] = ours
+    group.attrs[METADATA_KEY] = ours
 
 
 def levels(array: Any) -> list[Any]:
@@ -182,22 +183,6 @@ def levels(array: Any) -> list[Any]:
     if "multiscales" not in ome:
         return [array]
     return [group[dataset["path"]] for dataset in ome["multiscales"][0]["datasets"]]
-
-
-def regions(
-    shape: tuple[int, ...], size: int, *, plane: tuple[int, int] = (-2, -1)
-) -> Iterator[tuple[slice, ...]]:
-    """Regions that cover an array: `size` along the two plane axes, 1 along others."""
-    steps = [1] * len(shape)
-    for axis in plane:
-        steps[axis] = size
-    grid = [range(0, n, step) for n, step in zip(shape, steps, strict=True)]
-    for place in np.ndindex(*(len(starts) for starts in grid)):
-        starts = [grid[axis][i] for axis, i in enumerate(place)]
-        yield tuple(
-            slice(start, min(start + step, n))
-            for start, step, n in zip(starts, steps, shape, strict=True)
-        )
 
 
 def _create_image(
@@ -245,7 +230,7 @@ def _create_image(
         image,
         [(level_shape, dtype) for level_shape in shapes],
         extra_attributes={
-            ATTRIBUTE: {
+            METADATA_KEY: {
                 "output": output,
                 "axes": axes,
                 "contrast_known": "S" in axes or "contrast_limits" in stack.display,
@@ -283,7 +268,7 @@ def _transforms(stack: FocusStack, stored: str, factor: int, step: int) -> list[
     """Scale and place of a level whose pixels are `step` / `factor` source pixels."""
     from yaozarrs import v05
 
-    shown = str(stack.display.get("axes", stack.axes.replace("S", "")))
+    shown = displayed_axes(stack)
     origin = dict(zip(shown, stack.display.get("translate", ()), strict=False))
     scale, translate = [], []
     for axis in stored:
@@ -333,8 +318,7 @@ def _omero(stack: FocusStack, axes: str) -> Any:
 
 def _hex_colours(given: Any, count: int) -> list[str]:
     """Colours as OME-Zarr writes them; our own for names, which only napari knows."""
-    own = ("FFFFFF",) if count == 1 else _TWO if count == 2 else _MORE
-    colours = [own[i % len(own)] for i in range(count)]
+    colours = hex_colours(count)
     if isinstance(given, list | tuple) and len(given) == count:
         for i, colour in enumerate(map(str, given)):
             if colour.startswith("#") and len(colour) >= 7:

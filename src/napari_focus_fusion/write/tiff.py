@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_focus_fusion.write.ome_zarr import regions
+from napari_focus_fusion.write.blocks import regions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

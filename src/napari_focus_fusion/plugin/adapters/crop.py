@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_focus_fusion.lazy import LazyArray, take
-from napari_focus_fusion.result import _shown_axes, _Transform
+from napari_focus_fusion.placement import Transform, displayed_axes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,8 +65,8 @@ def _moved(
     stack: FocusStack, size: Mapping[str, float], centre: Mapping[str, float]
 ) -> FocusStack:
     """Pixels of another size, with the centre of the first one elsewhere."""
-    shown, _ = _shown_axes(stack)
-    place = _Transform.of(stack, shown).resampled(
+    shown = displayed_axes(stack)
+    place = Transform.of(stack).resampled(
         np.array([size.get(axis, 1) for axis in shown], float),
         np.array([centre.get(axis, 0) for axis in shown], float),
     )

@@ -19,6 +19,7 @@ import numpy as np
 from napari_focus_fusion.axes import axes_from_names
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import LazyArray, take
+from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.opening import as_stack, stack_of_slices
 from napari_focus_fusion.plugin.adapters.crop import coarser, part_of
 from napari_focus_fusion.read import natural_key, stem
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.stack import FocusStack
 
 #: Where a layer's metadata say that it is a result, and of what.
-METADATA = "napari_focus_fusion"
+METADATA = METADATA_KEY
 OUTPUTS = ("fused", "decision", "confidence", "depth")
 #: What can be had besides: of a super-resolved run the fused image at the source's own
 #: resolution, and how far the finer pixels differ from the slices; and the depth map as

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_focus_fusion.result import _shown_axes, _Transform
+from napari_focus_fusion.metadata import METADATA_KEY
+from napari_focus_fusion.placement import Transform, displayed_axes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +39,7 @@ def surface_layer(result: FusionResult) -> LayerData:
         allows. Time points follow each other along their axis.
     """
     stack = result.stack
-    shown = "".join(axis for axis in _shown_axes(stack)[0] if axis != "C")
+    shown = "".join(axis for axis in displayed_axes(stack) if axis != "C")
     depth = _in_order(result.depth, stack.map_axes, "TYX")
     count, height, width = depth.shape
     step = _step(count * height * width, MOST_CORNERS)
@@ -61,7 +62,7 @@ def surface_layer(result: FusionResult) -> LayerData:
         "contrast_limits": (0.0, 1.0),
         "shading": "none",
         "visible": False,
-        "metadata": {"napari_focus_fusion": {"output": "surface", **result.provenance}},
+        "metadata": {METADATA_KEY: {"output": "surface", **result.provenance}},
         **_place(result, shown),
     }
     return (
@@ -78,20 +79,11 @@ def _by(result: FusionResult) -> str:
 
 def _place(result: FusionResult, shown: str) -> dict[str, Any]:
     stack = result.stack
-    with_channels = _shown_axes(stack)[0]
-    transform = _Transform.of(stack, with_channels)
+    with_channels = displayed_axes(stack)
     kept = [i for i, axis in enumerate(with_channels) if axis in shown]
-    square = np.ix_(kept, kept)
-    affine = np.eye(len(kept) + 1)
-    affine[:-1, :-1] = transform.affine[:-1, :-1][square]
-    affine[:-1, -1] = transform.affine[:-1, -1][kept]
     labels = stack.display.get("axis_labels") or with_channels.lower()
     return {
-        "scale": transform.scale[kept],
-        "translate": transform.translate[kept],
-        "rotate": transform.rotate[square],
-        "shear": transform.shear[square],
-        "affine": affine,
+        **Transform.of(stack).restricted(kept).attributes(),
         "units": tuple(stack.unit(axis) for axis in shown),
         "axis_labels": tuple(labels[i] for i in kept),
     }
@@ -145,7 +137,7 @@ def _texture(result: FusionResult) -> NDArray[Any]:
     else:
         mixed = sum(
             _coloured(pixels[:, i, ..., 0], attributes)
-            for i, (_, attributes, _) in enumerate(result._fused_layers())
+            for i, (_, attributes, _) in enumerate(result.fused_layers())
         )
     shades = (np.clip(mixed, 0, 1) * 255 + 0.5).astype(np.uint8)
     return shades.reshape(-1, *shades.shape[2:])
