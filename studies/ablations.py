@@ -1,8 +1,8 @@
 """What each part of affinity-sr is worth: ablations of the paper's tables II and IV.
 
-``python -m studies.ablations --pictures FOLDER -o FOLDER`` trains
-the network without one part at a time, all alike and shorter than the shipped weights,
-and writes ``ablations.md``. Table III, fusing and enlarging together or one after the
+``python -m studies.ablations --pictures FOLDER -o FOLDER`` trains the network without
+one part at a time, all alike and shorter than the shipped weights, and writes
+``ablations.md``. Table III, fusing and enlarging together or one after the
 other, needs no training: ``affinity-sr:two-step`` of ``napari-focus-fusion benchmark``.
 Runs that are in the folder already are not made again.
 """
@@ -10,24 +10,24 @@ Runs that are in the folder already are not made again.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from napari_focus_fusion.models.affinity_sr import LIGHT, AffinitySR
 from napari_focus_fusion.training.data import Batch, Pool, make_pool, read_pictures
 from napari_focus_fusion.training.fit import fit
-from napari_focus_fusion.training.train import (
-    RECIPES,
-    VALIDATION_SEEDS,
-    Recipe,
-    validation_batches,
-)
+from napari_focus_fusion.training.objectives.affinity_sr import RECIPE
+from napari_focus_fusion.training.train import VALIDATION_SEEDS, validation_batches
+from studies.rows import markdown_table, run_missing, write_table
 
-FOCUS, FINER = RECIPES["affinity-sr"], RECIPES["affinity-sr"].then[0]
+if TYPE_CHECKING:
+    from napari_focus_fusion.training.recipe import Recipe
+
+FOCUS, FINER = RECIPE, RECIPE.then[0]
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,18 @@ def ablate(
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     """The table, variants in their order."""
     order = [variant.title for variant in VARIANTS]
-    lines = [
-        "| variant | parameters | steps | error untrained | error |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for row in sorted(rows, key=lambda row: order.index(row["title"])):
-        lines.append(
-            f"| {row['title']} | {row['parameters']} | {row['steps']} | "
-            f"{row['untrained']:.4f} | {row['trained']:.4f} |"
+    cells = (
+        (
+            row["title"],
+            str(row["parameters"]),
+            str(row["steps"]),
+            f"{row['untrained']:.4f}",
+            f"{row['trained']:.4f}",
         )
-    return "\n".join(lines) + "\n"
+        for row in sorted(rows, key=lambda row: order.index(row["title"]))
+    )
+    names = ("variant", "parameters", "steps", "error untrained", "error")
+    return markdown_table(names, cells)
 
 
 def main() -> None:
@@ -114,21 +116,23 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=FOCUS.scenes)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    path = given.out / "ablations.json"
-    rows = json.loads(path.read_text()) if path.exists() else []
     textures = read_pictures(given.pictures) if given.pictures else None
     size = (FOCUS.slices, FOCUS.side)
-    pool = make_pool(range(given.scenes), *size, pictures=textures)
-    held_back = validation_batches(make_pool(VALIDATION_SEEDS, *size), FOCUS)
-    for variant in VARIANTS:
-        key = (variant.title, given.steps, given.seed)
-        if key not in [(row["title"], row["steps"], row["seed"]) for row in rows]:
-            rows.append(ablate(variant, pool, held_back, given.steps, given.seed))
-            path.write_text(json.dumps(rows, indent=1) + "\n")
-    table = as_markdown(rows)
-    path.with_suffix(".md").write_text(table, encoding="utf-8")
-    print(table)
+
+    @cache
+    def scenes() -> tuple[Pool, list[Batch]]:
+        pool = make_pool(range(given.scenes), *size, pictures=textures)
+        return pool, validation_batches(make_pool(VALIDATION_SEEDS, *size), FOCUS)
+
+    def run(variant: Variant) -> dict[str, Any]:
+        return ablate(variant, *scenes(), given.steps, given.seed)
+
+    path = given.out / "ablations.json"
+    known_by = {"steps": given.steps, "seed": given.seed}
+    rows = run_missing(
+        path, (({"title": v.title, **known_by}, partial(run, v)) for v in VARIANTS)
+    )
+    write_table(path, as_markdown(rows))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ Runs that are in the folder already are not made again.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from napari_focus_fusion.simulation.optics import expose
 from napari_focus_fusion.simulation.scenes import Scene, make_scene
 from napari_focus_fusion.training.finetune import finetune
 from napari_focus_fusion.training.scores import score_scene
+from studies.rows import markdown_table, run_missing, write_table
 
 #: Of the scene that is tuned on, and of those that judge.
 TUNED_ON, JUDGED_BY = 940_000, (940_001, 940_002, 940_003)
@@ -163,40 +165,43 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
+#: Scores that the table shows, with so many digits, and its columns.
+SCORES = (("depth_error", 3), ("off_by_more_than_one", 3), ("psnr", 2))
+COLUMNS = (
+    "model",
+    "stack",
+    "depth error, slices",
+    "off by > 1",
+    "PSNR, dB",
+    "error held back",
+    "kept",
+    "minutes",
+)
+
+
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     """The table of some runs."""
-    lines = [
-        "| model | stack | depth error, slices | off by > 1 | PSNR, dB "
-        "| error held back | kept | minutes |",
-        "| --- " * 8 + "|",
-    ]
+    table = []
     seen: set[str] = set()
     for row in rows:
         title = MICROSCOPES[row["microscope"]].title
         if title not in seen:
             seen.add(title)
             plain = row["sml"]
-            lines.append(
-                f"| sml | {title} | {plain['depth_error']:.3f} | "
-                f"{plain['off_by_more_than_one']:.3f} | {plain['psnr']:.2f} | – | – "
-                "| – |"
-            )
+            cells = [f"{plain[name]:.{digits}f}" for name, digits in SCORES]
+            table.append(["sml", title, *cells, "–", "–", "–"])
         before, after, held_back = row["before"], row["after"], row["held_back"]
         cells = [
             f"{before[name]:.{digits}f} → {after[name]:.{digits}f}"
-            for name, digits in (
-                ("depth_error", 3),
-                ("off_by_more_than_one", 3),
-                ("psnr", 2),
-            )
+            for name, digits in SCORES
         ]
         cells.append(
             f"{held_back['before']['error']:.3f} → {held_back['after']['error']:.3f}"
         )
         cells.append(f"step {row['best_step']}" if row["better"] else "parent")
         cells.append(f"{row['seconds'] / 60:.0f}")
-        lines.append(" | ".join([f"| {row['model']} | {title}", *cells]) + " |")
-    return "\n".join(lines) + "\n"
+        table.append([row["model"], title, *cells])
+    return markdown_table(COLUMNS, table)
 
 
 def main() -> None:
@@ -208,23 +213,23 @@ def main() -> None:
     parser.add_argument("--microscopes", nargs="+", default=list(MICROSCOPES))
     parser.add_argument("--steps", type=int, default=300)
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+
+    def known_by(name: str, microscope: str) -> dict[str, Any]:
+        weights = load_model(name).weights_hash
+        run = {"microscope": microscope, "steps": given.steps}
+        return {"model": name, "sha256": weights, **run}
+
     path = given.out / "fine-tuning.json"
-    rows = json.loads(path.read_text()) if path.exists() else []
-    for microscope in given.microscopes:
-        for name in given.models:
-            key = (name, load_model(name).weights_hash, microscope, given.steps)
-            known = [
-                (r["model"], r["sha256"], r["microscope"], r["steps"]) for r in rows
-            ]
-            if key not in known:
-                rows.append(prove(name, microscope, given.steps))
-                path.write_text(json.dumps(rows, indent=1) + "\n")
+    rows = run_missing(
+        path,
+        (
+            (known_by(name, microscope), partial(prove, name, microscope, given.steps))
+            for microscope, name in product(given.microscopes, given.models)
+        ),
+    )
     order = list(MICROSCOPES)
     rows.sort(key=lambda row: order.index(row["microscope"]))
-    table = as_markdown(rows)
-    path.with_suffix(".md").write_text(table, encoding="utf-8")
-    print(table)
+    write_table(path, as_markdown(rows))
 
 
 if __name__ == "__main__":

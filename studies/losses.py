@@ -1,17 +1,16 @@
 """What the truth of scenes adds to the papers' own losses.
 
-``python -m studies.losses --pictures FOLDER -o FOLDER`` trains
-each self-supervised network twice, alike and shorter than the shipped weights: on its
-paper's loss alone, and on the loss of the shipped weights. It writes ``losses.md``,
-with scores on scenes held back. Runs that are in the folder already are not made again.
+``python -m studies.losses --pictures FOLDER -o FOLDER`` trains each self-supervised
+network twice, alike and shorter than the shipped weights: on its paper's loss alone,
+and on the loss of the shipped weights. It writes ``losses.md``, with scores on scenes
+held back. Runs that are in the folder already are not made again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_focus_fusion.models.registry import new_model, our_models
-from napari_focus_fusion.training.data import make_pool, read_pictures
+from napari_focus_fusion.training.data import Pool, make_pool, read_pictures
 from napari_focus_fusion.training.fit import fit
 from napari_focus_fusion.training.objectives import dual_path, mscnn, residual, sesf
+from napari_focus_fusion.training.recipe import recipe_of
 from napari_focus_fusion.training.scores import score_on_scenes
-from napari_focus_fusion.training.train import RECIPES
+from studies.rows import markdown_table, run_missing, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from napari_focus_fusion.models.mscnn import MSCNN
     from napari_focus_fusion.models.residual import Residual
     from napari_focus_fusion.simulation.scenes import SceneSpec
-    from napari_focus_fusion.training.data import Batch, Pool
+    from napari_focus_fusion.training.data import Batch
     from napari_focus_fusion.training.fit import Objective
 
 STEPS = 600
-UNTRAINED, PAPER, SHIPPED = "none", "the paper's", "as shipped"
+LOSSES = UNTRAINED, PAPER, SHIPPED = "none", "the paper's", "as shipped"
 
 
 def finer_alone(network: Residual, batch: Batch) -> dict[str, Tensor]:
@@ -66,7 +66,7 @@ def trained_on(
     network = new_model(our_models()[name])
     if loss == UNTRAINED:
         return network
-    recipe = RECIPES[name]
+    recipe = recipe_of(our_models()[name])
     falling = count(0, -1)
     fit(
         network.requires_grad_(True),
@@ -80,18 +80,22 @@ def trained_on(
 
 def as_markdown(rows: Iterable[dict[str, Any]]) -> str:
     """The table, models and losses in their order."""
-    lines = [
-        "| model | loss | steps | PSNR, dB | depth error, slices | off by > 1 |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    losses = (UNTRAINED, PAPER, SHIPPED)
-    places = [(name, loss) for name in PAPERS for loss in losses]
-    for row in sorted(rows, key=lambda row: places.index((row["model"], row["loss"]))):
-        lines.append(
-            f"| {row['model']} | {row['loss']} | {row['steps']} | {row['psnr']:.2f} | "
-            f"{row['depth_error']:.3f} | {100 * row['off_by_more_than_one']:.1f} % |"
+    order = [(name, loss) for name in PAPERS for loss in LOSSES]
+    cells = (
+        (
+            row["model"],
+            row["loss"],
+            str(row["steps"]),
+            f"{row['psnr']:.2f}",
+            f"{row['depth_error']:.3f}",
+            f"{100 * row['off_by_more_than_one']:.1f} %",
         )
-    return "\n".join(lines) + "\n"
+        for row in sorted(
+            rows, key=lambda row: order.index((row["model"], row["loss"]))
+        )
+    )
+    names = ("model", "loss", "steps", "PSNR, dB", "depth error, slices", "off by > 1")
+    return markdown_table(names, cells)
 
 
 def compare(
@@ -105,8 +109,12 @@ def compare(
 ) -> dict[str, Any]:
     """A row of the table: what a network scores after some steps of a loss."""
     network: Any = trained_on(name, loss, pool, steps, seed)
-    row = {"model": name, "loss": loss, "steps": 0 if loss == UNTRAINED else steps}
+    row = {"model": name, "loss": loss, "steps": _steps_of(loss, steps)}
     return row | score_on_scenes({name: network.eval()}, scenes)[name]
+
+
+def _steps_of(loss: str, steps: int) -> int:
+    return 0 if loss == UNTRAINED else steps
 
 
 def main() -> None:
@@ -117,33 +125,32 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, metavar="FOLDER")
     parser.add_argument("--steps", type=int, default=STEPS)
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    path = given.out / "losses.json"
-    rows = json.loads(path.read_text()) if path.exists() else []
     textures = read_pictures(given.pictures) if given.pictures else None
-    for name in given.models or PAPERS:
-        recipe = RECIPES[name]
-        missing = [
-            loss
-            for loss in (UNTRAINED, PAPER, SHIPPED)
-            if (name, loss, 0 if loss == UNTRAINED else given.steps)
-            not in [(row["model"], row["loss"], row["steps"]) for row in rows]
-        ]
-        if not missing:
-            continue
-        pool = make_pool(
+
+    @lru_cache(maxsize=1)
+    def pool_of(name: str) -> Pool:
+        recipe = recipe_of(our_models()[name])
+        return make_pool(
             range(recipe.scenes),
             recipe.slices,
             recipe.side,
             modalities=recipe.modalities,
             pictures=textures,
         )
-        for loss in missing:
-            rows.append(compare(name, loss, pool, steps=given.steps))
-            path.write_text(json.dumps(rows, indent=1) + "\n")
-    table = as_markdown(rows)
-    path.with_suffix(".md").write_text(table, encoding="utf-8")
-    print(table)
+
+    def run(name: str, loss: str) -> dict[str, Any]:
+        return compare(name, loss, pool_of(name), steps=given.steps)
+
+    def known_by(name: str, loss: str) -> dict[str, Any]:
+        return {"model": name, "loss": loss, "steps": _steps_of(loss, given.steps)}
+
+    path = given.out / "losses.json"
+    names = given.models or PAPERS
+    rows = run_missing(
+        path,
+        ((known_by(n, loss), partial(run, n, loss)) for n in names for loss in LOSSES),
+    )
+    write_table(path, as_markdown(rows))
 
 
 if __name__ == "__main__":

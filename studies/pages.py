@@ -1,7 +1,7 @@
 """The tables of the documentation, made again.
 
-``python -m studies.pages scenes`` writes ``scenes.md`` and its
-contact sheets into ``docs/benchmarks``; other pages are the other rows of `PAGES`.
+``python -m studies.pages scenes`` writes ``scenes.md`` and its contact sheets into
+``docs/benchmarks``; other pages are the other rows of `PAGES`.
 """
 
 from __future__ import annotations

@@ -65,13 +65,12 @@ def random_sesf(seed: int = 0) -> SESF:
     return model.eval().requires_grad_(False)
 
 
-def with_spec(model: Any, kind: str, halo: int) -> Any:
+def with_spec(model: Any, halo: int) -> Any:
     """A model of the tests' own, ready for ``fuse``."""
     model.spec = ModelSpec(
         name=type(model).__name__.lower(),
         title=type(model).__name__,
         summary="of the tests",
-        kind=kind,  # type: ignore[arg-type]
         target=f"{__name__}:{type(model).__name__}",
         halo=halo,
     )
@@ -187,23 +186,23 @@ def watched(model: Any) -> tuple[Any, list[int]]:
 
 
 def energy_pairs() -> EnergyPairs:
-    return with_spec(EnergyPairs(), "pair-masker", HALO)
+    return with_spec(EnergyPairs(), HALO)
 
 
 def energy_sets() -> EnergySets:
-    return with_spec(EnergySets(), "set-masker", HALO)
+    return with_spec(EnergySets(), HALO)
 
 
 def energy_pictures() -> EnergyPictures:
-    return with_spec(EnergyPictures(), "reconstructor", HALO + 2)
+    return with_spec(EnergyPictures(), HALO + 2)
 
 
 def finer_pairs() -> FinerPairs:
-    return respecced(with_spec(FinerPairs(), "pair-masker", HALO), upscale=(1, 2, 3, 4))
+    return respecced(with_spec(FinerPairs(), HALO), upscale=(1, 2, 3, 4))
 
 
 def too_large(most: int) -> TooLarge:
-    return with_spec(TooLarge(most), "slice-scorer", 1)
+    return with_spec(TooLarge(most), 1)
 
 
 def same_result(a: Any, b: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_focus_fusion.tiling import TilePlan, even_split
+from napari_focus_fusion.tiling import TilePlan, even_split, evenly_spread
 
 sides = st.integers(1, 70)
 plans = st.builds(
@@ -95,3 +95,16 @@ def test_a_large_plane_is_cut_as_one_would_by_hand() -> None:
 def test_nothing_cannot_be_cut(wrong: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="cannot cut"):
         even_split(*wrong)
+
+
+@given(length=st.integers(0, 200), count=st.integers(2, 20))
+def test_spread_evenly_the_ends_are_there_and_gaps_are_alike(
+    length: int, count: int
+) -> None:
+    found = evenly_spread(length, count)
+    assert len(found) == min(length, count)
+    assert found == sorted(set(found))
+    if found:
+        assert (found[0], found[-1]) == (0, length - 1)
+    gaps = np.diff(found)
+    assert gaps.max(initial=0) - gaps.min(initial=length) <= 1

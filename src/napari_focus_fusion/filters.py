@@ -57,3 +57,8 @@ def line_sum(image: Tensor, length: int, axis: int, step: int = 1) -> Tensor:
             axis, size * step, shorter
         )
         size *= 2
+
+
+def without_border(image: Tensor, width: int) -> Tensor:
+    """An image (..., h, w) without `width` pixels, at least 1, along each edge."""
+    return image[..., width:-width, width:-width]

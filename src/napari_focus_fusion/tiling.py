@@ -142,3 +142,25 @@ def even_split(length: int, size: int, align: int = 1) -> list[tuple[int, int]]:
     equal = -(-length // parts)
     step = -(-equal // align) * align
     return [(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def evenly_spread(length: int, count: int) -> list[int]:
+    """At most `count` of ``range(length)``, evenly spread, the ends among them.
+
+    Parameters
+    ----------
+    length
+        At least 0.
+    count
+        At least 2.
+
+    Examples
+    --------
+    >>> evenly_spread(9, 3)
+    [0, 4, 8]
+    >>> evenly_spread(2, 3)
+    [0, 1]
+    """
+    if length <= count:
+        return list(range(length))
+    return [i * (length - 1) // (count - 1) for i in range(count)]

@@ -130,6 +130,29 @@ def test_a_folder_that_is_not_there_holds_nothing(
     assert list(models()) == shipped()
 
 
+def test_a_folder_that_is_given_goes_before_that_of_the_environment(
+    folder: Path, tmp_path: Path
+) -> None:
+    """For what is found there, loaded, and called by a name that is free."""
+    other = tmp_path / "other"
+    other.mkdir()
+    save_weights(random_sesf(1), folder / "pollen.safetensors", {}, TUNED)
+    save_weights(random_sesf(2), other / "spores.safetensors", {}, TUNED)
+    assert models_folder(str(other)) == other
+    assert models_folder("~/weights") == Path("~/weights").expanduser()
+    assert list(models()) == [*shipped(), "pollen"]
+    assert list(models(other)) == [*shipped(), "spores"]
+    found = load_model("spores", other)
+    assert found.weights_hash == hash_of(other / "spores.safetensors")
+    with pytest.raises(FocusFusionError, match="no model 'pollen'"):
+        load_model("pollen", other)
+    (other / "stopped.checkpoint").touch()
+    assert free_name("stopped", models(other), other) == "stopped-2"
+    assert free_name("stopped", models()) == "stopped"
+    path = path_of_name("pollen", models(other), other)
+    assert path == other / "pollen.safetensors"
+
+
 @pytest.mark.parametrize(
     ("wish", "name"),
     [

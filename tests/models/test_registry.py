@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from napari_focus_fusion import FocusFusionError, fuse, load_model
+from napari_focus_fusion import FocusFusionError, finetune, fuse, load_model
 from napari_focus_fusion.models.base import FusionModel
 from napari_focus_fusion.models.registry import (
     OURS,
@@ -21,14 +21,23 @@ from napari_focus_fusion.models.registry import (
     models,
     new_model,
     save_weights,
+    trainable_models,
     weights_folder,
 )
+from napari_focus_fusion.simulation.scenes import SceneSpec
+from napari_focus_fusion.training import finetune as finetuning
+from napari_focus_fusion.training import scores
+from napari_focus_fusion.training import train as training
+from napari_focus_fusion.training.recipe import recipe_of
+from napari_focus_fusion.training.train import train
 from small_models import energy_pairs, random_sesf, relief, same_result
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PACKAGE = '''
+from dataclasses import replace
+from pathlib import Path
 from napari_focus_fusion.models.registry import ModelSpec
 from napari_focus_fusion.models.base import SliceScorer
 
@@ -40,24 +49,76 @@ class Brightness(SliceScorer):
 
 spec = ModelSpec(
     name="brightness", title="Brightness", summary="The brightest slice.",
-    kind="slice-scorer", target="tiny_models:Brightness", halo=0,
+    target="tiny_models:Brightness", halo=0,
 )
 gone = ModelSpec(
     name="gone", title="Gone", summary="Its code is not there.",
-    kind="slice-scorer", target="tiny_models.gone:Gone", halo=0,
+    target="tiny_models.gone:Gone", halo=0,
 )
 again = ModelSpec(
     name="sml", title="Mine", summary="A name that is taken.",
-    kind="slice-scorer", target="tiny_models:Brightness", halo=0,
+    target="tiny_models:Brightness", halo=0,
 )
 nothing = "no spec"
+learned = ModelSpec(
+    name="learned", title="Learned", summary="One convolution, learnt.",
+    target="tiny_models.network:Learned", halo=1, self_supervised=True,
+    weights=str(Path(__file__).parents[1] / "learned.safetensors"),
+    recipe="tiny_models.training:RECIPE",
+)
+no_recipe = replace(learned, name="no-recipe", recipe="tiny_models:learned")
+gone_recipe = replace(learned, name="gone-recipe", recipe="tiny_models.training:GONE")
 '''
+
+NETWORK = '''
+from torch import nn
+from napari_focus_fusion.models.base import SliceScorer
+
+class Learned(SliceScorer):
+    """Energy of one convolution."""
+    window = 3
+    needs_sample = True
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 2, 3, padding=1, bias=False)
+    def score(self, slices, context=None):
+        return self.convolution(slices).square().sum(1)
+'''
+
+TRAINING = """
+import torch
+from napari_focus_fusion.training.fit import Schedule
+from napari_focus_fusion.training.losses import slice_ranking
+from napari_focus_fusion.training.recipe import Recipe
+from napari_focus_fusion.training.resynthesis import self_made_batch
+
+def objective(network, batch):
+    score = network.score(batch.noisy.flatten(0, 1)[:, None])
+    score = score.unflatten(0, batch.noisy.shape[:2])
+    return {"loss": slice_ranking(score, batch.depth, radius=3)}
+
+def pretext(network, slices, generator):
+    return objective(network, self_made_batch(slices, generator))
+
+def validate(network, batches):
+    return sum(float(objective(network, b)["loss"]) for b in batches) / len(batches)
+
+RECIPE = Recipe(
+    objective, pretext, validate, Schedule(4, 0.02, warm_up=0, validate_every=2),
+    scenes=2, slices=3, side=64, stacks=1, crop=48,
+)
+"""
 
 
 def install(folder: Path, entries: dict[str, str]) -> None:
     """Make a package that registers models, as pip would leave it."""
     (folder / "tiny_models").mkdir()
-    (folder / "tiny_models" / "__init__.py").write_text(PACKAGE)
+    for name, code in (
+        ("__init__", PACKAGE),
+        ("network", NETWORK),
+        ("training", TRAINING),
+    ):
+        (folder / "tiny_models" / f"{name}.py").write_text(code)
     about = folder / "tiny_models-1.0.dist-info"
     about.mkdir()
     metadata = "Metadata-Version: 2.1\nName: tiny-models\nVersion: 1.0\n"
@@ -72,7 +133,8 @@ def install(folder: Path, entries: dict[str, str]) -> None:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    sys.modules.pop("tiny_models", None)
+    for name in [name for name in sys.modules if name.startswith("tiny_models")]:
+        del sys.modules[name]
     importlib.invalidate_caches()
 
 
@@ -87,7 +149,7 @@ def test_our_models_can_be_made_and_say_what_they_are() -> None:
         model = new_model(spec)
         assert isinstance(model, FusionModel)
         parents = {parent.__name__ for parent in type(model).__mro__}
-        assert spec.kind in {kinds[name] for name in parents & kinds.keys()}
+        assert model.kind in {kinds[name] for name in parents & kinds.keys()}
         assert spec.doi
         assert spec.summary.endswith(".")
         assert not model.training
@@ -119,6 +181,81 @@ def test_other_packages_add_models(site: Path) -> None:
     result = fuse(stack, "brightness")
     assert (result.decision == 2).all()
     assert result.provenance["model"] == "brightness"
+
+
+@pytest.fixture
+def scored_on_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few small scenes say as much here as all of them do."""
+    options = {"shape": (64, 64), "slices": 3}
+    small = [SceneSpec("small", 1_000_000, tuple(options.items()))]
+    monkeypatch.setattr(scores, "held_back_scenes", lambda: small)
+    monkeypatch.setattr(training, "VALIDATION_SEEDS", range(900_000, 900_004))
+    monkeypatch.setattr(finetuning, "MADE", 2)
+    monkeypatch.setattr(finetuning, "FUSED", 1)
+
+
+def test_models_of_other_packages_are_trained_and_tuned_as_ours_are(
+    site: Path, scored_on_less: None
+) -> None:
+    install(site, {"learned": "tiny_models:learned"})
+    assert list(trainable_models())[-1] == "learned"
+    assert "tiny_models.training" not in sys.modules
+    out = site / "learned.safetensors"
+    rows: list[dict[str, float]] = []
+    card = train("learned", out, steps=6, seed=3, on_step=rows.append)
+    assert card["command"] == "napari-focus-fusion train learned --steps 6 --seed 3"
+    assert card["validation"]["trained"] < card["validation"]["untrained"]
+    assert [row["step"] for row in rows] == list(range(7))
+    assert {"sml", "untrained", "trained"} == card["scores"].keys()
+    parent = load_model("learned")
+    assert parent.weights_hash == card["sha256"] == hash_of(out)
+
+    stack = relief(100, 150, 4).stack
+    folder = site / "tuned"
+    tuned = finetune(
+        "learned",
+        stack,
+        name="mine",
+        folder=folder,
+        axes="ZYX",
+        steps=6,
+        patch=48,
+        lr=0.02,
+    )
+    assert tuned.better
+    assert tuned.path == folder / "mine.safetensors"
+    assert "mine" not in models()
+    assert models(folder)["mine"].title == "mine: Learned, fine-tuned"
+    mine = load_model("mine", folder)
+    assert hash_of_tensors(mine) == hash_of_tensors(tuned.model)
+    assert hash_of_tensors(mine) != hash_of_tensors(parent)
+    same_result(fuse(stack, mine), fuse(stack, tuned.model))
+    # What was tuned can be tuned again, by the recipe of the same package.
+    assert recipe_of(models(folder)["mine"]) is recipe_of(models()["learned"])
+
+
+def test_only_what_has_a_recipe_can_be_trained(site: Path) -> None:
+    install(site, {"brightness": "tiny_models:spec", "a": "tiny_models:no_recipe"})
+    ours = "sesf, affinity-sr, dual-path, dual-path-brightfield, mscnn, residual"
+    words = f"'brightness' cannot be trained; there is: {ours}, no-recipe."
+    with pytest.raises(FocusFusionError, match=words):
+        train("brightness", site / "a.safetensors")
+    with pytest.raises(FocusFusionError, match=f"does not learn.*can: {ours}, no-"):
+        finetune("brightness", np.zeros((2, 60, 60)))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no_recipe", "'no-recipe', 'tiny_models:learned', is no Recipe"),
+        ("gone_recipe", r"'gone-recipe' cannot be loaded.*GONE.*Update or reinstall"),
+    ],
+)
+def test_a_recipe_that_is_none_says_so(name: str, words: str, site: Path) -> None:
+    install(site, {"learned": f"tiny_models:{name}"})
+    with pytest.raises(FocusFusionError, match=words):
+        train(name.replace("_recipe", "-recipe"), site / "a.safetensors")
+    assert not (site / "a.safetensors").exists()
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,13 @@ from napari_focus_fusion.models.registry import (
     new_model,
     our_models,
     save_weights,
+    trainable_models,
 )
 from napari_focus_fusion.simulation.scenes import make_scene
 from napari_focus_fusion.training import finetune as module
 from napari_focus_fusion.training.finetune import stopped_at
 from napari_focus_fusion.training.patches import Patches, read_patches
-from napari_focus_fusion.training.train import RECIPES
+from napari_focus_fusion.training.recipe import recipe_of
 from small_models import random_sesf, same_result
 
 if TYPE_CHECKING:
@@ -159,7 +160,9 @@ def test_a_better_model_is_found_by_its_name_everywhere(
         f"my-Pollen_2.{suffix}" for suffix in ("csv", "json", "safetensors")
     ]
     spec = ff.models()["my-Pollen_2"]
-    assert (spec.base, spec.halo, spec.kind) == ("sesf", 5, "slice-scorer")
+    assert (spec.base, spec.halo) == ("sesf", 5)
+    assert spec.recipe == our_models()["sesf"].recipe
+    assert ff.load_model("my-Pollen_2").kind == "slice-scorer"
     assert spec.title == "my-Pollen_2: SESF-Fuse, fine-tuned"
     assert spec.summary == "Tuned from sesf on stack, 3 steps."
     assert list(ff.models())[-1] == "my-Pollen_2"
@@ -516,7 +519,7 @@ def test_on_cuda_nothing_is_left_on_the_device() -> None:
 # The models' pretexts -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", trainable_models())
 def test_every_pretext_trains_its_network_on_slices_alone(name: str) -> None:
     """Deterministically; on two slices and on many, on patches of any size."""
     for count, side, repeats in ((2, 48, 2), (6, 50, 1)):
@@ -527,7 +530,8 @@ def test_every_pretext_trains_its_network_on_slices_alone(name: str) -> None:
             torch.manual_seed(3)
             network = new_model(our_models()[name]).requires_grad_(True)
             generator = torch.Generator().manual_seed(7)
-            losses = RECIPES[name].pretext(network, slices, generator)
+            recipe = recipe_of(our_models()[name])
+            losses = recipe.pretext(network, slices, generator)
             losses["loss"].backward()
             grads = [p.grad for p in network.parameters() if p.grad is not None]
             gradients.append(torch.cat([g.flatten() for g in grads]))

@@ -20,7 +20,7 @@ from napari_focus_fusion.training.patches import (
     Place,
     Window,
     read_patches,
-    some_slices,
+    slices_around_sharpest,
 )
 from small_models import Watched, relief
 
@@ -270,7 +270,7 @@ def test_some_slices_are_evenly_spaced_round_the_sharpest(
         torch.zeros(length, 1, 1),
         torch.eye(length)[sharpest],
     )
-    found = some_slices(window, count, torch.Generator().manual_seed(seed))
+    found = slices_around_sharpest(window, count, torch.Generator().manual_seed(seed))
     assert len(found) == min(count, length)
     assert sharpest in found
     assert all(0 <= z < length for z in found)

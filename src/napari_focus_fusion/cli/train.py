@@ -60,12 +60,15 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and write weights, card and history."""
+    from napari_focus_fusion.models.registry import trainable_models
     from napari_focus_fusion.progress import Meter
-    from napari_focus_fusion.training.train import RECIPES, train
+    from napari_focus_fusion.training.recipe import recipe_of
+    from napari_focus_fusion.training.train import train
 
-    if args.name not in RECIPES:
+    known = trainable_models()
+    if args.name not in known:
         raise UsageError(
-            f"{args.name!r} cannot be trained; there is: {', '.join(RECIPES)}"
+            f"{args.name!r} cannot be trained; there is: {', '.join(known)}"
         )
     out = Path(args.out or f"{args.name}.safetensors")
     started = time.perf_counter()
@@ -74,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         def on_scene(done: int, total: int) -> None:
             Meter(total, bar).enter(f"scene {done} of {total}", done)
 
-        steps = args.steps or RECIPES[args.name].steps
+        steps = args.steps or recipe_of(known[args.name]).steps
         try:
             card = train(
                 args.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,17 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.models.spec import ModelSpec
 
+#: How a model tells which slice is sharp.
+Kind = Literal["slice-scorer", "pair-masker", "set-masker", "reconstructor"]
+
 
 class FusionModel(nn.Module):
     """What every kind of model shares.
 
     Attributes
     ----------
+    kind
+        Of the class below that a model derives from.
     window
         Radius in pixels of the square window over which the decision adds up the
         model's scores.
@@ -30,6 +35,7 @@ class FusionModel(nn.Module):
         Set when the model is loaded.
     """
 
+    kind: ClassVar[Kind]
     window: ClassVar[int] = 5
     needs_sample: ClassVar[bool] = False
     spec: ModelSpec | None = None
@@ -60,6 +66,8 @@ class FusionModel(nn.Module):
 class SliceScorer(FusionModel):
     """Scores each slice on its own: any number of slices, in any order."""
 
+    kind: ClassVar[Kind] = "slice-scorer"
+
     @abstractmethod
     def score(self, slices: Tensor, context: Any = None) -> Tensor:
         """How sharp each pixel is.
@@ -86,6 +94,8 @@ class PairMasker(FusionModel):
     focus measure finds them: N comparisons and no order.
     """
 
+    kind: ClassVar[Kind] = "pair-masker"
+
     @abstractmethod
     def mask(self, a: Tensor, b: Tensor, context: Any = None) -> Tensor:
         """Probability that ``a`` is the sharper.
@@ -106,6 +116,8 @@ class PairMasker(FusionModel):
 
 class SetMasker(FusionModel):
     """Weighs all slices of a tile at once, whatever their number and order."""
+
+    kind: ClassVar[Kind] = "set-masker"
 
     @abstractmethod
     def masks(self, slices: Tensor, context: Any = None) -> Tensor:
@@ -157,6 +169,7 @@ class Reconstructor(FusionModel):
         them and those that :meth:`encode` must see.
     """
 
+    kind: ClassVar[Kind] = "reconstructor"
     channels: ClassVar[tuple[int, int]]
     decoder_halo: ClassVar[int]
 

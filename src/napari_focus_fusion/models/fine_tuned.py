@@ -30,8 +30,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9])", re.IGNORECASE)
 
 
-def models_folder() -> Path:
-    """The folder of fine-tuned models; it need not be there."""
+def models_folder(folder: str | Path | None = None) -> Path:
+    """The folder of fine-tuned models; it need not be there.
+
+    Parameters
+    ----------
+    folder
+        Used as it is; None for the folder that the environment variable
+        ``NAPARI_FOCUS_FUSION_MODELS`` names, or else the platform's usual one.
+    """
+    if folder is not None:
+        return Path(folder).expanduser()
     if given := os.environ.get(FOLDER_VARIABLE):
         return Path(given).expanduser()
     home = Path.home()
@@ -44,7 +53,9 @@ def models_folder() -> Path:
     return data / "napari-focus-fusion" / "models"
 
 
-def path_of_name(name: str, taken: Mapping[str, ModelSpec]) -> Path:
+def path_of_name(
+    name: str, taken: Mapping[str, ModelSpec], folder: str | Path | None = None
+) -> Path:
     """The file that a new model of this name is kept in.
 
     Parameters
@@ -53,6 +64,8 @@ def path_of_name(name: str, taken: Mapping[str, ModelSpec]) -> Path:
         Letters, digits, ``-`` and ``_``, at most 64.
     taken
         The models that there are.
+    folder
+        Where fine-tuned models are; None for :func:`models_folder`.
 
     Raises
     ------
@@ -69,10 +82,10 @@ def path_of_name(name: str, taken: Mapping[str, ModelSpec]) -> Path:
         raise FocusFusionError(
             f"There is a model called {name!r} already. Choose another name."
         )
-    return models_folder() / f"{name}{SUFFIX}"
+    return models_folder(folder) / f"{name}{SUFFIX}"
 
 
-def free_name(wish: str, taken: Iterable[str]) -> str:
+def free_name(wish: str, taken: Iterable[str], folder: str | Path | None = None) -> str:
     """A name like the one wished for that a new model can have.
 
     Parameters
@@ -81,24 +94,28 @@ def free_name(wish: str, taken: Iterable[str]) -> str:
         Any text.
     taken
         Names of the models that there are.
+    folder
+        Where fine-tuned models are; None for :func:`models_folder`.
     """
     stem = re.sub(r"[^A-Za-z0-9_]+", "-", wish).strip("-_")[:56].strip("-_") or "tuned"
     if _RESERVED.fullmatch(stem):
         stem += "-tuned"
     lower = {name.lower() for name in taken}
-    lower |= {path.stem.lower() for path in models_folder().glob("*.checkpoint")}
+    lower |= {path.stem.lower() for path in models_folder(folder).glob("*.checkpoint")}
     names = chain([stem], (f"{stem}-{number}" for number in count(2)))
     return next(name for name in names if name.lower() not in lower)
 
 
-def fine_tuned_models(known: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
+def fine_tuned_models(
+    known: Mapping[str, ModelSpec], folder: str | Path | None = None
+) -> dict[str, ModelSpec]:
     """The models in the folder by name, derived from those that they were tuned from.
 
     A file that is damaged, whose model is not installed, or whose name is taken is
     left out with a warning.
     """
     found: dict[str, ModelSpec] = {}
-    folder = models_folder()
+    folder = models_folder(folder)
     try:
         paths = sorted(folder.glob(f"*{SUFFIX}"))
     except OSError as error:

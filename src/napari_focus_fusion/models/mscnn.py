@@ -4,7 +4,7 @@ H. T. Mustafa, J. Yang, M. Zareapoor, "Multi-scale convolutional neural network 
 multi-focus image fusion", Image and Vision Computing 85, 26-35, 2019. One encoder with
 shared weights looks at each slice at several scales, a learned fusion joins the
 features, and multi-scale convolutions reconstruct the all-in-focus picture; there is no
-decision map on the way. The unsupervised loss is in ``training/mscnn.py``.
+decision map on the way. The unsupervised loss is in ``training/objectives/mscnn.py``.
 
 That is the paper's, as its abstract has it; of layers and widths nothing could be had,
 so they are ours. Ours are besides:

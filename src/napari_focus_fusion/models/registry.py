@@ -1,6 +1,7 @@
 """The registry of models: what there is, and how to load it.
 
-A model is one file in this folder and one row of :data:`OURS`. Other packages add
+A model is one file in this folder, one file in ``training/objectives`` with the recipe
+that it is trained by, and one row of :data:`OURS`, which names both. Other packages add
 theirs through the entry-point group ``napari_focus_fusion.models``: each entry names a
 :class:`ModelSpec`.
 """
@@ -8,7 +9,6 @@ theirs through the entry-point group ``napari_focus_fusion.models``: each entry 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import warnings
@@ -24,7 +24,7 @@ from napari_focus_fusion.models.fine_tuned import (
     read_header,
     spec_of_file,
 )
-from napari_focus_fusion.models.spec import ModelSpec
+from napari_focus_fusion.models.spec import ModelSpec, import_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_MODEL",
     "ModelSpec",
+    "installed_models",
     "load_model",
     "models",
     "models_folder",
     "new_model",
     "our_models",
     "save_weights",
+    "trainable_models",
     "weights_folder",
 ]
 
@@ -52,7 +54,6 @@ DUAL_PATH = ModelSpec(
     name="dual-path",
     title="Dual-Path",
     summary="Weighs all slices at once in unrolled steps: the finest depth maps.",
-    kind="set-masker",
     target="napari_focus_fusion.models.dual_path:DualPath",
     halo=32,
     paper="Quan et al., Dual-path deep unsupervised learning for multi-focus image "
@@ -60,6 +61,7 @@ DUAL_PATH = ModelSpec(
     doi="10.1109/TMM.2024.3521817",
     weights="dual-path.safetensors",
     self_supervised=True,
+    recipe="napari_focus_fusion.training.objectives.dual_path:RECIPE",
     cost=25_000,
 )
 
@@ -69,7 +71,6 @@ OURS = (
         title="Sum-modified-Laplacian",
         summary="Plain focus measure: fast, no weights; the best on clean, detailed "
         "stacks.",
-        kind="slice-scorer",
         target="napari_focus_fusion.models.sml:SumModifiedLaplacian",
         halo=1,
         paper="Nayar and Nakagawa, Shape from Focus, IEEE TPAMI 16(8), 1994",
@@ -80,7 +81,6 @@ OURS = (
         name="sesf",
         title="SESF-Fuse",
         summary="Spatial frequency of learned features: sees through noise.",
-        kind="slice-scorer",
         target="napari_focus_fusion.models.sesf:SESF",
         halo=5,
         paper="Ma et al., SESF-Fuse: an unsupervised deep model for multi-focus image "
@@ -88,13 +88,13 @@ OURS = (
         doi="10.1007/s00521-020-05358-9",
         weights="sesf.safetensors",
         self_supervised=True,
+        recipe="napari_focus_fusion.training.objectives.sesf:RECIPE",
         cost=14_000,
     ),
     ModelSpec(
         name="affinity-sr",
         title="Focus affinity and super-resolution",
         summary="Fuses and enlarges two, three or four times in one.",
-        kind="pair-masker",
         target="napari_focus_fusion.models.affinity_sr:AffinitySR",
         halo=35,
         paper="Li et al., Focus affinity perception and super-resolution embedding for "
@@ -103,6 +103,7 @@ OURS = (
         weights="affinity-sr.safetensors",
         upscale=(1, 2, 3, 4),
         self_supervised=True,
+        recipe="napari_focus_fusion.training.objectives.affinity_sr:RECIPE",
         cost=54_000,
     ),
     DUAL_PATH,
@@ -113,13 +114,13 @@ OURS = (
         summary="Dual-Path that knows refraction: for cells whose rims look sharp out "
         "of focus.",
         weights="dual-path-brightfield.safetensors",
+        recipe="napari_focus_fusion.training.objectives.dual_path:BRIGHTFIELD_RECIPE",
     ),
     ModelSpec(
         name="mscnn",
         title="MSCNN",
         summary="Reconstructs from the features of all slices: for noisy and steep "
         "stacks; not for measuring intensities.",
-        kind="reconstructor",
         target="napari_focus_fusion.models.mscnn:MSCNN",
         halo=25,
         paper="Mustafa, Yang and Zareapoor, Multi-scale convolutional neural network "
@@ -127,6 +128,7 @@ OURS = (
         doi="10.1016/j.imavis.2019.03.001",
         weights="mscnn.safetensors",
         self_supervised=True,
+        recipe="napari_focus_fusion.training.objectives.mscnn:RECIPE",
         cost=30_000,
     ),
     ModelSpec(
@@ -134,7 +136,6 @@ OURS = (
         title="Residual features",
         summary="Features learnt beside super-resolution: as good as sesf, at several "
         "times the cost.",
-        kind="slice-scorer",
         target="napari_focus_fusion.models.residual:Residual",
         halo=9,
         paper="Wang, Li, Duan and Zhang, A self-supervised residual feature learning "
@@ -142,6 +143,7 @@ OURS = (
         doi="10.1109/TIP.2022.3184250",
         weights="residual.safetensors",
         self_supervised=True,
+        recipe="napari_focus_fusion.training.objectives.residual:RECIPE",
         cost=65_000,
     ),
     ModelSpec(
@@ -149,7 +151,6 @@ OURS = (
         title="Residual gradient prior",
         summary="The idea of the residual model without its network: fast, no weights, "
         "less troubled by noise than sml.",
-        kind="slice-scorer",
         target="napari_focus_fusion.models.residual:ResidualZero",
         halo=10,
         paper="Wang, Li, Duan and Zhang, A self-supervised residual feature learning "
@@ -165,16 +166,45 @@ def our_models() -> dict[str, ModelSpec]:
     return {spec.name: spec for spec in OURS}
 
 
-def models() -> dict[str, ModelSpec]:
+def models(folder: str | Path | None = None) -> dict[str, ModelSpec]:
     """All models by name: ours, those of other packages, those that were fine-tuned.
 
     What cannot be read of the latter two is left out with a warning.
+
+    Parameters
+    ----------
+    folder
+        Where fine-tuned models are; None for :func:`models_folder`.
+
+    Returns
+    -------
+    dict of str to ModelSpec
+        In this order.
     """
+    ours = our_models()
     found = {
         name: spec
-        for name, spec in our_models().items()
-        if not spec.weights or (weights_folder() / spec.weights).is_file()
+        for name, spec in installed_models().items()
+        if name not in ours or _is_complete(spec)
     }
+    return found | fine_tuned_models(found, folder)
+
+
+def _is_complete(spec: ModelSpec) -> bool:
+    return not spec.weights or (weights_folder() / spec.weights).is_file()
+
+
+def trainable_models() -> dict[str, ModelSpec]:
+    """The installed models with a recipe: what :func:`train` makes weights for."""
+    return {name: spec for name, spec in installed_models().items() if spec.recipe}
+
+
+def installed_models() -> dict[str, ModelSpec]:
+    """Ours and those of other packages by name, without fine-tuned ones.
+
+    Ours are there too while their weights are still to be trained.
+    """
+    found = our_models()
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             spec = entry.load()
@@ -182,25 +212,25 @@ def models() -> dict[str, ModelSpec]:
             warnings.warn(
                 f"The model {entry.name!r} ({entry.value}) cannot be used: {error}",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
             continue
         if not isinstance(spec, ModelSpec):
             warnings.warn(
                 f"The model {entry.name!r} ({entry.value}) is no ModelSpec.",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         elif spec.name in found:
             warnings.warn(
                 f"There are two models called {spec.name!r}; {entry.value} is left "
                 "out.",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         else:
             found[spec.name] = spec
-    return found | fine_tuned_models(found)
+    return found
 
 
 def weights_folder() -> Path:
@@ -208,7 +238,9 @@ def weights_folder() -> Path:
     return Path(__file__).parent / "weights"
 
 
-def load_model(model: str | Path | FusionModel) -> FusionModel:
+def load_model(
+    model: str | Path | FusionModel, folder: str | Path | None = None
+) -> FusionModel:
     """A model ready to score, from its name, from a file of weights, or as it is.
 
     Parameters
@@ -216,6 +248,8 @@ def load_model(model: str | Path | FusionModel) -> FusionModel:
     model
         A name in :func:`models`, the path of a ``.safetensors`` file that
         :func:`save_weights` wrote, or a loaded model.
+    folder
+        Where fine-tuned models are; None for :func:`models_folder`.
 
     Returns
     -------
@@ -236,7 +270,7 @@ def load_model(model: str | Path | FusionModel) -> FusionModel:
                 "that states its name and halo."
             )
         return model.eval()
-    known = models()
+    known = models(folder)
     if str(model) in known:
         spec = known[str(model)]
         path = weights_folder() / spec.weights if spec.weights else None
@@ -314,9 +348,8 @@ def hash_of_tensors(model: FusionModel) -> str:
 
 def new_model(spec: ModelSpec) -> FusionModel:
     """A model as it is before any training, in evaluation mode."""
-    module, _, name = spec.target.partition(":")
     try:
-        model: FusionModel = getattr(importlib.import_module(module), name)()
+        model: FusionModel = import_target(spec.target)()
     except Exception as error:  # whatever another package's code may raise
         raise FocusFusionError(
             f"The model {spec.name!r} cannot be loaded from {spec.target!r} ({error}). "

@@ -1,11 +1,10 @@
-"""A model's entry in the registry."""
+"""A model's entry in the registry, and how the code that it names is found."""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
-from typing import Literal
-
-Kind = Literal["slice-scorer", "pair-masker", "set-masker", "reconstructor"]
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +19,6 @@ class ModelSpec:
         What users read.
     summary
         One line: when to choose it.
-    kind
-        ``"slice-scorer"``, ``"pair-masker"``, ``"set-masker"`` or
-        ``"reconstructor"``.
     target
         ``"package.module:Class"``, imported when the model is first loaded.
     halo
@@ -36,6 +32,10 @@ class ModelSpec:
         Factors of super-resolution it offers; ``(1,)`` for none.
     self_supervised
         Whether it can be trained on stacks without labels.
+    recipe
+        ``"package.module:RECIPE"``, how it is trained, a
+        :class:`~napari_focus_fusion.training.recipe.Recipe`; imported when it is first
+        trained or fine-tuned. Empty for a model that does not learn.
     cost
         Multiply-adds per pixel and slice, for estimates.
     base
@@ -45,7 +45,6 @@ class ModelSpec:
     name: str
     title: str
     summary: str
-    kind: Kind
     target: str
     halo: int
     paper: str = ""
@@ -53,5 +52,18 @@ class ModelSpec:
     weights: str = ""
     upscale: tuple[int, ...] = (1,)
     self_supervised: bool = False
+    recipe: str = ""
     cost: int = 0
     base: str = ""
+
+
+def import_target(target: str) -> Any:
+    """What ``"package.module:name"`` names, imported.
+
+    Raises
+    ------
+    Exception
+        Whatever importing the module raises.
+    """
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -7,6 +7,7 @@ free of noise; each step then takes crops of it and adds noise of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from napari_focus_fusion.engine.normalise import BLACK, WHITE
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.simulation.scenes import detailed, make_scene
+from napari_focus_fusion.training.rng import generator_of, random_integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,11 +86,8 @@ class Pool:
 
     def draw(self, step: int, *, stacks: int, crop: int, seed: int) -> Batch:
         """The batch of a step: the same step of the same seed is the same batch."""
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-
-        def integer(high: int) -> int:
-            return int(torch.randint(high, (), generator=generator))
-
+        generator = generator_of(step, seed)
+        integer = partial(random_integer, generator=generator)
         high, wide = self.slices.shape[-2:]
         parts = []
         for _ in range(stacks):

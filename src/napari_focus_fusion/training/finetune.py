@@ -29,10 +29,12 @@ from napari_focus_fusion.metrics import evaluate
 from napari_focus_fusion.models.fine_tuned import SUFFIX, derived_spec, path_of_name
 from napari_focus_fusion.models.registry import (
     hash_of_tensors,
+    installed_models,
     load_model,
     models,
     models_folder,
     save_weights,
+    trainable_models,
 )
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.progress import Meter
@@ -41,10 +43,11 @@ from napari_focus_fusion.training.patches import (
     Drawn,
     Patches,
     read_patches,
-    some_slices,
+    slices_around_sharpest,
 )
+from napari_focus_fusion.training.recipe import recipe_of
 from napari_focus_fusion.training.resynthesis import self_made_batch
-from napari_focus_fusion.training.train import RECIPES, Recipe
+from napari_focus_fusion.training.rng import generator_of
 from napari_focus_fusion.write.saving import remove, translated_errors
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.stack import FocusStack
     from napari_focus_fusion.training.data import Batch
     from napari_focus_fusion.training.patches import Regions
+    from napari_focus_fusion.training.recipe import Recipe
 
 #: Smallest patch, in pixels: what networks and measures need.
 SMALLEST_PATCH = 48
@@ -132,6 +136,7 @@ def finetune(
     *,
     name: str | None = None,
     out: str | Path | None = None,
+    folder: str | Path | None = None,
     axes: str | None = None,
     reference: int | str | None = None,
     regions: Regions | None = None,
@@ -165,6 +170,9 @@ def finetune(
     out
         ``.safetensors`` file to keep it in instead. With neither of the two nothing is
         written.
+    folder
+        The user's folder of models; None for the platform's usual one, or that which
+        the environment variable ``NAPARI_FOCUS_FUSION_MODELS`` names.
     axes, reference
         As :func:`fuse` takes them.
     regions
@@ -217,9 +225,9 @@ def finetune(
     _check(steps, minutes, lr, patch, holdout, seed)
     asked = should_stop or (lambda: False)
     where = choose_device(device)
-    parent = load_model(model)
+    parent = load_model(model, folder)
     recipe = _recipe_of(parent)
-    path = _free_path(name, out)
+    path = _free_path(name, out, folder)
     checkpoint = path.with_suffix(".checkpoint") if path else None
     sources = _open(stacks, axes)
     Meter(1, progress).enter("Reading the stacks", 0)
@@ -232,66 +240,31 @@ def finetune(
         regions=regions,
         should_stop=asked,
     )
+    made = _made(patches, 2 * MADE)
+    task = _Task(recipe, patches, where, made[:MADE], made[MADE:])
     network = _child_of(parent, path)
+    untuned = copy.deepcopy(network)
     settings = {"seed": seed, "patch": patch, "holdout": holdout}
     parent_hash = parent.weights_hash or hash_of_tensors(parent)
-    # Those that choose the state have no say in whether it is better.
-    made = _made(patches, 2 * MADE)
-    to_choose, to_judge = made[:MADE], made[MADE:]
-
-    def losses(network: Any, drawn: Drawn) -> dict[str, torch.Tensor]:
-        return _losses(network, recipe, drawn, seed, where)
-
-    def draw(step: int) -> Drawn:
-        return patches.draw(step, stacks=STACKS, slices=recipe.slices)
-
-    def error(network: Any) -> float:
-        return _mean(_errors(network, recipe, to_choose, where))
-
-    def look(network: Any) -> float:
-        if on_look is not None:
-            on_look(copy.deepcopy(network).requires_grad_(False))
-        return error(network)
-
-    untuned = copy.deepcopy(network)
     with _on(where, network, untuned), _writing_to(path):
         if minutes is not None:
-            steps = stopped_at(checkpoint)[1] or _steps_in(
-                60 * minutes, copy.deepcopy(network), losses, draw, error, where
-            )
-        schedule = Schedule(
-            steps=steps,
-            learning_rate=recipe.schedule.learning_rate if lr is None else lr,
-            warm_up=min(20, steps // 10),
-            validate_every=max(math.ceil(steps / LOOKS), 1),
-        )
+            steps = stopped_at(checkpoint)[1] or _steps_for(minutes, network, task)
+        schedule = _schedule(steps, lr, recipe)
         meter = Meter(steps + 1, progress)
-
-        def tell(row: dict[str, float]) -> None:
-            meter.enter("Training", row["step"])
-            meter.add(1)
-            if on_step is not None:
-                on_step(row)
-
-        fitted = fit(
-            network.requires_grad_(True),
-            losses,
-            draw,
-            look,
+        fitted = _tune(
+            network,
+            task,
             schedule,
-            device=where,
-            statistics=False,
-            checkpoint=checkpoint,
+            checkpoint,
             identity=settings | {"model": parent_hash, "stacks": patches.digest()},
-            on_step=tell,
+            meter=meter,
+            on_step=on_step,
+            on_look=on_look,
             should_stop=asked,
         )
-        network.requires_grad_(False)
-        if not fitted.history:
-            raise Cancelled
         meter.enter("Comparing it with its parent", steps + 1)
-        after, tuned = _judge(network, recipe, patches, to_judge, where, asked)
-        before, errors = _judge(untuned, recipe, patches, to_judge, where, asked)
+        after, tuned = _judge(network, task, asked)
+        before, errors = _judge(untuned, task, asked)
     better = fitted.best_step > 0 and _are_less(tuned, errors)
     card = _card(parent, parent_hash, sources, schedule, fitted, where) | settings
     card |= {"before": before, "after": after, "better": better}
@@ -364,25 +337,27 @@ def _check(
 def _recipe_of(model: FusionModel) -> Recipe:
     spec = model.spec
     assert spec is not None
-    base = spec.base or spec.name
-    if not spec.self_supervised or base not in RECIPES:
+    if not spec.self_supervised or not spec.recipe:
+        tunable = [n for n, s in trainable_models().items() if s.self_supervised]
         raise FocusFusionError(
             f"{spec.title} cannot be fine-tuned: it does not learn, or not without "
-            f"labels. These can: {', '.join(RECIPES)}."
+            f"labels. These can: {', '.join(tunable)}."
         )
-    return RECIPES[base]
+    return recipe_of(spec)
 
 
-def _free_path(name: str | None, out: str | Path | None) -> Path | None:
+def _free_path(
+    name: str | None, out: str | Path | None, folder: str | Path | None
+) -> Path | None:
     """Where the tuned weights go; nothing is there but what the same run left."""
     if name is not None and out is not None:
         raise FocusFusionError("Give the tuned model a name or a file, not both.")
     if name is not None:
-        left = models_folder() / f"{name}.checkpoint"
-        taken = models()
+        left = models_folder(folder) / f"{name}.checkpoint"
+        taken = models(folder)
         if left.exists() and name in taken and taken[name].base:
             del taken[name]
-        path = path_of_name(name, taken)
+        path = path_of_name(name, taken, folder)
     elif out is not None:
         path = Path(out).expanduser()
         if path.suffix != SUFFIX:
@@ -422,7 +397,7 @@ def _child_of(parent: FusionModel, path: Path | None) -> FusionModel:
     spec = parent.spec
     assert spec is not None
     name = path.stem if path else f"{spec.name}-tuned"
-    base = models()[spec.base or spec.name]
+    base = installed_models()[spec.base] if spec.base else spec
     child.spec = derived_spec(base, name, parent=spec.name, weights=str(path or ""))
     child.weights_hash = ""
     return child
@@ -447,6 +422,110 @@ def _steps_in(
     return max(int((seconds - looks) / step), FEWEST)
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What a network is tuned and judged by, and where.
+
+    Attributes
+    ----------
+    recipe, patches, device
+        Of the run.
+    to_choose, to_judge
+        Made stacks: those that choose the state have no say in whether it is better.
+    """
+
+    recipe: Recipe
+    patches: Patches
+    device: torch.device
+    to_choose: list[Batch]
+    to_judge: list[Batch]
+
+    def draw(self, step: int) -> Drawn:
+        """The patches of a step."""
+        return self.patches.draw(step, stacks=STACKS, slices=self.recipe.slices)
+
+    def losses(self, network: Any, drawn: Drawn) -> dict[str, torch.Tensor]:
+        """What training minimises."""
+        generator = generator_of(drawn.step, self.patches.seed)
+        return self.recipe.pretext(network, drawn.slices.to(self.device), generator)
+
+    def error(self, network: Any) -> float:
+        """The error that chooses the state."""
+        return _mean(self.errors(network, self.to_choose))
+
+    def errors(self, network: Any, made: list[Batch]) -> list[float]:
+        """The error on each of some made stacks."""
+        network.to(self.device).eval()
+        with torch.inference_mode():
+            return [
+                self.recipe.validate(network, [batch.to(self.device)]) for batch in made
+            ]
+
+
+def _schedule(steps: int, lr: float | None, recipe: Recipe) -> Schedule:
+    return Schedule(
+        steps=steps,
+        learning_rate=recipe.schedule.learning_rate if lr is None else lr,
+        warm_up=min(20, steps // 10),
+        validate_every=max(math.ceil(steps / LOOKS), 1),
+    )
+
+
+def _steps_for(minutes: float, network: FusionModel, task: _Task) -> int:
+    return _steps_in(
+        60 * minutes,
+        copy.deepcopy(network),
+        task.losses,
+        task.draw,
+        task.error,
+        task.device,
+    )
+
+
+def _tune(
+    network: FusionModel,
+    task: _Task,
+    schedule: Schedule,
+    checkpoint: Path | None,
+    *,
+    identity: dict[str, Any],
+    meter: Meter,
+    on_step: Callable[[dict[str, float]], None] | None,
+    on_look: Callable[[FusionModel], None] | None,
+    should_stop: Callable[[], bool],
+) -> Fitted:
+    """Train a network in place, and tell of it."""
+
+    def look(network: Any) -> float:
+        if on_look is not None:
+            on_look(copy.deepcopy(network).requires_grad_(False))
+        return task.error(network)
+
+    def tell(row: dict[str, float]) -> None:
+        meter.enter("Training", row["step"])
+        meter.add(1)
+        if on_step is not None:
+            on_step(row)
+
+    fitted = fit(
+        network.requires_grad_(True),
+        task.losses,
+        task.draw,
+        look,
+        schedule,
+        device=task.device,
+        statistics=False,
+        checkpoint=checkpoint,
+        identity=identity,
+        on_step=tell,
+        should_stop=should_stop,
+    )
+    network.requires_grad_(False)
+    if not fitted.history:
+        raise Cancelled
+    return fitted
+
+
 # Judging ------------------------------------------------------------------------------
 
 
@@ -455,7 +534,7 @@ def _made(patches: Patches, count: int) -> list[Batch]:
     batches: list[Batch] = []
     for number in range(4 * count):
         window = patches.held_back[number % len(patches.held_back)]
-        generator = _generator(patches.seed, number)
+        generator = generator_of(number, patches.seed)
         batch = self_made_batch(window.planes[None], generator)
         known = batch.depth[:, RIM:-RIM, RIM:-RIM].isfinite().float().mean()
         if known >= LEAST_KNOWN:
@@ -468,15 +547,6 @@ def _made(patches: Patches, count: int) -> list[Batch]:
     )
 
 
-def _errors(
-    network: Any, recipe: Recipe, made: list[Batch], device: torch.device
-) -> list[float]:
-    """The error on each made stack."""
-    network.to(device).eval()
-    with torch.inference_mode():
-        return [recipe.validate(network, [batch.to(device)]) for batch in made]
-
-
 def _are_less(tuned: list[float], parents: list[float]) -> bool:
     """Whether errors on the same stacks fell by more than their standard error."""
     change = torch.tensor(parents) - torch.tensor(tuned)
@@ -484,27 +554,22 @@ def _are_less(tuned: list[float], parents: list[float]) -> bool:
 
 
 def _judge(
-    network: FusionModel,
-    recipe: Recipe,
-    patches: Patches,
-    made: list[Batch],
-    device: torch.device,
-    asked: Callable[[], bool],
+    network: FusionModel, task: _Task, asked: Callable[[], bool]
 ) -> tuple[dict[str, float], list[float]]:
     """Scores on the held-back part, and the error on each made stack.
 
     Once asked to stop, what takes longest and decides nothing is left out.
     """
-    errors = _errors(network, recipe, made, device)
+    errors = task.errors(network, task.to_judge)
+    patches = task.patches
     held_back = replace(patches, training=patches.held_back)
     losses = []
     with torch.inference_mode():
         for step in range(MADE):
-            drawn = held_back.draw(step, stacks=1, slices=recipe.slices)
-            loss = _losses(network, recipe, drawn, patches.seed, device)["loss"]
-            losses.append(float(loss))
+            drawn = held_back.draw(step, stacks=1, slices=task.recipe.slices)
+            losses.append(float(task.losses(network, drawn)["loss"]))
     scores = {"error": _mean(errors), "loss": _mean(losses)}
-    return scores | _fused_scores(network, patches, device, asked), errors
+    return scores | _fused_scores(network, patches, task.device, asked), errors
 
 
 def _mean(values: list[float]) -> float:
@@ -522,22 +587,13 @@ def _fused_scores(
     for number, window in enumerate(patches.held_back[:FUSED]):
         if asked():
             return {}
-        chosen = some_slices(window, FUSED_SLICES, _generator(patches.seed, number))
+        chosen = slices_around_sharpest(
+            window, FUSED_SLICES, generator_of(number, patches.seed)
+        )
         planes = window.planes[chosen].numpy()
         fused = fuse(planes, network, axes="ZYX", device=str(device)).fused
         rows.append(evaluate(fused, planes, measures=MEASURES))
     return {name: sum(row[name] for row in rows) / len(rows) for name in MEASURES}
-
-
-def _losses(
-    network: Any, recipe: Recipe, drawn: Drawn, seed: int, device: torch.device
-) -> dict[str, torch.Tensor]:
-    generator = _generator(seed, drawn.step)
-    return recipe.pretext(network, drawn.slices.to(device), generator)
-
-
-def _generator(seed: int, number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed * 1_000_003 + number)
 
 
 # Device and files ---------------------------------------------------------------------

@@ -21,6 +21,8 @@ from napari_focus_fusion.engine.normalise import black_and_white
 from napari_focus_fusion.engine.reading import Reference, sample
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
+from napari_focus_fusion.tiling import evenly_spread
+from napari_focus_fusion.training.rng import generator_of, random_integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -124,26 +126,26 @@ class Patches:
             Slices of each, fewer where a stack has fewer; they are evenly spaced, as
             wide apart as it falls out, and the sharpest is among them.
         """
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        first = self.training[_integer(len(self.training), generator)]
+        generator = generator_of(step, self.seed)
+        first = self.training[random_integer(len(self.training), generator)]
         slices = min(slices, len(first.planes))
         fitting = [w for w in self.training if len(w.planes) >= slices]
         parts = [self._patch(first, slices, generator)]
         for _ in range(stacks - 1):
-            window = fitting[_integer(len(fitting), generator)]
+            window = fitting[random_integer(len(fitting), generator)]
             parts.append(self._patch(window, slices, generator))
         return Drawn(torch.stack(parts), step)
 
     def _patch(self, window: Window, slices: int, generator: torch.Generator) -> Tensor:
         """One patch (slices, patch, patch), turned and mirrored at random."""
-        chosen = some_slices(window, slices, generator)
+        chosen = slices_around_sharpest(window, slices, generator)
         room = window.planes.shape[-1] - self.patch + 1
-        y, x = _integer(room, generator), _integer(room, generator)
+        y, x = random_integer(room, generator), random_integer(room, generator)
         planes = window.planes[chosen, y : y + self.patch, x : x + self.patch]
-        planes = torch.rot90(planes, _integer(4, generator), (-2, -1))
-        if _integer(2, generator):
+        planes = torch.rot90(planes, random_integer(4, generator), (-2, -1))
+        if random_integer(2, generator):
             planes = planes.flip(-1)
-        if _integer(2, generator):
+        if random_integer(2, generator):
             planes = planes.flip(0)
         return planes
 
@@ -157,12 +159,14 @@ class Patches:
         return digest.hexdigest()
 
 
-def some_slices(window: Window, count: int, generator: torch.Generator) -> list[int]:
+def slices_around_sharpest(
+    window: Window, count: int, generator: torch.Generator
+) -> list[int]:
     """Evenly spaced slices of a window, at random, the sharpest among them."""
     length, sharpest = len(window.planes), int(window.energy.argmax())
     if count >= length:
         return list(range(length))
-    widest = 1 + _integer((length - 1) // max(count - 1, 1), generator)
+    widest = 1 + random_integer((length - 1) // max(count - 1, 1), generator)
     # Side by side they always find a place, wide apart not around every slice.
     for gap in (widest, 1):
         before = [
@@ -172,7 +176,7 @@ def some_slices(window: Window, count: int, generator: torch.Generator) -> list[
         ]
         if before:
             break
-    first = sharpest - gap * before[_integer(len(before), generator)]
+    first = sharpest - gap * before[random_integer(len(before), generator)]
     return [first + n * gap for n in range(count)]
 
 
@@ -310,7 +314,7 @@ def _choose_places(
     # By cells and not by windows: what one time point shows, the next shows again.
     order = rng.permutation(len(cells))
     count = min(max(round(holdout * len(cells)), 1), len(cells) - 1)
-    times = [cycle(rng.permutation(_spread(s.n_times, TIMES))) for s in stacks]
+    times = [cycle(rng.permutation(evenly_spread(s.n_times, TIMES))) for s in stacks]
     places: tuple[list[Place], list[Place]] = ([], [])
     for rank, index in enumerate(order):
         number, y, x = cells[index]
@@ -444,17 +448,6 @@ def _slab(stack: FocusStack, pixels: int) -> int:
         return most
     deep = int(chunks[stack.axes.index("Z")])
     return most // deep * deep or most
-
-
-def _spread(length: int, count: int) -> list[int]:
-    """At most ``count`` of ``range(length)``, evenly spread."""
-    if length <= count:
-        return list(range(length))
-    return [i * (length - 1) // (count - 1) for i in range(count)]
-
-
-def _integer(high: int, generator: torch.Generator) -> int:
-    return int(torch.randint(high, (), generator=generator))
 
 
 def _names(stacks: Sequence[FocusStack]) -> str:

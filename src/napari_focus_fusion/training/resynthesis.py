@@ -11,6 +11,8 @@ Blur, refraction and noise follow the model in ``optics``.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,7 @@ from napari_focus_fusion.composite import NOISE_RADIUS, least_noise_bias, noise_
 from napari_focus_fusion.filters import box_mean
 from napari_focus_fusion.simulation.optics import disk_transfer, gaussian_transfer
 from napari_focus_fusion.training.data import Batch
+from napari_focus_fusion.training.rng import random_integer, random_uniform
 
 #: Slices of a self-made stack.
 COUNT = 6
@@ -65,7 +68,7 @@ def self_made_batch(slices: Tensor, generator: torch.Generator) -> Batch:
     noisy, clean, truth, depth = (
         torch.stack(tensors) for tensors in zip(*parts, strict=True)
     )
-    step = int(torch.randint(1 << 31, (), generator=generator))
+    step = random_integer(1 << 31, generator)
     return Batch(noisy, clean, truth, depth, step=step)
 
 
@@ -73,10 +76,7 @@ def _self_made(
     planes: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Noisy and clean (M, h, w), truth and depth (h, w), of (N, h, w)."""
-
-    def uniform(low: float = 0.0, high: float = 1.0) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator))
-
+    uniform = partial(random_uniform, generator)
     gain, floor = noise_of(planes)
     truth = without_noise(sharpest(planes), gain, floor)
     height, width = truth.shape
@@ -170,13 +170,13 @@ def _is_detail(truth: Tensor, gain: float, floor: float) -> Tensor:
 
 def _drawn_depth(height: int, width: int, generator: torch.Generator) -> Tensor:
     """A hilly surface (h, w) over part of the slices; every other one in terraces."""
-    hills = int(torch.randint(2, 6, (), generator=generator))
+    hills = random_integer(6, generator, low=2)
     field = torch.rand(1, 1, hills, hills, generator=generator)
     size = (height, width)
     field = F.interpolate(field, size, mode="bicubic", align_corners=True)[0, 0]
     field = (field - field.min()) / (field.max() - field.min()).clamp_min(1e-6)
-    if torch.rand((), generator=generator) < 0.5:
-        terraces = int(torch.randint(2, 5, (), generator=generator))
+    if random_uniform(generator) < 0.5:
+        terraces = random_integer(5, generator, low=2)
         field = (field * terraces).floor().clamp(max=terraces - 1) / (terraces - 1)
     ends = torch.rand(2, generator=generator) * (COUNT - 1) / 3
     return ends[0] + field * (COUNT - 1 - ends.sum())

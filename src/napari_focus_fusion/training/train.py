@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,168 +17,20 @@ from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.models.registry import (
     load_model,
     new_model,
-    our_models,
     save_weights,
+    trainable_models,
 )
-from napari_focus_fusion.simulation.scenes import refractile_scenes
-from napari_focus_fusion.training.data import (
-    MODALITIES,
-    Pool,
-    make_pool,
-    read_pictures,
-)
+from napari_focus_fusion.training.data import Pool, make_pool, read_pictures
 from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
-from napari_focus_fusion.training.objectives import (
-    affinity_sr,
-    dual_path,
-    mscnn,
-    residual,
-    sesf,
-)
+from napari_focus_fusion.training.recipe import Recipe, recipe_of
 from napari_focus_fusion.training.scores import score_on_lytro, score_on_scenes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from napari_focus_fusion.models.base import FusionModel
+    from napari_focus_fusion.models.spec import ModelSpec
     from napari_focus_fusion.training.data import Batch
-    from napari_focus_fusion.training.fit import Objective
-
-    #: (network, slices (stacks, N, h, w) normalised, generator of all that is drawn at
-    #: random) -> named losses; the one called "loss" is minimised.
-    Pretext = Callable[[Any, torch.Tensor, torch.Generator], dict[str, torch.Tensor]]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a model is trained.
-
-    Attributes
-    ----------
-    objective
-        Losses of a batch of scenes, whose truth it may use.
-    pretext
-        Losses of slices whose truth nobody knows: what fine-tuning minimises.
-    validate
-        Score of the network on held-back batches, lower is better.
-    schedule
-        Length and learning rate.
-    scenes, modalities, slices, side
-        The pool: number of scenes, their modalities in turn, slices of each, side in
-        pixels.
-    stacks, crop
-        A batch: number of stacks, side of a crop in pixels.
-    parts
-        Beginning of the names of the parameters that are trained; empty for all.
-    by_scale
-        Whether `objective` and `validate` can be told the ``scales`` to look at.
-    then
-        What is trained after it, on the same pool, from where it ended.
-    measure
-        More scores for the card, of networks by their name.
-    """
-
-    objective: Objective
-    pretext: Pretext
-    validate: Callable[[Any, list[Batch]], float]
-    schedule: Schedule
-    scenes: int = 480
-    modalities: tuple[str, ...] = MODALITIES
-    slices: int = 6
-    side: int = 128
-    stacks: int = 3
-    crop: int = 72
-    parts: str = ""
-    by_scale: bool = False
-    then: tuple[Recipe, ...] = ()
-    measure: Callable[[dict[str, Any]], dict[str, Any]] | None = None
-
-    @property
-    def steps(self) -> int:
-        """Updates of all stages."""
-        return sum(stage.schedule.steps for stage in (self, *self.then))
-
-
-def _gone_on_with(recipe: Recipe, schedule: Schedule) -> Recipe:
-    """A recipe, and the same again from its best state, for as long as is said."""
-    return replace(recipe, then=(replace(recipe, schedule=schedule),))
-
-
-_DUAL_PATH = Recipe(
-    objective=dual_path.objective,
-    pretext=dual_path.pretext,
-    validate=dual_path.shortfall,
-    schedule=Schedule(steps=2000, learning_rate=2e-3, validate_every=200),
-    scenes=320,
-    slices=12,
-    stacks=2,
-)
-
-RECIPES = {
-    "sesf": Recipe(
-        objective=sesf.objective,
-        pretext=sesf.pretext,
-        validate=sesf.depth_error,
-        schedule=Schedule(steps=1600, learning_rate=2e-3),
-    ),
-    "affinity-sr": Recipe(
-        objective=affinity_sr.focus_objective,
-        pretext=affinity_sr.pretext,
-        validate=affinity_sr.depth_error,
-        schedule=Schedule(steps=1200, learning_rate=1e-3, validate_every=300),
-        parts="fapn.",
-        then=(
-            Recipe(
-                objective=affinity_sr.finer_objective,
-                pretext=affinity_sr.pretext,
-                validate=affinity_sr.finer_error,
-                schedule=Schedule(steps=6000, learning_rate=1e-3, validate_every=1000),
-                crop=96,
-                parts="srn.",
-                by_scale=True,
-            ),
-            Recipe(
-                objective=affinity_sr.fusing_objective,
-                pretext=affinity_sr.pretext,
-                validate=affinity_sr.fusing_error,
-                schedule=Schedule(steps=900, learning_rate=5e-4, validate_every=300),
-                crop=96,
-                parts="srn.",
-                by_scale=True,
-            ),
-        ),
-        measure=affinity_sr.super_resolution_scores,
-    ),
-    "dual-path": _DUAL_PATH,
-    "dual-path-brightfield": _gone_on_with(
-        replace(
-            _DUAL_PATH,
-            scenes=400,
-            modalities=(*MODALITIES, "refractile"),
-            measure=lambda own: {
-                "refractile": score_on_scenes(own, refractile_scenes())
-            },
-        ),
-        Schedule(steps=3000, learning_rate=2e-3, validate_every=200),
-    ),
-    "mscnn": _gone_on_with(
-        Recipe(
-            objective=mscnn.objective,
-            pretext=mscnn.pretext,
-            validate=mscnn.shortfall,
-            schedule=Schedule(steps=3600, learning_rate=4e-3, validate_every=200),
-            slices=16,
-            stacks=2,
-        ),
-        Schedule(steps=2400, learning_rate=2e-3, validate_every=200),
-    ),
-    "residual": Recipe(
-        objective=residual.objective,
-        pretext=residual.pretext,
-        validate=sesf.depth_error,
-        schedule=Schedule(steps=1400, learning_rate=2e-3),
-    ),
-}
 
 #: Seeds of the scenes that choose the checkpoint: neither trained on nor reported.
 VALIDATION_SEEDS = range(900_000, 900_032)
@@ -203,7 +55,8 @@ def train(
     Parameters
     ----------
     name
-        A model with a recipe.
+        An installed model with a recipe, ours or another package's: a key of
+        :func:`~napari_focus_fusion.models.registry.trainable_models`.
     out
         ``.safetensors`` file to write; the card (``.json``), the history (``.csv``)
         and, while training, the checkpoint (``.checkpoint``) lie beside it. With a
@@ -239,17 +92,9 @@ def train(
     Cancelled
         If `should_stop` said so.
     """
-    if name not in RECIPES:
-        trainable = ", ".join(RECIPES)
-        raise FocusFusionError(f"{name!r} cannot be trained; there is: {trainable}.")
-    if out.suffix != ".safetensors":
-        raise FocusFusionError(f"{str(out)!r} must end in .safetensors.")
-    if out.exists() and not overwrite:
-        raise FocusFusionError(f"{str(out)!r} exists already; choose another name.")
+    spec = _check(name, out, scale, overwrite)
+    recipe = recipe_of(spec)
     out.parent.mkdir(parents=True, exist_ok=True)
-    recipe = RECIPES[name]
-    if scale is not None and scale not in our_models()[name].upscale[1:]:
-        raise FocusFusionError(f"{name!r} does not enlarge by {scale}.")
     stages = [
         replace(stage, schedule=_shortened(stage.schedule, steps, recipe.steps))
         for stage in (recipe, *recipe.then)
@@ -261,8 +106,7 @@ def train(
     pool = draw(range(recipe.scenes), *size, pictures=textures, on_scene=on_scene)
     held_back = validation_batches(draw(VALIDATION_SEEDS, *size), recipe)
     held_back = [batch.to(where) for batch in held_back]
-    torch.manual_seed(seed)
-    network = new_model(our_models()[name])
+    network = _untrained(spec, seed)
     checkpoints = [
         out.with_suffix(f".{number}.checkpoint" if number else ".checkpoint")
         for number in range(len(stages))
@@ -270,25 +114,21 @@ def train(
     fits: list[Fitted] = []
     history: list[dict[str, float]] = []
     for stage, checkpoint in zip(stages, checkpoints, strict=True):
-        fits.append(
-            _fit_stage(
-                network,
-                stage,
-                pool,
-                held_back,
-                checkpoint,
-                seed=seed,
-                scale=scale,
-                first=len(history),
-                on_step=on_step,
-                should_stop=should_stop,
-            )
+        fitted = _fit_stage(
+            network,
+            stage,
+            pool,
+            held_back,
+            checkpoint,
+            seed=seed,
+            scale=scale,
+            first=len(history),
+            on_step=on_step,
+            should_stop=should_stop,
         )
-        history += _moved(fits[-1].history, len(history))
+        fits.append(fitted)
+        history += _steps_counted_from(len(history), fitted.history)
     network.to("cpu")
-    torch.manual_seed(seed)
-    untrained = new_model(our_models()[name])
-    candidates = {"sml": load_model("sml"), "untrained": untrained, "trained": network}
     card = {
         "version": __version__,
         "command": _command(name, pictures, steps, seed, scale),
@@ -301,13 +141,51 @@ def train(
         "device": describe(where),
         "machine": platform.machine(),
         "torch": torch.__version__,
-        "scores": score_on_scenes(candidates),
+        **_scores(recipe, _untrained(spec, seed), network, stages, fits),
     }
+    card["sha256"] = save_weights(network, out, card)
+    write_history(out.with_suffix(".csv"), history)
+    for checkpoint in checkpoints:
+        checkpoint.unlink(missing_ok=True)
+    return card
+
+
+def _check(name: str, out: Path, scale: int | None, overwrite: bool) -> ModelSpec:
+    """The model of a name, before any work."""
+    known = trainable_models()
+    if name not in known:
+        trainable = ", ".join(known)
+        raise FocusFusionError(f"{name!r} cannot be trained; there is: {trainable}.")
+    if out.suffix != ".safetensors":
+        raise FocusFusionError(f"{str(out)!r} must end in .safetensors.")
+    if out.exists() and not overwrite:
+        raise FocusFusionError(f"{str(out)!r} exists already; choose another name.")
+    if scale is not None and scale not in known[name].upscale[1:]:
+        raise FocusFusionError(f"{name!r} does not enlarge by {scale}.")
+    return known[name]
+
+
+def _untrained(spec: ModelSpec, seed: int) -> FusionModel:
+    torch.manual_seed(seed)
+    return new_model(spec)
+
+
+def _scores(
+    recipe: Recipe,
+    untrained: FusionModel,
+    trained: FusionModel,
+    stages: list[Recipe],
+    fits: list[Fitted],
+) -> dict[str, Any]:
+    """What the card says of the network beside its first stage."""
+    own = {"untrained": untrained, "trained": trained}
+    candidates: Mapping[str, FusionModel] = {"sml": load_model("sml"), **own}
+    scores: dict[str, Any] = {"scores": score_on_scenes(candidates)}
     lytro = Path(os.environ.get("FOCUS_FUSION_DATA", "")) / "lytro"
     if lytro.is_dir():
-        card["lytro"] = score_on_lytro(candidates, lytro)
+        scores["lytro"] = score_on_lytro(candidates, lytro)
     if recipe.then:
-        card["then"] = [
+        scores["then"] = [
             {
                 "recipe": _settings(stage),
                 "best_step": fitted.best_step,
@@ -316,13 +194,8 @@ def train(
             for stage, fitted in zip(stages[1:], fits[1:], strict=True)
         ]
     if recipe.measure is not None:
-        own = {key: candidates[key] for key in ("untrained", "trained")}
-        card["more_scores"] = recipe.measure(own)
-    card["sha256"] = save_weights(network, out, card)
-    write_history(out.with_suffix(".csv"), history)
-    for checkpoint in checkpoints:
-        checkpoint.unlink(missing_ok=True)
-    return card
+        scores["more_scores"] = recipe.measure(own)
+    return scores
 
 
 def _fit_stage(
@@ -358,7 +231,7 @@ def _fit_stage(
         device=device,
         checkpoint=checkpoint,
         identity=only and {"scale": scale},
-        on_step=on_step and (lambda row: on_step(_moved([row], first)[0])),
+        on_step=on_step and (lambda row: on_step(_steps_counted_from(first, [row])[0])),
         should_stop=should_stop,
     )
     if fitted.stopped == "asked":
@@ -366,8 +239,10 @@ def _fit_stage(
     return fitted
 
 
-def _moved(history: list[dict[str, float]], by: int) -> list[dict[str, float]]:
-    return [row | {"step": row["step"] + by} for row in history]
+def _steps_counted_from(
+    first: int, history: list[dict[str, float]]
+) -> list[dict[str, float]]:
+    return [row | {"step": row["step"] + first} for row in history]
 
 
 def _shortened(schedule: Schedule, steps: int | None, of: int) -> Schedule:

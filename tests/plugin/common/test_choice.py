@@ -79,7 +79,7 @@ def test_every_model_has_a_page():
 
 
 def test_models_of_other_packages_lead_to_their_paper():
-    spec = ModelSpec("theirs", "Theirs", "", "slice-scorer", "theirs:Model", 1)
+    spec = ModelSpec("theirs", "Theirs", "", "theirs:Model", 1)
     assert model_page(spec) == ""
-    spec = ModelSpec("theirs", "", "", "slice-scorer", "theirs:M", 1, doi="10.1/x")
+    spec = ModelSpec("theirs", "", "", "theirs:M", 1, doi="10.1/x")
     assert model_page(spec) == "https://doi.org/10.1/x"

@@ -28,7 +28,6 @@ FINER = ModelSpec(
     "finer",
     "Finer pairs",
     "For tests.",
-    "pair-masker",
     "small_models:FinerPairs",
     halo=3,
     upscale=(1, 2, 3, 4),

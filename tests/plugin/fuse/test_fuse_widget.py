@@ -50,7 +50,7 @@ class Broken(SliceScorer):
 def failing(window, monkeypatch):
     """Two more models to choose, which fail."""
     extra = tuple(
-        ModelSpec(name, name, name, "slice-scorer", f"{__name__}:{kind}", halo=1)
+        ModelSpec(name, name, name, f"{__name__}:{kind}", halo=1)
         for name, kind in (("exhausted", "Exhausted"), ("broken", "Broken"))
     )
     monkeypatch.setattr(registry, "OURS", (*registry.OURS, *extra))

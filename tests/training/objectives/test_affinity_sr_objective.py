@@ -15,13 +15,14 @@ from napari_focus_fusion.models.affinity_sr import (
     FULL,
     AffinitySR,
     AffinitySRConfig,
-    interpolate,
 )
+from napari_focus_fusion.models.layers import interpolate
 from napari_focus_fusion.models.registry import new_model, our_models
 from napari_focus_fusion.training.data import Batch, Pool, make_pool
 from napari_focus_fusion.training.fit import fit
 from napari_focus_fusion.training.objectives import affinity_sr
 from napari_focus_fusion.training.objectives.affinity_sr import (
+    RECIPE,
     SAMPLINGS,
     Pairs,
     Sampling,
@@ -42,7 +43,7 @@ from napari_focus_fusion.training.objectives.affinity_sr import (
     sampled,
     scene_pairs,
 )
-from napari_focus_fusion.training.train import RECIPES, _fit_stage, train
+from napari_focus_fusion.training.train import _fit_stage, train
 
 SMALL = AffinitySRConfig(
     path=(4,), reach=2, rows=1, near=(4, 6), far=(4,), refine=2, width=8, growth=4,
@@ -322,8 +323,7 @@ def changed(before: dict[str, Tensor], model: AffinitySR) -> set[str]:
 def test_a_stage_trains_its_part_alone(
     number: int, scale: int | None, pool: Pool, tmp_path: Any
 ) -> None:
-    recipe = RECIPES["affinity-sr"]
-    stage = [recipe, *recipe.then][number]
+    stage = [RECIPE, *RECIPE.then][number]
     schedule = replace(stage.schedule, steps=3, validate_every=3)
     # The worst score is the first: what training changed is kept.
     scores = iter([1.0, 0.5])
@@ -359,7 +359,7 @@ def test_a_stage_trains_its_part_alone(
 
 
 def test_taken_up_again_it_ends_with_the_same_bits(pool: Pool, tmp_path: Any) -> None:
-    stage = RECIPES["affinity-sr"].then[1]
+    stage = RECIPE.then[1]
     schedule = replace(stage.schedule, steps=4, validate_every=2)
 
     def run(model: AffinitySR, **options: Any) -> None:

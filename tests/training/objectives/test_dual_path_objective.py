@@ -164,7 +164,7 @@ def test_some_slices_keep_truth_true() -> None:
     batch = Batch(numbers, numbers, depth, depth)
     seen = set()
     for seed in range(250):
-        part = dual_path.some_slices(batch, generator_of(seed))
+        part = dual_path.draw_substack(batch, generator_of(seed))
         kept = part.noisy[0, :, 0, 0]
         assert torch.equal(part.noisy, part.clean)
         step = float(kept[1] - kept[0])

@@ -19,11 +19,11 @@ from napari_focus_fusion.training.objectives.mscnn import (
     RIM,
     UNSEEN,
     best_window,
+    draw_weighted_substack,
     log_error,
     objective,
     pretext,
     shortfall,
-    some_slices,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def test_some_slices_keep_the_depth_they_show() -> None:
     batch = Batch(numbers, numbers, ramp, ramp)
     counts = set()
     for seed in range(200):
-        seen = some_slices(batch, generator(seed))
+        seen = draw_weighted_substack(batch, generator(seed))
         shown = seen.noisy[0, :, 0, 0]
         counts.add(len(shown))
         steps = torch.unique(shown.diff())
@@ -79,7 +79,7 @@ def test_pixels_of_unknown_depth_count_in_full() -> None:
     lost = Batch(
         batch.noisy, batch.clean, batch.truth, torch.full_like(batch.depth, torch.nan)
     )
-    assert (some_slices(lost, generator()).weight == 1).all()
+    assert (draw_weighted_substack(lost, generator()).weight == 1).all()
 
 
 def test_the_error_is_the_psnr_turned_over() -> None:

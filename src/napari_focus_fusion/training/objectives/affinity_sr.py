@@ -24,13 +24,20 @@ from torch import Tensor
 
 from napari_focus_fusion.decision import aggregate, aggregate_halo
 from napari_focus_fusion.engine.normalise import black_and_white
-from napari_focus_fusion.filters import box_mean
+from napari_focus_fusion.filters import box_mean, without_border
 from napari_focus_fusion.metrics.truth import psnr
 from napari_focus_fusion.metrics.truth import ssim as ssim_of
-from napari_focus_fusion.models.affinity_sr import interpolate, laplacian
+from napari_focus_fusion.models.layers import interpolate, laplacian
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.simulation.scenes import held_back_scenes
+from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import WINDOW, ssim
+from napari_focus_fusion.training.recipe import Recipe
+from napari_focus_fusion.training.rng import (
+    generator_of,
+    random_integer,
+    random_uniform,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +87,7 @@ class Pairs(NamedTuple):
 
 def focus_objective(network: AffinitySR, batch: Batch) -> dict[str, Tensor]:
     """The first stage: FAPN on slices of scenes, and on pairs made of the truth."""
-    generator = _generator(batch.step)
+    generator = generator_of(batch.step)
     noisy, clean, wanted, known = scene_pairs(batch, generator)
     sharp, masks = blurred_pairs(batch.truth[:, None], generator)
     sharp = sharp[:, :, 0]
@@ -101,7 +108,7 @@ def finer_objective(
     target: Target = "source",
 ) -> dict[str, Tensor]:
     """The second stage: SRN and D1 on single slices, eq. 19; one scale each step."""
-    generator = _generator(batch.step)
+    generator = generator_of(batch.step)
     scale = _scale_of(network, batch.step, scales)
     pairs = coarse_pairs(batch.truth, scale, generator)
     return finer_losses(network, pairs, scale, target)
@@ -111,7 +118,7 @@ def fusing_objective(
     network: AffinitySR, batch: Batch, scales: Sequence[int] = ()
 ) -> dict[str, Tensor]:
     """The third stage: SRN and D2 on pairs, eq. 20, with FAPN's masks as they are."""
-    generator = _generator(batch.step)
+    generator = generator_of(batch.step)
     scale = _scale_of(network, batch.step, scales)
     pairs = coarse_pairs(batch.truth, scale, generator)
     return fusing_losses(network, pairs, scale)
@@ -140,7 +147,7 @@ def pretext(
     known = torch.ones_like(masks)
     focus = focus_losses(network, pair, pair, masks, known)
     scales = network.config.scales
-    scale = scales[_integer(len(scales), generator)]
+    scale = scales[random_integer(len(scales), generator)]
     pairs = coarse_pairs(picture[:, 0], scale, generator)
     finer = finer_losses(network, pairs, scale)
     fusing = fusing_losses(network, pairs, scale)
@@ -347,10 +354,10 @@ def _blur(picture: Tensor, sigma: float) -> Tensor:
 
 def _region(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """(h, w), 0 and 1: where a smooth random field is above one of its values."""
-    knots = 3 + _integer(5, generator)
+    knots = 3 + random_integer(5, generator)
     field = torch.randn(1, 1, knots, knots, generator=generator)
     field = F.interpolate(field, tuple(shape), mode="bicubic", align_corners=True)
-    share = 0.25 + 0.5 * float(torch.rand((), generator=generator))
+    share = random_uniform(generator, 0.25, 0.75)
     return (field > field.flatten().quantile(share))[0, 0].float()
 
 
@@ -361,10 +368,10 @@ def coarse_pairs(truth: Tensor, scale: int, generator: torch.Generator) -> Pairs
     """
     height, width = (n - n % scale for n in truth.shape[1:])
     pictures = truth[:, None, :height, :width]
-    if _integer(2, generator):
+    if random_integer(2, generator):
         pictures = coloured(pictures[:, 0], generator)
     fine, _ = blurred_pairs(pictures, generator)
-    sampling = SAMPLINGS[_integer(len(SAMPLINGS), generator)]
+    sampling = SAMPLINGS[random_integer(len(SAMPLINGS), generator)]
     coarse = sampled(fine.flatten(0, 1), scale, sampling).unflatten(0, (-1, 2))
     spread = 2 * torch.rand(len(truth), 1, 1, 1, 1, generator=generator) - 1
     noise = torch.randn(coarse.shape, generator=generator)
@@ -451,7 +458,7 @@ def _share_of_error(found: Any, batches: list[Batch], scales: Sequence[int]) -> 
     shares = []
     for number, batch in enumerate(batches):
         for scale in scales:
-            pairs = coarse_pairs(batch.truth, scale, _generator(number))
+            pairs = coarse_pairs(batch.truth, scale, generator_of(number))
             ours, plain, wanted = found(pairs, scale)
             errors = [_inner(x - wanted, scale).square().mean() for x in (ours, plain)]
             shares.append((errors[0] / errors[1]).sqrt())
@@ -530,7 +537,7 @@ def _enlarged_scores(
     coarse = sampled(truth[None], scale, sampling)
     if electrons is not None:
         spread = (coarse.clamp_min(0) / electrons).sqrt()
-        noise = torch.randn(coarse.shape, generator=_generator(seed))
+        noise = torch.randn(coarse.shape, generator=generator_of(seed))
         coarse = coarse + spread * noise
     black, white = black_and_white([coarse.numpy()])
     seen = (coarse - black) / (white - black)
@@ -562,19 +569,42 @@ def _picture(planes: Tensor) -> NDArray[np.float32]:
 # --- Small things
 
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _integer(high: int, generator: torch.Generator) -> int:
-    return int(torch.randint(high, (), generator=generator))
-
-
 def _scale_of(network: AffinitySR, step: int, scales: Sequence[int]) -> int:
     scales = scales or network.config.scales
     return scales[step % len(scales)]
 
 
 def _inner(fine: Tensor, scale: int) -> Tensor:
-    rim = RIM * scale
-    return fine[..., rim:-rim, rim:-rim]
+    return without_border(fine, RIM * scale)
+
+
+# --- The recipe
+
+RECIPE = Recipe(
+    objective=focus_objective,
+    pretext=pretext,
+    validate=depth_error,
+    schedule=Schedule(steps=1200, learning_rate=1e-3, validate_every=300),
+    parts="fapn.",
+    then=(
+        Recipe(
+            objective=finer_objective,
+            pretext=pretext,
+            validate=finer_error,
+            schedule=Schedule(steps=6000, learning_rate=1e-3, validate_every=1000),
+            crop=96,
+            parts="srn.",
+            by_scale=True,
+        ),
+        Recipe(
+            objective=fusing_objective,
+            pretext=pretext,
+            validate=fusing_error,
+            schedule=Schedule(steps=900, learning_rate=5e-4, validate_every=300),
+            crop=96,
+            parts="srn.",
+            by_scale=True,
+        ),
+    ),
+    measure=super_resolution_scores,
+)

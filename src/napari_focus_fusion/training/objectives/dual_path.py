@@ -25,12 +25,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_focus_fusion.decision import SURROUNDINGS_WEIGHT
-from napari_focus_fusion.filters import box_mean
+from napari_focus_fusion.filters import box_mean, without_border
 from napari_focus_fusion.models.dual_path import STAGES, DualPath, gradient_energy
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
+from napari_focus_fusion.simulation.scenes import refractile_scenes
+from napari_focus_fusion.training.data import MODALITIES
+from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import slice_ranking, ssim
+from napari_focus_fusion.training.recipe import Recipe, repeated
+from napari_focus_fusion.training.rng import generator_of, random_integer
+from napari_focus_fusion.training.scores import score_on_scenes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_focus_fusion.models.dual_path import Estimate
     from napari_focus_fusion.training.data import Batch
 
@@ -72,8 +80,8 @@ def objective(network: DualPath, batch: Batch, truth: float = 1.0) -> dict[str, 
 
     Stacks of 2 to all slices, neighbours in depth.
     """
-    generator = torch.Generator().manual_seed(batch.step)
-    batch = some_slices(batch, generator)
+    generator = generator_of(batch.step)
+    batch = draw_substack(batch, generator)
     estimates = list(network.unroll(batch.noisy))
     trust = min(batch.step / WARM_UP, 1.0) * (TRUST_BESIDE_TRUTH if truth else 1.0)
     losses = dual_losses(network, batch.noisy, estimates, generator, trust)
@@ -114,16 +122,17 @@ def dual_losses(
     mask, target = (imperfect_masks(slices, generator) for _ in range(2))
     guess = guessed(network, slices, mask, checkerboard(slices, generator))
     predicting = -(target * guess.log_softmax(1)).sum(1).mean()
-    inner = (..., slice(WIDEST, -WIDEST), slice(WIDEST, -WIDEST))
-    taught = guess.detach().softmax(1)[inner]
-    wanted = (taught * slices[inner]).sum(1, keepdim=True)
+    taught = without_border(guess.detach().softmax(1), WIDEST)
+    inner = without_border(slices, WIDEST)
+    wanted = (taught * inner).sum(1, keepdim=True)
     supervision = consistency = slices.new_zeros(())
     for k, estimate in enumerate(estimates):
         masks = chosen(decided(estimate.masks()))
         off = (masks - taught).abs().sum(1).mean()
         supervision = supervision + off / (STAGES - k)
-        consistency = consistency + F.l1_loss(estimate.picture[inner], wanted)
-    fused = (masks * slices[inner]).sum(1, keepdim=True)
+        picture = without_border(estimate.picture, WIDEST)
+        consistency = consistency + F.l1_loss(picture, wanted)
+    fused = (masks * inner).sum(1, keepdim=True)
     consistency = consistency + F.l1_loss(fused, wanted) + 1 - ssim(fused, wanted)
     roughness = masks.diff(dim=-1).abs().sum(1).mean()
     roughness = roughness + masks.diff(dim=-2).abs().sum(1).mean()
@@ -164,12 +173,12 @@ def true_losses(estimates: list[Estimate], batch: Batch) -> dict[str, Tensor]:
         share = 1 / (STAGES - k)
         masks = estimate.masks()
         for weight, radius, seen in ((1.0, WIDEST, decided(masks)), (PIXEL, RIM, None)):
-            inner = (..., slice(radius, -radius), slice(radius, -radius))
-            choice = chosen(masks[inner] if seen is None else seen)
-            depth = batch.depth[inner]
+            choice = chosen(without_border(masks, radius) if seen is None else seen)
+            depth = without_border(batch.depth, radius)
             own = slice_ranking(choice, depth, radius=0)
             ranking = ranking + share * weight * own
-            error = mean_where_known((choice * off[inner]).sum(1), depth)
+            expected = (choice * without_border(off, radius)).sum(1)
+            error = mean_where_known(expected, depth)
             risk = risk + share * weight * (error + LEAST_ERROR).log().mean()
         wrong = F.l1_loss(estimate.picture[:, 0], batch.truth)
         picture = picture + share * wrong
@@ -211,21 +220,19 @@ def mean_where_known(values: Tensor, depth: Tensor) -> Tensor:
     return total / known.sum((-2, -1)).clamp_min(1)
 
 
-def some_slices(batch: Batch, generator: torch.Generator) -> Batch:
+def draw_substack(batch: Batch, generator: torch.Generator) -> Batch:
     """The batch with 2 to :data:`MOST` of its slices; every fourth time up to all.
 
     Neighbours or, every other time, up to :data:`FARTHEST` apart; the depth is known
     among them.
     """
-
-    def integer(low: int, high: int) -> int:
-        return int(torch.randint(low, high + 1, (), generator=generator))
-
     there = batch.noisy.shape[1]
-    count = integer(2, there if integer(1, 4) == 4 else min(MOST, there))
+    most = there if random_integer(4, generator) == 3 else min(MOST, there)
+    count = random_integer(most + 1, generator, low=2)
     farthest = min((there - 1) // (count - 1), FARTHEST)
-    stride = integer(1, farthest) if integer(0, 1) else 1
-    first = integer(0, there - 1 - (count - 1) * stride)
+    apart = random_integer(2, generator)
+    stride = random_integer(farthest + 1, generator, low=1) if apart else 1
+    first = random_integer(there - (count - 1) * stride, generator)
     kept = slice(first, first + (count - 1) * stride + 1, stride)
     depth = (batch.depth - first) / stride
     inside = (depth > -0.5) & (depth < count - 0.5)
@@ -240,14 +247,10 @@ def imperfect_masks(slices: Tensor, generator: torch.Generator) -> Tensor:
 
     The slices are given a little noise first, so that no two masks err alike.
     """
-
-    def pick(count: int) -> int:
-        return int(torch.randint(count, (), generator=generator))
-
     noise = torch.randn(slices.shape, generator=generator).to(slices)
     noisy = slices + MASK_NOISE * noise
-    energy = MEASURES[pick(len(MEASURES))](noisy)
-    radius = RADII[pick(len(RADII))]
+    energy = MEASURES[random_integer(len(MEASURES), generator)](noisy)
+    radius = RADII[random_integer(len(RADII), generator)]
     around = F.pad(energy, [radius] * 4, mode="reflect")
     best = box_mean(around, radius).argmax(1, keepdim=True)
     return torch.zeros_like(slices).scatter_(1, best, 1.0)
@@ -294,7 +297,7 @@ def checkerboard(slices: Tensor, generator: torch.Generator) -> Tensor:
     stacks, _, height, width = slices.shape
     boards = []
     for _ in range(stacks):
-        side = int(torch.randint(HIDDEN[0], HIDDEN[1] + 1, (), generator=generator))
+        side = random_integer(HIDDEN[1] + 1, generator, low=HIDDEN[0])
         y, x = torch.randint(2 * side, (2,), generator=generator).tolist()
         rows = (torch.arange(height) + y) // side
         columns = (torch.arange(width) + x) // side
@@ -313,7 +316,7 @@ def shortfall(network: DualPath, batches: list[Batch]) -> float:
     """
     errors, distances = [], []
     for number, batch in enumerate(batches):
-        seen = some_slices(batch, torch.Generator().manual_seed(number))
+        seen = draw_substack(batch, generator_of(number))
         for noisy, clean, truth, depth in zip(
             seen.noisy, seen.clean, seen.truth, seen.depth, strict=True
         ):
@@ -323,3 +326,31 @@ def shortfall(network: DualPath, batches: list[Batch]) -> float:
             errors.append((mean_where_known(off, depth[None]) + LEAST_ERROR).log() / 2)
             distances.append((best[0] - depth).abs().clamp(max=2).nanmean())
     return float(torch.exp(torch.cat(errors).mean() + torch.stack(distances).nanmean()))
+
+
+def refractile_scores(
+    candidates: Mapping[str, DualPath],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """``{"refractile": ...}``: scores of networks on scenes of refractile cells."""
+    return {"refractile": score_on_scenes(candidates, refractile_scenes())}
+
+
+RECIPE = Recipe(
+    objective=objective,
+    pretext=pretext,
+    validate=shortfall,
+    schedule=Schedule(steps=2000, learning_rate=2e-3, validate_every=200),
+    scenes=320,
+    slices=12,
+    stacks=2,
+)
+
+BRIGHTFIELD_RECIPE = repeated(
+    replace(
+        RECIPE,
+        scenes=400,
+        modalities=(*MODALITIES, "refractile"),
+        measure=refractile_scores,
+    ),
+    Schedule(steps=3000, learning_rate=2e-3, validate_every=200),
+)

@@ -11,14 +11,18 @@ user's stack) the paper's loss stands, beside scenes made of the stack itself.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from napari_focus_fusion.filters import box_mean
+from napari_focus_fusion.filters import box_mean, without_border
+from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import slice_ranking, ssim
+from napari_focus_fusion.training.recipe import Recipe, repeated
 from napari_focus_fusion.training.resynthesis import self_made_batch
+from napari_focus_fusion.training.rng import generator_of, random_uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,16 +70,13 @@ class Seen(NamedTuple):
     weight: Tensor
 
 
-def some_slices(batch: Batch, generator: torch.Generator) -> Seen:
+def draw_weighted_substack(batch: Batch, generator: torch.Generator) -> Seen:
     """Two to all slices of a batch, few as often as many; next to each other, or not.
 
     Stacks of every size are cut out of deep ones: a run of slices, or of every second
     or third slice.
     """
-
-    def uniform() -> float:
-        return float(torch.rand((), generator=generator))
-
+    uniform = partial(random_uniform, generator)
     total = batch.noisy.shape[1]
     count = min(max(round(2 * (total / 2) ** uniform()), 2), total)
     widest = min(3, (total - 1) // max(count - 1, 1))
@@ -90,12 +91,13 @@ def some_slices(batch: Batch, generator: torch.Generator) -> Seen:
 
 def objective(network: MSCNN, batch: Batch) -> dict[str, Tensor]:
     """The losses of a batch of scenes, of which a random part of the slices is seen."""
-    generator = torch.Generator().manual_seed(batch.step)
-    noisy, truth, depth, weight = some_slices(batch, generator)
+    noisy, truth, depth, weight = draw_weighted_substack(
+        batch, generator_of(batch.step)
+    )
     pictures, encoded = network(noisy)
     error = log_error(pictures, truth, weight)
-    inner = (slice(None), None, slice(RIM, -RIM), slice(RIM, -RIM))
-    structure = 1 - ssim(pictures[inner], truth[inner])
+    inner = (without_border(image, RIM)[:, None] for image in (pictures, truth))
+    structure = 1 - ssim(*inner)
     ranking = slice_ranking(encoded.largest[:, :, 0], depth, radius=0, sharpness=4.0)
     return {
         "loss": error.mean() + STRUCTURE * structure + RANKING * ranking,
@@ -118,9 +120,10 @@ def log_error(pictures: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     Tensor
         (stacks,).
     """
-    inner = (slice(None), slice(RIM, -RIM), slice(RIM, -RIM))
-    weight = weight[inner]
-    squared = (pictures[inner] - truth[inner]).square() * weight
+    pictures, truth, weight = (
+        without_border(image, RIM) for image in (pictures, truth, weight)
+    )
+    squared = (pictures - truth).square() * weight
     mean = squared.sum((1, 2)) / weight.sum((1, 2))
     return 0.5 * torch.log(mean + LEAST_ERROR)
 
@@ -150,9 +153,8 @@ def unsupervised(
     for side in WINDOWS:
         index, similarity = best_window(pictures, sources, side)
         similar.append(similarity.mean())
-        rim = slice(side // 2, -(side // 2))
-        sharpest = sources[..., rim, rim].gather(1, index)[:, 0]
-        close.append(F.l1_loss(pictures[:, rim, rim], sharpest))
+        sharpest = without_border(sources, side // 2).gather(1, index)[:, 0]
+        close.append(F.l1_loss(without_border(pictures, side // 2), sharpest))
     structure = 1 - torch.stack(similar).mean()
     intensity = torch.stack(close).mean()
     return {
@@ -222,15 +224,28 @@ def shortfall(network: MSCNN, batches: list[Batch]) -> float:
     """
     errors, distances = [], []
     for number, batch in enumerate(batches):
-        generator = torch.Generator().manual_seed(number)
-        noisy, truth, depth, weight = some_slices(batch, generator)
+        noisy, truth, depth, weight = draw_weighted_substack(
+            batch, generator_of(number)
+        )
         for planes, sharp, at, counts in zip(noisy, truth, depth, weight, strict=True):
             picture, encoded = network(planes[None])
             errors.append(log_error(picture, sharp[None], counts[None]))
             best, winner = encoded.largest[0].max(0)
             votes = [network.vote(winner, best, z) for z in range(len(planes))]
             summed = box_mean(torch.stack(votes), network.window)
-            rim = slice(network.window, -network.window)
-            distance = (summed.argmax(0) - at[rim, rim]).abs()
+            distance = (summed.argmax(0) - without_border(at, network.window)).abs()
             distances.append(distance.clamp(max=2).nanmean())
     return float(torch.exp(torch.cat(errors).mean() + torch.stack(distances).nanmean()))
+
+
+RECIPE = repeated(
+    Recipe(
+        objective=objective,
+        pretext=pretext,
+        validate=shortfall,
+        schedule=Schedule(steps=3600, learning_rate=4e-3, validate_every=200),
+        slices=16,
+        stacks=2,
+    ),
+    Schedule(steps=2400, learning_rate=2e-3, validate_every=200),
+)

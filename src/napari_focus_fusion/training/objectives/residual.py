@@ -5,7 +5,7 @@ smaller and larger again, and gives what it lacks. Of a network that saw clean p
 only, noise would be the finest detail of all; here noise is added to what it sees and
 not to what it should give. Scenes know the sharp slice of each pixel, and a ranking
 loss on the activity itself makes use of it; a stack without truth is made into one
-whose truth is known (``self_ranking``).
+whose truth is known (``resynthesis``).
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from napari_focus_fusion.filters import without_border
 from napari_focus_fusion.models.residual import RADIUS
+from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import WINDOW, slice_ranking
+from napari_focus_fusion.training.objectives.sesf import depth_error
+from napari_focus_fusion.training.recipe import Recipe
 from napari_focus_fusion.training.resynthesis import self_made_batch
+from napari_focus_fusion.training.rng import generator_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,15 +45,14 @@ def objective(network: Residual, batch: Batch) -> dict[str, Tensor]:
     """The losses of a batch of scenes."""
     stacks, slices, height, width = batch.noisy.shape
     flat = batch.noisy.reshape(stacks * slices, 1, height, width)
-    seen = (slice(HALO, -HALO), slice(HALO, -HALO))
     score = network(flat.contiguous(memory_format=torch.channels_last), stacks)
     ranking = slice_ranking(
         score.unflatten(0, (stacks, slices)),
-        batch.depth[:, *seen],
+        without_border(batch.depth, HALO),
         radius=WINDOW,
         sharpness=SHARPNESS,
     )
-    generator = torch.Generator().manual_seed(batch.step)
+    generator = generator_of(batch.step)
     noise = (batch.noisy - batch.clean)[:, :1]
     resolution = super_resolution(network, batch.truth[:, None], noise, generator)
     loss = ranking + RESOLUTION * resolution
@@ -98,7 +102,7 @@ def super_resolution(
             for picture, i in zip(sharp, drawn.tolist(), strict=True)
         ]
     )
-    wanted = (sharp - low)[..., HALO:-HALO, HALO:-HALO]
+    wanted = without_border(sharp - low, HALO)
     seen = (low + noise).contiguous(memory_format=torch.channels_last)
     given = network.restored(seen).float()
     error = (given - wanted).abs().mean()
@@ -115,3 +119,11 @@ def down_and_up(pictures: Tensor, factor: int) -> Tensor:
     for size in (small, (height, width)):
         pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True)
     return pictures
+
+
+RECIPE = Recipe(
+    objective=objective,
+    pretext=pretext,
+    validate=depth_error,
+    schedule=Schedule(steps=1400, learning_rate=2e-3),
+)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from napari_focus_fusion.filters import box_mean
+from napari_focus_fusion.filters import box_mean, without_border
 from napari_focus_fusion.models.sesf import WIDTH, spatial_frequency
+from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import WINDOW, slice_ranking, ssim
+from napari_focus_fusion.training.recipe import Recipe
 from napari_focus_fusion.training.resynthesis import self_made_stack
 
 if TYPE_CHECKING:
@@ -97,7 +99,14 @@ def depth_error(network: SESF, batches: list[Batch]) -> float:
             planes = noisy[:, None]
             context = network.context([plane[None] for plane in planes])
             score = box_mean(network.score(planes, context), WINDOW)
-            rim = slice(WINDOW, -WINDOW)
-            error = (score.argmax(0) - depth[rim, rim]).abs()
+            error = (score.argmax(0) - without_border(depth, WINDOW)).abs()
             errors.append(error.clamp(max=2).nanmean())
     return float(torch.stack(errors).mean())
+
+
+RECIPE = Recipe(
+    objective=objective,
+    pretext=pretext,
+    validate=depth_error,
+    schedule=Schedule(steps=1600, learning_rate=2e-3),
+)
