@@ -28,3 +28,10 @@ class Cancelled(Exception):
         ...
     napari_focus_fusion.errors.Cancelled
     """
+
+
+def in_one_line(error: BaseException) -> str:
+    """The text of an error without line breaks; that of a bug behind its type."""
+    text = " ".join(str(error).split())
+    known = isinstance(error, FocusFusionError)
+    return text if known else f"{type(error).__name__}: {text}"

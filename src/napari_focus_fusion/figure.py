@@ -1,4 +1,7 @@
-"""One picture that shows a fusion: slices, fused image, decision map, confidence."""
+"""One picture that shows a fusion: slices, fused image, decision map, confidence.
+
+What it is drawn with serves the benchmark's contact sheets, too.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +66,7 @@ def side_by_side(result: FusionResult, *, panel: int = 512) -> NDArray[np.uint8]
     low, high = np.percentile(slices, (0.1, 99.9))
 
     def photo(components: NDArray[Any]) -> NDArray[np.uint8]:
-        scaled = (components.astype(np.float32) - low) / max(high - low, 1e-12)
-        grey = (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)
+        grey = grey_levels(components, low, high)
         if stack.n_samples >= 3:
             return np.moveaxis(grey[:3], 0, -1)
         return grey.mean(axis=0).astype(np.uint8)
@@ -80,6 +82,12 @@ def side_by_side(result: FusionResult, *, panel: int = 512) -> NDArray[np.uint8]
         ("confidence: white = sure", (confidence * 255).astype(np.uint8)),
     ]
     return sheet_of_panels(panels, columns=3, panel=panel)
+
+
+def grey_levels(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Grey levels of an image: black at `low` and below, white at `high` and above."""
+    scaled = (values.astype(np.float32) - low) / max(high - low, 1e-12)
+    return (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)
 
 
 def viridis(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -21,6 +21,15 @@ from napari_focus_fusion.metrics import WITHOUT_TRUTH, as_sources, evaluate
 from napari_focus_fusion.metrics.sharpness import sharpness
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.progress import Meter
+from napari_focus_fusion.report_chart import histogram, page, slice_at
+from napari_focus_fusion.report_words import (
+    channel_names,
+    crowded_ends,
+    flat,
+    stack_text,
+    verdict,
+    window_text,
+)
 from napari_focus_fusion.result import FusionResult, result_files
 from napari_focus_fusion.write.saving import check_targets, written_whole
 
@@ -32,16 +41,18 @@ if TYPE_CHECKING:
     from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.stack import FocusStack
 
+__all__ = [
+    "Report",
+    "histogram",
+    "load_result",
+    "report",
+    "slice_at",
+    "slices_by_channel",
+]
+
 #: Pixels of all slices and components together that are measured.
 MOST_PIXELS = 3_000_000
 SMALLEST_WINDOW, LARGEST_WINDOW = 64, 1024
-#: The stack may be too short where its first or last slice holds more than this share
-#: of the clear pixels, and more than half of its fair share.
-CROWDED = 0.05
-#: A share of pixels that is next to nothing.
-HARDLY = 0.001
-#: Fewer clear pixels than this share say nothing of the ends.
-FEWEST_CLEAR = 0.02
 #: Rows are read in bands of so many pixels.
 _BAND = 1 << 24
 
@@ -170,19 +181,7 @@ class Report:
 
     def picture(self, width: int = 800) -> NDArray[np.uint8]:
         """Draw the histogram over the text: (height, width, 3) uint8, on white."""
-        from PIL import Image, ImageDraw, ImageFont
-
-        chart = histogram(self, width, 260)
-        font = ImageFont.load_default(size=14)
-        lines = list(_wrapped(self.text(), font, width - 24))
-        height = chart.shape[0] + 20 * len(lines) + 24
-        sheet = Image.new("RGB", (width, height), "white")
-        sheet.paste(Image.fromarray(chart), (0, 0))
-        draw = ImageDraw.Draw(sheet)
-        for number, line in enumerate(lines):
-            place = (12, chart.shape[0] + 12 + 20 * number)
-            draw.text(place, line, fill="black", font=font)
-        return np.asarray(sheet)
+        return page(self, self.text(), width)
 
 
 def report(
@@ -241,16 +240,7 @@ def report(
     'quality.csv'
     """
     source = as_stack(stack)
-    maps: Mapping[str, Any] = (
-        result
-        if not isinstance(result, FusionResult)
-        else {
-            "fused": result.fused,
-            "decision": result.decision,
-            "confidence": result.confidence,
-            "provenance": result.provenance,
-        }
-    )
+    maps = _maps_of(result) if isinstance(result, FusionResult) else result
     factor = _check(source, maps, t)
     meter = Meter(len(measures) + 2, progress)
     meter.enter("Counting", 0)
@@ -262,7 +252,7 @@ def report(
     meter.enter("Looking for detail", 1)
     rows, columns = _window(source, maps["fused"], t, factor)
     fused = _pixels(source, maps["fused"], t, rows, columns, factor)
-    slices = _slices(source, t, rows, columns)
+    slices = slices_by_channel(source, t, rows, columns)
     values: dict[str, tuple[float, ...]] = {}
     for number, name in enumerate(measures, 2):
         meter.enter(f"Measuring {name}", number)
@@ -277,22 +267,31 @@ def report(
             )
     fused_sharpness, slice_sharpness = _sharpness(fused, slices)
     meter.enter("Done", meter.total)
-    crowded = _crowded(clear)
+    crowded = crowded_ends(clear)
     return Report(
         name=source.name,
-        holds=_holds(source, t),
+        holds=stack_text(source, t),
         measures=values,
-        measured_on=_where(source, rows, columns, factor),
+        measured_on=window_text(source, rows, columns, factor),
         sharpness=fused_sharpness,
         slice_sharpness=slice_sharpness,
         share=shares[0],
         clear_share=shares[1],
         low_confidence=low,
-        verdict=tuple(_verdict(counts, clear, low, crowded, maps)),
+        verdict=tuple(verdict(counts, clear, low, crowded, maps)),
         crowded=crowded,
-        channels=_channel_names(source),
+        channels=channel_names(source),
         provenance=dict(maps.get("provenance") or {}),
     )
+
+
+def _maps_of(result: FusionResult) -> dict[str, Any]:
+    return {
+        "fused": result.fused,
+        "decision": result.decision,
+        "confidence": result.confidence,
+        "provenance": result.provenance,
+    }
 
 
 # Reading ------------------------------------------------------------------------------
@@ -411,8 +410,16 @@ def _pixels(
     return [channel[..., :3] if "S" in axes else channel for channel in block]
 
 
-def _slices(stack: FocusStack, t: int, y: slice, x: slice) -> list[NDArray[Any]]:
-    """The slices, (n, h, w) or (n, h, w, 3) a channel."""
+def slices_by_channel(
+    stack: FocusStack, t: int, y: slice = slice(None), x: slice = slice(None)
+) -> list[NDArray[Any]]:
+    """The slices of a time point as measures take them.
+
+    Returns
+    -------
+    list of ndarray
+        (Z, Y, X), or (Z, Y, X, 3) of RGB and RGBA, a channel; in the stack's dtype.
+    """
     block = stack.read(t, slice(None), y, x)
     if "S" not in stack.axes:
         return list(block)
@@ -502,192 +509,6 @@ def _description(path: Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-# In words -----------------------------------------------------------------------------
-
-
-def _crowded(clear: NDArray[Any]) -> tuple[int, ...]:
-    """Slices at the ends that hold suspiciously many clear pixels."""
-    slices = len(clear)
-    if slices < 3 or not clear.sum():
-        return ()
-    share = clear / clear.sum()
-    return tuple(z for z in (0, slices - 1) if share[z] > max(CROWDED, 0.5 / slices))
-
-
-def _verdict(
-    counts: NDArray[Any],
-    clear: NDArray[Any],
-    low: float | None,
-    crowded: tuple[int, ...],
-    maps: Mapping[str, Any],
-) -> Iterator[str]:
-    yield from maps.get("provenance", {}).get("notes", ())
-    if low is not None:
-        yield (
-            f"{low:.0%} of the pixels have a low confidence (below {UNSURE}): nothing "
-            "sharp is seen there in any slice, or the same in all."
-        )
-    if maps.get("decision") is None:
-        yield "Without a decision map nothing can be said about the slices."
-        return
-    last = len(clear) - 1
-    kind = "clear pixels" if low is not None else "pixels, plain background included,"
-    if len(clear) < 3:
-        yield "With fewer than three slices nothing can be said about the stack's ends."
-        return
-    if clear.sum() < FEWEST_CLEAR * counts.sum():
-        yield "Too few pixels are clear to say whether the stack is long enough."
-        return
-    share = clear / clear.sum()
-    for z in crowded:
-        end, beyond = ("first", "before") if z == 0 else ("last", "beyond")
-        yield (
-            f"{share[z]:.0%} of the {kind} are sharpest in the {end} slice ({z}): the "
-            f"stack may be too short at this end. If the object goes on, take more "
-            f"slices {beyond} it."
-        )
-    if not crowded:
-        yield (
-            f"The first slice holds {share[0]:.1%} of the {kind} and the last one "
-            f"{share[last]:.1%}: no sign that the stack is too short."
-        )
-    used = np.flatnonzero(share > HARDLY)
-    for count, where in ((used[0], "first"), (last - used[-1], "last")):
-        if count > 1:
-            yield f"The {where} {count} slices are hardly used."
-
-
-def _holds(stack: FocusStack, t: int) -> str:
-    parts = [f"{stack.n_slices} slices", f"{stack.width} x {stack.height} pixels"]
-    if stack.n_channels > 1:
-        parts.append(f"{stack.n_channels} channels")
-    parts.append("RGB" if "S" in stack.axes else str(stack.dtype))
-    if stack.n_times > 1:
-        parts.append(f"time point {t} of 0 to {stack.n_times - 1}")
-    return ", ".join(parts)
-
-
-def _where(stack: FocusStack, y: slice, x: slice, factor: int) -> str:
-    whole = (y.stop - y.start, x.stop - x.start) == (stack.height, stack.width)
-    text = (
-        "on the whole image"
-        if whole
-        else (
-            f"on the {x.stop - x.start} x {y.stop - y.start} pixels with most detail "
-            f"of nine windows (rows {y.start} to {y.stop - 1}, columns {x.start} to "
-            f"{x.stop - 1})"
-        )
-    )
-    return text + (f", {factor} x {factor} pixels averaged" if factor > 1 else "")
-
-
-def _channel_names(stack: FocusStack) -> tuple[str, ...]:
-    if stack.n_channels == 1:
-        return ()
-    return stack.channel_names or tuple(f"channel {i}" for i in range(stack.n_channels))
-
-
-def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Nested provenance as names and texts."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{before}{name} ")
-        else:
-            yield f"{before}{name}".replace("_", " "), str(value)
-
-
-# Pictures -----------------------------------------------------------------------------
-
-
-def histogram(
-    found: Report,
-    width: int,
-    height: int,
-    *,
-    ink: tuple[int, int, int] = (0, 0, 0),
-    paper: tuple[int, int, int] = (255, 255, 255),
-    size: int = 13,
-) -> NDArray[np.uint8]:
-    """Draw which share of the pixels came from which slice.
-
-    Parameters
-    ----------
-    found
-        With a decision; without one an empty chart is drawn.
-    width, height
-        In pixels.
-    ink, paper
-        Colours of the letters and of what lies behind.
-    size
-        Of the letters, in pixels.
-
-    Returns
-    -------
-    ndarray
-        (height, width, 3) uint8: of each slice all pixels (wide, pale) and clear ones
-        (narrow; orange where the stack may be too short).
-    """
-    from PIL import Image, ImageDraw, ImageFont
-
-    sheet = Image.new("RGB", (width, height), paper)
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=size)
-    pale = tuple((2 * p + i) // 3 for p, i in zip(paper, ink, strict=True))
-    left, step = _columns(found, width, size)
-    top, bottom = 2 * size, height - 3 * size
-    most = max((*found.share, *found.clear_share), default=0) or 1
-    draw.text((left, 2), "share of pixels; narrow: clear ones", fill=ink, font=font)
-    draw.text((4, top - size // 2), f"{most:.0%}", fill=ink, font=font)
-    draw.text((4, bottom - size // 2), "0%", fill=ink, font=font)
-    draw.line((left, bottom, width - size, bottom), fill=ink)
-    every = max(round(4 * size / step), 1)
-    for z, (whole, clear) in enumerate(
-        zip(found.share, found.clear_share, strict=True)
-    ):
-        colour = (224, 122, 31) if z in found.crowded else (42, 120, 190)
-        for value, inset, fill in ((whole, 0.08, pale), (clear, 0.3, colour)):
-            box = (
-                left + (z + inset) * step,
-                bottom - value / most * (bottom - top),
-                max(left + (z + 1 - inset) * step, left + (z + inset) * step + 1),
-                bottom,
-            )
-            draw.rectangle(box, fill=fill)
-        if z % every == 0:
-            place = (left + (z + 0.5) * step, bottom + 4)
-            draw.text(place, str(z), fill=ink, font=font, anchor="ma")
-    middle = (left + (width - size - left) / 2, height - size - 4)
-    draw.text(middle, "slice, from 0", fill=ink, font=font, anchor="ma")
-    return np.asarray(sheet)
-
-
-def slice_at(found: Report, x: float, width: int, *, size: int = 13) -> int | None:
-    """The slice whose bars stand at a column of :func:`histogram`; None outside."""
-    left, step = _columns(found, width, size)
-    z = int((x - left) // step)
-    return z if 0 <= z < len(found.share) else None
-
-
-def _columns(found: Report, width: int, size: int) -> tuple[int, float]:
-    """Where the bars begin, and how wide each one's place is."""
-    left = 4 * size
-    return left, (width - size - left) / max(len(found.share), 1)
-
-
-def _wrapped(text: str, font: Any, width: int) -> Iterator[str]:
-    for line in text.splitlines():
-        indent = line[: len(line) - len(line.lstrip())]
-        now = indent
-        for word in line.split():
-            longer = f"{now} {word}" if now.strip() else f"{indent}{word}"
-            if font.getlength(longer) > width and now.strip():
-                yield now
-                now = f"{indent}    {word}"
-            else:
-                now = longer
-        yield now
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from napari_focus_fusion.benchmark.data import Case
+from napari_focus_fusion.benchmark.measuring import finished
 from napari_focus_fusion.benchmark.published import PUBLISHED
 from napari_focus_fusion.benchmark.report import (
     COST,
@@ -19,7 +20,7 @@ from napari_focus_fusion.benchmark.report import (
     to_markdown,
     write_report,
 )
-from napari_focus_fusion.benchmark.run import Run, Score, Table, _finished
+from napari_focus_fusion.benchmark.table import Run, Score, Table
 from napari_focus_fusion.metrics import WITHOUT_TRUTH
 from napari_focus_fusion.opening import as_stack
 
@@ -178,9 +179,9 @@ def test_all_files_are_written(table, tmp_path):
 def test_who_enlarges_by_itself_is_not_enlarged_again():
     small = np.full((2, 8, 10, 3), 0.5, np.float32)
     case = Case("pair", as_stack(small, axes="ZYXS"), "", enlarge=2)
-    by_cubic = _finished(case, [small[0]])[0]
+    by_cubic = finished(case, [small[0]])[0]
     assert by_cubic.shape == (16, 20, 3) and by_cubic.dtype == np.uint8
     assert (by_cubic == 128).all()
     own = np.random.default_rng(0).uniform(-0.1, 1.1, (16, 20, 3)).astype(np.float32)
-    (kept,) = _finished(case, [own])
+    (kept,) = finished(case, [own])
     np.testing.assert_array_equal(kept, np.rint(own.clip(0, 1) * 255))

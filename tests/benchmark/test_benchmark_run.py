@@ -13,19 +13,21 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from napari_focus_fusion.benchmark.data import case_of_scene
-from napari_focus_fusion.benchmark.report import summaries, to_csv, to_json, to_markdown
-from napari_focus_fusion.benchmark.run import (
+from napari_focus_fusion.benchmark.candidates import (
     AVERAGE,
     COPY,
     ORACLE,
     Candidate,
-    _references,
-    _values,
-    depth_values,
     find_candidates,
-    run_benchmark,
 )
+from napari_focus_fusion.benchmark.data import case_of_scene
+from napari_focus_fusion.benchmark.measuring import (
+    depth_values,
+    references_of,
+    values_of,
+)
+from napari_focus_fusion.benchmark.report import summaries, to_csv, to_json, to_markdown
+from napari_focus_fusion.benchmark.run import run_benchmark
 from napari_focus_fusion.benchmark.worker import prepare
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.opening import as_stack
@@ -267,8 +269,8 @@ def test_the_range_of_the_truth_counts_with_and_without_q_p():
     squared = np.mean((picture - truth) ** 2)
     expected = 10 * np.log10(np.ptp(truth) ** 2 / squared)
     for names in (("PSNR",), ("PSNR", "Q_P")):
-        references = _references(case, "Q_P" in names)
-        found = _values(case, [picture], references, names)
+        references = references_of(case, "Q_P" in names)
+        found = values_of(case, [picture], references, names)
         assert found["PSNR"] == pytest.approx(expected)
 
 

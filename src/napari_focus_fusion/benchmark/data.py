@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_focus_fusion.benchmark.pictures import bicubic, pictures_of
+from napari_focus_fusion.benchmark.pictures import bicubic, slices_of
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.metrics import SIX
 from napari_focus_fusion.opening import as_stack, find_jobs
@@ -103,8 +103,7 @@ class Case:
 
     def measured_against(self) -> list[Array]:
         """Slices (N, Y, X) or (N, Y, X, 3), one array a time point and channel."""
-        stack = self.references or self.stack
-        return pictures_of(stack.data[(slice(None),) * len(stack.axes)], stack.axes)
+        return slices_of(self.references or self.stack)
 
     def megapixel_slices(self) -> float:
         """How much there is to fuse, in millions of pixels."""

@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_focus_fusion.stack import FocusStack
+
     Array = NDArray[Any]
 
 
@@ -32,6 +34,11 @@ def pictures_of(image: Any, axes: str) -> list[Array]:
     lead = sum(axis in axes for axis in "TC")
     pictures = ordered.reshape(-1, *ordered.shape[lead:])
     return [picture[..., :3] if "S" in axes else picture for picture in pictures]
+
+
+def slices_of(stack: FocusStack) -> list[Array]:
+    """All slices of a stack as measures take them, see `pictures_of`."""
+    return pictures_of(stack.data[(slice(None),) * len(stack.axes)], stack.axes)
 
 
 def bicubic(images: Array, size: tuple[int, int]) -> NDArray[np.float32]:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_focus_fusion._version import __version__
+from napari_focus_fusion.benchmark.candidates import TWIN
 from napari_focus_fusion.benchmark.published import PUBLISHED
-from napari_focus_fusion.benchmark.run import TWIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from napari_focus_fusion.benchmark.run import Run, Score, Table
+    from napari_focus_fusion.benchmark.table import Run, Score, Table
 
 DEPTH = ("depth error", "depth >1", "depth edge")
 COST = (

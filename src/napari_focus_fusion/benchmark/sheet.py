@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import uniform_filter
 
 from napari_focus_fusion.benchmark.pictures import pictures_of
-from napari_focus_fusion.figure import sheet_of_panels, viridis
+from napari_focus_fusion.figure import grey_levels, sheet_of_panels, viridis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,14 +101,10 @@ def contact_sheet(
     # One window of grey levels for all, so that brightness can be compared.
     low, high = np.percentile(slices, (0.1, 99.9))
 
-    def photo(picture: Array) -> NDArray[np.uint8]:
-        scaled = (picture.astype(np.float32) - low) / max(high - low, 1e-12)
-        return (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)
-
     def crops(picture: Array) -> list[tuple[str, NDArray[np.uint8]]]:
         zoomed = []
         for place in places:
-            crop = photo(picture[place])
+            crop = grey_levels(picture[place], low, high)
             factor = max(PANEL // max(crop.shape[:2]), 1)
             zoomed.append(
                 (f"x{factor}", crop.repeat(factor, axis=0).repeat(factor, axis=1))
@@ -117,7 +113,9 @@ def contact_sheet(
 
     columns = 2 + len(places)
     shown = sorted({0, count // 2, count - 1})
-    panels = [(f"slice {z + 1} of {count}", photo(slices[z])) for z in shown]
+    panels = [
+        (f"slice {z + 1} of {count}", grey_levels(slices[z], low, high)) for z in shown
+    ]
     panels += [_EMPTY] * (columns - len(panels))
     last = max(count - 1, 1)
     rows = [
@@ -126,7 +124,7 @@ def contact_sheet(
     if case.truth:
         rows.append(("truth", _true_picture(case), case.truth.depth))
     for name, picture, decision in rows:
-        panels.append((name, _framed(photo(picture), places)))
+        panels.append((name, _framed(grey_levels(picture, low, high), places)))
         if decision is None:
             panels.append(_EMPTY)
         else:

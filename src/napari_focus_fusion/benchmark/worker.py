@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_focus_fusion.benchmark.pictures import pictures_of
-from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.benchmark.pictures import pictures_of, slices_of
+from napari_focus_fusion.errors import FocusFusionError, in_one_line
 from napari_focus_fusion.opening import as_stack
 
 if TYPE_CHECKING:
@@ -41,27 +41,20 @@ def main() -> None:
             names = ("kind", "target", "seed", "device", "options")
             fuser, about = prepare(*(request[name] for name in names))
         except Exception as error:
-            _answer(answers, error=in_words(error))
+            _answer(answers, error=in_one_line(error))
             return
         _answer(answers, **about)
         for job in request["jobs"]:
             try:
                 cost = _fuse(fuser, job)
             except Exception as error:
-                _answer(answers, error=in_words(error))
+                _answer(answers, error=in_one_line(error))
             else:
                 _answer(answers, **cost, peak_mb=peak_memory() / 1e6)
 
 
 def _answer(answers: Any, **values: Any) -> None:
     print(json.dumps(values), file=answers, flush=True)
-
-
-def in_words(error: BaseException) -> str:
-    """An error in one line; that of a bug with its type."""
-    text = " ".join(str(error).split())
-    known = isinstance(error, FocusFusionError)
-    return text if known else f"{type(error).__name__}: {text}"
 
 
 def _fuse(fuser: Fuser, job: dict[str, Any]) -> dict[str, Any]:
@@ -154,8 +147,7 @@ def _peer(name: str) -> tuple[Fuser, dict[str, Any]]:
 
     def run(stack: FocusStack, enlarge: int) -> Arrays:
         # Channels and time points one by one: others know no more than RGB.
-        pixels = np.asarray(stack.data[(slice(None),) * len(stack.axes)])
-        fused = [peer.fuse(list(slices)) for slices in pictures_of(pixels, stack.axes)]
+        fused = [peer.fuse(list(slices)) for slices in slices_of(stack)]
         return {"fused": np.stack(fused)}
 
     return run, {"device": "cpu", "version": peer.state()}

@@ -1,0 +1,124 @@
+"""What is compared: models, programs of others, and no method at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_focus_fusion.benchmark.peers import PEERS
+from napari_focus_fusion.errors import FocusFusionError, in_one_line
+from napari_focus_fusion.models.registry import models
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_focus_fusion.benchmark.data import Case
+
+COPY = "copy of the first slice"
+AVERAGE = "average of the slices"
+ORACLE = "nearest slice of the true depth"
+
+UNTRAINED = ":untrained"  # behind a model's name as it is asked for
+TWO_STEPS = ":two-step"  # fused first, then enlarged by the model
+TWIN = ", untrained"  # and as tables call it
+
+Kind = str
+"""``"model"``, ``"untrained"``, ``"peer"``, or ``"yardstick"``: no method at all."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is compared.
+
+    Attributes
+    ----------
+    name
+        As tables call it.
+    kind
+        ``"model"``, ``"untrained"``, ``"peer"`` or ``"yardstick"``.
+    target
+        The model's name or file, or the peer's name.
+    options
+        More keywords of :func:`fuse`.
+    """
+
+    name: str
+    kind: Kind
+    target: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def find_candidates(
+    names: Sequence[str], *, untrained: bool = False
+) -> list[Candidate]:
+    """What names stand for, each model with its untrained twin where one is wanted.
+
+    Raises
+    ------
+    FocusFusionError
+        If an untrained model or a peer cannot be had, or two have one name.
+    """
+    known = models()
+    candidates = []
+    for text in names:
+        name, _, other = text.rpartition(":")
+        if name in known and (text.endswith(TWO_STEPS) or other in known):
+            candidates.append(_enlarger(name, other))
+            continue
+        name = text.removesuffix(UNTRAINED)
+        if name != text:
+            if name not in known:
+                raise FocusFusionError(
+                    f"{text!r}: there is no model {name!r} that could be left "
+                    f"untrained. There are: {', '.join(known)}."
+                )
+            candidates.append(_untrained(name))
+        elif name in PEERS and name not in known:
+            peer = PEERS[name]
+            if peer.version() is None:
+                raise FocusFusionError(f"{peer.title} is not installed: {peer.install}")
+            candidates.append(Candidate(peer.title, "peer", name))
+        else:
+            short = name if name in known else Path(name).stem
+            candidates.append(Candidate(short, "model", name))
+            if untrained and name in known and known[name].weights:
+                candidates.append(_untrained(name))
+    taken = [candidate.name for candidate in candidates]
+    if len(set(taken)) < len(taken):
+        raise FocusFusionError(f"Two models have one name: {', '.join(taken)}.")
+    return candidates
+
+
+def _enlarger(name: str, how: str) -> Candidate:
+    if f":{how}" == TWO_STEPS:
+        return Candidate(f"{name}, two steps", "model", name, {"joint": False})
+    return Candidate(f"{name}, decision of {how}", "model", name, {"decision": how})
+
+
+def _untrained(name: str) -> Candidate:
+    return Candidate(f"{name}{TWIN}", "untrained", name)
+
+
+def find_peers() -> tuple[list[Candidate], dict[str, str]]:
+    """The programs of others that are installed, and how to install the others."""
+    found, missing = [], {}
+    for peer in PEERS.values():
+        try:
+            there = peer.version() is not None
+        except Exception as error:  # whatever an installation can be broken in
+            missing[peer.title] = f"{in_one_line(error)}; {peer.install}"
+            continue
+        if there:
+            found.append(Candidate(peer.title, "peer", peer.name))
+        else:
+            missing[peer.title] = peer.install
+    return found, missing
+
+
+def yardsticks(cases: Sequence[Case]) -> list[Candidate]:
+    """What one gets without any method; the oracle where all truths are known."""
+    names = [COPY, AVERAGE]
+    if all(case.truth for case in cases):
+        names.append(ORACLE)
+    return [Candidate(name, "yardstick", name) for name in names]

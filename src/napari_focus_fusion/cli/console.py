@@ -1,0 +1,149 @@
+"""What the commands say to the person: progress, errors, lengths of time, JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from napari_focus_fusion.errors import FocusFusionError, in_one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from napari_focus_fusion.progress import Progress
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class UsageError(Exception):
+    """The command line asks for something that cannot be meant."""
+
+
+class Bar:
+    """A progress callback that draws a bar, where there is a terminal to draw on."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def __enter__(self) -> Bar:
+        from tqdm import tqdm
+
+        # tqdm's own estimate counts the first, slow tiles as much as the others.
+        self._bar = tqdm(
+            desc=self._title,
+            bar_format="{percentage:3.0f}%|{bar:30}| {desc}",
+            disable=not sys.stderr.isatty(),
+            leave=False,
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def __call__(self, progress: Progress) -> None:
+        """Draw how far the run has come."""
+        left = progress.seconds_left
+        known = "" if left is None else f", {duration_text(left)} left"
+        self._bar.total = progress.total
+        self._bar.n = progress.done
+        self._bar.set_description_str(f"{self._title}: {progress.stage}{known}")
+
+
+def training_log(
+    title: str, total: int, bar: Bar
+) -> Callable[[dict[str, float]], None]:
+    """Say how far a training is, on a bar or, without a terminal, now and then.
+
+    Parameters
+    ----------
+    title
+        What is trained.
+    total
+        Steps to take.
+    bar
+        Where they are drawn.
+
+    Returns
+    -------
+    callable
+        Takes the rows that ``train`` and ``finetune`` give to ``on_step``.
+    """
+    from napari_focus_fusion.progress import Meter
+
+    steps = Meter(total, bar)
+
+    def log(row: dict[str, float]) -> None:
+        held_back = row.get("held_back")
+        known = "" if held_back is None else f", held back {held_back:.4f}"
+        text = f"step {row['step']:.0f}{known}"
+        steps.enter(text, row["step"])
+        steps.add(1)
+        if known and not sys.stderr.isatty():
+            print(f"{title}: {text}", file=sys.stderr, flush=True)
+
+    return log
+
+
+@contextlib.contextmanager
+def stop_on_interrupt() -> Iterator[threading.Event]:
+    """Turn Ctrl-C into a flag that the run polls; a second Ctrl-C ends it at once."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, previous)
+        stop.set()
+        # Not through sys.stderr, which may be in the middle of writing the bar.
+        os.write(2, b"\nstopping; press Ctrl-C again to stop at once\n")
+
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def print_error(text: str) -> None:
+    """One line on standard error."""
+    print(f"napari-focus-fusion: error: {text}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """What scripts read, on standard output."""
+    print(json.dumps(value, indent=2, default=str))
+
+
+def error_text(error: BaseException) -> str:
+    """An error in one line; that of a bug with its type and how to see more."""
+    if isinstance(error, FocusFusionError):
+        return in_one_line(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return f"{in_one_line(error)} (--debug shows where)"
+
+
+def duration_text(seconds: float) -> str:
+    """Words for a length of time: ``"3.1 s"``, ``"3 min 5 s"``, ``"2 h 10 min"``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def path_texts(paths: Iterable[Path]) -> list[str]:
+    """Paths as they are printed."""
+    return [str(path) for path in paths]

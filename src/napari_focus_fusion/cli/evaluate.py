@@ -1,0 +1,78 @@
+"""``napari-focus-fusion evaluate``: a fused image, measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_focus_fusion.cli.console import OK, print_json
+from napari_focus_fusion.cli.options import add_command, add_fused_and_sources
+from napari_focus_fusion.errors import FocusFusionError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from numpy.typing import NDArray
+
+    from napari_focus_fusion.cli.options import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "evaluate", run, "measure a fused image")
+    add_fused_and_sources(parser, "the fused image")
+    parser.add_argument(
+        "--truth", help="the true all-in-focus image, where it is known"
+    )
+    parser.add_argument(
+        "--measures",
+        type=lambda text: text.split(","),
+        metavar="NAME,...",
+        help="which measures, like Q_G,PSNR; all by default",
+    )
+    parser.add_argument(
+        "--data-range",
+        type=float,
+        metavar="MAX",
+        help="the value that is white, like 255; by default that of 8-bit data, else "
+        "the brightest in the slices",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print each measure, a column for each time point and channel."""
+    from napari_focus_fusion import evaluate
+
+    fused, sources = _planes(args.fused), _planes(*args.sources)
+    truths = _planes(args.truth) if args.truth else [None] * len(fused)
+    if not len(fused) == len(sources) == len(truths):
+        raise FocusFusionError(
+            f"{args.fused} has {len(fused)} channels and time points, the slices have "
+            f"{len(sources)}" + (f", {args.truth} has {len(truths)}" * bool(args.truth))
+        )
+    results = [
+        evaluate(
+            image[0],
+            slices,
+            None if truth is None else truth[0],
+            data_range=args.data_range,
+            measures=args.measures,
+        )
+        for image, slices, truth in zip(fused, sources, truths, strict=True)
+    ]
+    if args.json:
+        print_json({"fused": args.fused, "results": results})
+        return OK
+    for name in results[0]:
+        print(f"{name:<10}", *(f"{measured[name]:>9.4f}" for measured in results))
+    return OK
+
+
+def _planes(*paths: str) -> list[NDArray[Any]]:
+    """Slices (Z, Y, X) or (Z, Y, X, 3), one array a time point and channel."""
+    from napari_focus_fusion import as_stack
+    from napari_focus_fusion.report import slices_by_channel
+
+    stack = as_stack(paths[0] if len(paths) == 1 else list(paths))
+    return [
+        slices for t in range(stack.n_times) for slices in slices_by_channel(stack, t)
+    ]

@@ -1,0 +1,278 @@
+"""``napari-focus-fusion fuse``: one or many stacks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_focus_fusion.cli.console import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    Bar,
+    UsageError,
+    duration_text,
+    error_text,
+    path_texts,
+    print_error,
+    print_json,
+    stop_on_interrupt,
+)
+from napari_focus_fusion.cli.options import (
+    add_as_one_stack,
+    add_axes,
+    add_command,
+    add_model_and_resources,
+    add_overwrite,
+    add_reference,
+    add_smoothness,
+    fuse_keywords,
+)
+from napari_focus_fusion.errors import Cancelled
+
+if TYPE_CHECKING:
+    import argparse
+    import threading
+    from collections.abc import Sequence
+
+    from napari_focus_fusion.cli.options import Commands, Options
+    from napari_focus_fusion.opening import Job
+
+ZARR_SUFFIX = ".zarr"
+WRITABLE = (".tif", ".tiff", ZARR_SUFFIX)
+
+EPILOG = """\
+A file with a Z axis is a stack. Single pictures are slices; those of one folder make
+one stack, in the order of their names. Examples:
+
+  napari-focus-fusion fuse stack.tif -o fused.ome.tif
+  napari-focus-fusion fuse 'plate/*.ome.tif' -o results --model sml
+  napari-focus-fusion fuse pictures/ -o fused.ome.zarr
+  napari-focus-fusion fuse '*.tif' -o 'results/{stem}.ome.zarr' --json
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(commands, "fuse", run, "fuse one or many focus stacks", EPILOG)
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IN",
+        help="stack files (TIFF, OME-TIFF, OME-Zarr), folders, or glob patterns",
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        required=True,
+        help="a folder (files are named NAME_fused.ome.tif), one file (.ome.tif or "
+        ".ome.zarr), or a name with {stem} in it",
+    )
+    add_as_one_stack(parser)
+    add_overwrite(parser)
+    add_model_and_resources(parser)
+    add_axes(parser)
+    reference = parser.add_mutually_exclusive_group()
+    add_reference(reference)
+    reference.add_argument(
+        "--reference-stack",
+        metavar="FILE",
+        help="another stack whose sharpness decides, of the same size and number of "
+        "slices",
+    )
+    _add_result_options(parser)
+
+
+def _add_result_options(options: Options) -> None:
+    options.add_argument(
+        "--scale",
+        type=int,
+        choices=(1, 2, 3, 4),
+        help="enlarge by super-resolution, with a model that offers it",
+    )
+    options.add_argument(
+        "--decision",
+        metavar="MODEL",
+        help="with --scale: another model that decides what is sharp",
+    )
+    options.add_argument(
+        "--two-step",
+        dest="joint",
+        action="store_const",
+        const=False,
+        help="with --scale: fuse first, then enlarge the fused image",
+    )
+    options.add_argument(
+        "--blend",
+        choices=("feather", "select"),
+        help="feather: soft at the borders between slices; select: every pixel as "
+        "it was observed",
+    )
+    add_smoothness(options)
+    options.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_const",
+        const=False,
+        help="leave islands and unsure pixels of the decision map as they are",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fuse every stack that is found; one that fails does not stop the others."""
+    from napari_focus_fusion.opening import find_jobs
+
+    started = time.perf_counter()
+    jobs, failures = find_jobs(args.inputs, as_one_stack=args.as_one_stack)
+    targets = _targets(jobs, args.out)
+    keywords = _keywords(args)
+    reports: list[dict[str, Any]] = []
+    for inputs, text in failures:
+        print_error(f"{inputs}: {text}")
+        reports.append({"ok": False, "inputs": [inputs], "error": text})
+
+    interrupted = ""
+    with stop_on_interrupt() as stop:
+        for job, target in zip(jobs, targets, strict=True):
+            try:
+                report = _fuse_one(job, target, args, keywords, stop)
+            except Cancelled:
+                interrupted = "interrupted"
+                if target.suffix.lower() == ZARR_SUFFIX:
+                    interrupted += "; the same command goes on from there"
+                break
+            except Exception as error:
+                if args.debug:
+                    raise
+                text = error_text(error)
+                print_error(f"{job.name}: {text}")
+                report = {"ok": False, "inputs": path_texts(job.files), "error": text}
+            reports.append(report)
+            if report["ok"] and not args.json:
+                print(_line_of(report), flush=True)
+
+    left = len(jobs) + len(failures) - len(reports)
+    seconds = time.perf_counter() - started
+    failed = _print_summary(reports, left, seconds, as_json=args.json)
+    if interrupted:
+        print_error(interrupted)
+        return INTERRUPTED
+    return FAILED if failed else OK
+
+
+def _keywords(args: argparse.Namespace) -> dict[str, Any]:
+    """Keywords for ``fuse``, the reference opened."""
+    keywords = fuse_keywords(args)
+    if args.reference_stack:
+        from napari_focus_fusion import as_stack
+
+        keywords["reference"] = as_stack(args.reference_stack)
+    return keywords
+
+
+def _fuse_one(
+    job: Job,
+    target: Path,
+    args: argparse.Namespace,
+    keywords: dict[str, Any],
+    stop: threading.Event,
+) -> dict[str, Any]:
+    from napari_focus_fusion import as_stack, fuse
+    from napari_focus_fusion.result import result_files
+    from napari_focus_fusion.write.saving import check_targets
+
+    started = time.perf_counter()
+    stack = as_stack(job.source, axes=args.axes)
+    # Said before the work, not after it.
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files = result_files(target, keywords.get("scale", 1))
+    check_targets(files, overwrite=args.overwrite, source=stack.source)
+    if target.suffix.lower() == ZARR_SUFFIX:
+        # Written tile by tile: neither the result nor an interruption costs much.
+        keywords = keywords | {"out": target, "overwrite": args.overwrite}
+    with Bar(job.name) as bar:
+        result = fuse(stack, progress=bar, should_stop=stop.is_set, **keywords)
+    for note in result.provenance["notes"]:
+        print(f"{job.name}: {note}", file=sys.stderr)
+    if "out" in keywords:
+        outputs = [target]
+    else:
+        outputs = result.save(target, overwrite=args.overwrite)
+    return {
+        "ok": True,
+        "name": job.name,
+        "inputs": path_texts(job.files),
+        "outputs": path_texts(outputs),
+        "slices": stack.n_slices,
+        "axes": stack.fused_axes,
+        "shape": list(result.fused.shape),
+        "dtype": str(result.fused.dtype),
+        "seconds": round(time.perf_counter() - started, 3),
+        "provenance": result.provenance,
+    }
+
+
+def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
+    """Where each fused image goes; see the help of ``--out``."""
+    from napari_focus_fusion.read import PICTURE_SUFFIXES
+
+    if "{stem}" in out:
+        targets = [Path(out.replace("{stem}", job.name)) for job in jobs]
+    elif not out.lower().endswith(WRITABLE):
+        if out.lower().endswith(PICTURE_SUFFIXES):
+            raise UsageError(f"cannot write {out}: use .ome.tif or .ome.zarr")
+        targets = [Path(out) / f"{job.name}_fused.ome.tif" for job in jobs]
+    elif len(jobs) > 1:
+        raise UsageError(
+            f"{len(jobs)} stacks cannot all go to {out}: give a folder, or a name "
+            "with {stem} in it"
+        )
+    else:
+        targets = [Path(out)] * len(jobs)
+    for number, target in enumerate(targets):
+        if not target.name.lower().endswith(WRITABLE):
+            raise UsageError(f"cannot write {target}: use .ome.tif or .ome.zarr")
+        if target in targets[:number]:
+            first = jobs[targets.index(target)]
+            raise UsageError(
+                f"{first.files[0]} and {jobs[number].files[0]} would both be written "
+                f"to {target}; fuse them in separate calls"
+            )
+    return targets
+
+
+def _line_of(report: dict[str, Any]) -> str:
+    shape = " x ".join(map(str, report["shape"]))
+    return (
+        f"{report['name']}: {report['slices']} slices -> {shape} {report['dtype']} "
+        f"in {duration_text(report['seconds'])}\n"
+        + "\n".join(f"  {path}" for path in report["outputs"])
+    )
+
+
+def _print_summary(
+    reports: list[dict[str, Any]], left: int, seconds: float, *, as_json: bool
+) -> int:
+    """Print what came of all stacks; how many failed."""
+    good = sum(report["ok"] for report in reports)
+    failed = len(reports) - good
+    if as_json:
+        print_json(
+            {
+                "results": reports,
+                "fused": good,
+                "failed": failed,
+                "not_started": left,
+                "seconds": round(seconds, 3),
+            }
+        )
+        return failed
+    text = f"{good} stack{'s' if good != 1 else ''} fused in {duration_text(seconds)}"
+    if failed:
+        text += f", {failed} failed"
+    if left:
+        text += f", {left} not done"
+    print(text)
+    return failed

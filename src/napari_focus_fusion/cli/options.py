@@ -1,0 +1,180 @@
+"""Options that several commands share, and types of arguments."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from napari_focus_fusion.cli.console import UsageError
+from napari_focus_fusion.errors import FocusFusionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    #: A parser, or a group of options in one.
+    Options: TypeAlias = argparse._ActionsContainer
+    #: What ``ArgumentParser.add_subparsers`` returns.
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+    epilog: str = "",
+) -> argparse.ArgumentParser:
+    """Add a command with the options that all commands have.
+
+    Parameters
+    ----------
+    commands
+        Where it is added.
+    name
+        As it is typed.
+    run
+        Does what the parsed arguments say; returns the exit code.
+    text
+        What it does: for the list of commands and, as a sentence, for its own help.
+    epilog
+        More help, printed as it is.
+    """
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--debug", action="store_true", help="show where an error came from"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    return parser
+
+
+# Groups of options --------------------------------------------------------------------
+
+
+def add_as_one_stack(options: Options) -> None:
+    """``--as-one-stack``, of commands that take stacks."""
+    options.add_argument(
+        "--as-one-stack",
+        action="store_true",
+        help="all inputs are slices of one stack, in the order given",
+    )
+
+
+def add_axes(options: Options) -> None:
+    """``--axes``, of the stacks that are given."""
+    options.add_argument("--axes", help="what the dimensions are, like ZYX or TZCYX")
+
+
+def add_reference(options: Options) -> None:
+    """``--reference``, the channel that decides."""
+    options.add_argument(
+        "--reference",
+        type=channel,
+        help="the channel that decides what is sharp: its number from 0, its name, "
+        "luminance (RGB), or mean",
+    )
+
+
+def add_fused_and_sources(options: Options, fused: str) -> None:
+    """A fused image, which `fused` explains, and the stack that it was made of."""
+    options.add_argument("fused", metavar="FUSED", help=fused)
+    options.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="the stack, or its slices as files"
+    )
+
+
+def add_overwrite(options: Options) -> None:
+    """``--overwrite``; without it nothing is."""
+    options.add_argument("--overwrite", action="store_true", help="replace what exists")
+
+
+def add_device(options: Options) -> None:
+    """``--device``, where a model runs."""
+    options.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps"
+    )
+
+
+def add_seed(options: Options) -> None:
+    """``--seed``, for what is drawn at random."""
+    options.add_argument(
+        "--seed", type=int, default=0, help="of the random numbers, by default 0"
+    )
+
+
+def add_smoothness(options: Options) -> None:
+    """``--smoothness``; None where it is not given."""
+    options.add_argument(
+        "--smoothness",
+        type=float,
+        help="0 for the finest detail, 1 for most stacks, up to 10 where refraction "
+        "makes things look sharp out of focus",
+    )
+
+
+def add_model_and_resources(options: Options) -> None:
+    """With which model to fuse, and what that may use."""
+    options.add_argument("--model", help="a name of the command models, or weights")
+    add_device(options)
+    options.add_argument("--tile", type=int, metavar="PIXELS", help="size of a tile")
+    options.add_argument("--memory", type=memory, help="working memory, like 2GB")
+
+
+def fuse_keywords(args: argparse.Namespace) -> dict[str, Any]:
+    """Keywords for ``fuse``: those that were given, so that its defaults hold.
+
+    Raises
+    ------
+    UsageError
+        If there is no such model.
+    """
+    names = (
+        *("model", "reference", "scale", "decision", "joint", "blend"),
+        *("smoothness", "verify", "tile", "device", "memory"),
+    )
+    given = {name: getattr(args, name, None) for name in names}
+    keywords = {name: value for name, value in given.items() if value is not None}
+    if "model" in keywords:
+        from napari_focus_fusion import load_model
+
+        try:
+            keywords["model"] = load_model(keywords["model"])
+        except FocusFusionError as error:
+            raise UsageError(str(error)) from None
+    return keywords
+
+
+# Types of arguments -------------------------------------------------------------------
+
+
+def memory(text: str) -> int:
+    """Bytes from ``2GB``, ``512 MB`` or a plain number."""
+    match = re.fullmatch(r"([\d.]+)\s*([kmgt]?)i?b?", text.strip().lower())
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory, like 2GB")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))
+
+
+def names(text: str) -> list[str]:
+    """Names separated by commas, or one path that has commas in it."""
+    return [text] if Path(text).exists() else [name for name in text.split(",") if name]
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
+def channel(text: str) -> int | str:
+    """A channel's number, or its name."""
+    return int(text) if text.isdigit() else text

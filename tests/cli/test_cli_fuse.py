@@ -1,0 +1,223 @@
+"""The command fuse on real small files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from command_line import FAST, PROGRAM, focus_stack, read_until, report_of, run
+
+import napari_focus_fusion as ff
+from napari_focus_fusion.cli import main
+from napari_focus_fusion.cli.console import Bar
+
+
+def test_fuse_writes_what_the_api_computes(stack_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fused.ome.tif"
+    done = run("fuse", stack_file, "-o", out, *FAST, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    assert (report["fused"], report["failed"]) == (1, 0)
+    (row,) = report["results"]
+    assert str(out) in row["outputs"]
+    assert all(Path(path).exists() for path in row["outputs"])
+    expected = ff.fuse(stack_file, "sml", device="cpu").fused
+    np.testing.assert_array_equal(tifffile.imread(out), expected)
+    assert row["shape"] == list(expected.shape)
+
+
+def test_options_reach_the_run(tmp_path: Path, stack_file: Path, capsys: Any) -> None:
+    options = "--blend select --tile 32 --memory 1GB --reference mean --axes ZYX"
+    command = ["fuse", str(stack_file), "-o", str(tmp_path / "out.tif"), "--json"]
+    assert main([*command, *FAST, *options.split()]) == 0
+    provenance = report_of(capsys)["results"][0]["provenance"]
+    assert provenance["model"] == "sml"
+    assert provenance["parameters"]["blend"] == "select"
+
+
+def test_the_sharpness_of_another_stack_decides(
+    tmp_path: Path, stack_file: Path, capsys: Any
+) -> None:
+    """The reference is sharp where the stack is not, and the other way round."""
+    other = tmp_path / "reversed.tif"
+    tifffile.imwrite(other, focus_stack()[::-1], metadata={"axes": "ZYX"}, imagej=True)
+    out = tmp_path / "out.tif"
+    command = ["fuse", str(stack_file), "-o", str(out), *FAST, "--blend", "select"]
+    assert main([*command, "--reference-stack", str(other)]) == 0
+    reference = ff.as_stack(other)
+    expected = ff.fuse(
+        stack_file, "sml", reference=reference, blend="select", device="cpu"
+    )
+    decided = ff.fuse(other, "sml", blend="select", device="cpu").decision
+    np.testing.assert_array_equal(expected.decision, decided)
+    np.testing.assert_array_equal(tifffile.imread(out), expected.fused)
+
+
+def test_one_reference_decides(tmp_path: Path, stack_file: Path, capsys: Any) -> None:
+    command = ["fuse", str(stack_file), "-o", str(tmp_path / "out.tif"), *FAST]
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--reference", "0", "--reference-stack", str(stack_file)])
+    assert stopped.value.code == 2
+    assert "not allowed with argument --reference" in capsys.readouterr().err
+    missing = tmp_path / "missing.tif"
+    assert main([*command, "--reference-stack", str(missing)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(missing) in line
+    assert not (tmp_path / "out.tif").exists()
+
+
+def test_many_inputs_one_of_them_bad(
+    tmp_path: Path, stack_file: Path, capsys: Any
+) -> None:
+    bad = tmp_path / "broken.tif"
+    bad.write_bytes(b"not a TIFF at all")
+    other = tmp_path / "zebra.tif"
+    tifffile.imwrite(other, focus_stack(seed=1), metadata={"axes": "ZYX"}, imagej=True)
+    out = tmp_path / "results"
+    code = main(["fuse", str(tmp_path / "*.tif"), "-o", str(out), *FAST])
+    assert code == 1
+    printed = capsys.readouterr()
+    assert (out / "sample_fused.ome.tif").exists()
+    assert (out / "zebra_fused.ome.tif").exists()
+    assert printed.out.splitlines()[-1].startswith("2 stacks fused in")
+    assert printed.out.splitlines()[-1].endswith("1 failed")
+    (line,) = printed.err.splitlines()
+    assert "broken" in line
+    assert "Traceback" not in line
+
+
+def test_pictures_are_fused_to_a_pattern(
+    pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = str(tmp_path / "{stem}.ome.zarr")
+    assert main(["fuse", str(pictures), "-o", out, *FAST, "--json"]) == 0
+    (row,) = report_of(capsys)["results"]
+    assert row["slices"] == 11
+    fused = ff.as_stack(tmp_path / "plate A.ome.zarr")
+    assert (fused.height, fused.width) == (48, 220)
+
+
+@pytest.mark.parametrize("name", ["fused.tif", "fused_depth.ome.tif"])
+def test_nothing_is_overwritten_unasked(
+    name: str, stack_file: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "fused.tif"
+    (tmp_path / name).write_bytes(b"precious")
+    command = ["fuse", str(stack_file), "-o", str(out), *FAST]
+    assert main(command) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == b"precious"
+    assert out.exists() == (name == out.name)
+    assert main([*command, "--overwrite"]) == 0
+    assert tifffile.imread(out).shape == (48, 60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "out.tif"], "2 stacks cannot all go to out.tif"),
+        (["-o", "out.png"], "use .ome.tif or .ome.zarr"),
+        (["-o", "{stem}.png"], "use .ome.tif or .ome.zarr"),
+        (["-o", "out", "--model", "nonsense"], "nonsense"),
+    ],
+)
+def test_commands_that_make_no_sense(
+    arguments: list[str], words: str, tmp_path: Path, stack_file: Path, capsys: Any
+) -> None:
+    other = tmp_path / "other.tif"
+    tifffile.imwrite(other, focus_stack(), metadata={"axes": "ZYX"}, imagej=True)
+    assert main(["fuse", str(stack_file), str(other), *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+def test_two_stacks_of_one_name_do_not_share_a_file(
+    tmp_path: Path, capsys: Any
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "stack.tif"
+        tifffile.imwrite(path, focus_stack(), metadata={"axes": "ZYX"}, imagej=True)
+    code = main(["fuse", str(tmp_path / "*/*.tif"), "-o", str(tmp_path / "out")])
+    assert code == 2
+    assert "would both be written to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["2 bananas", "", "GB"])
+def test_memory_that_is_no_amount(text: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fuse", "a.tif", "-o", "b.tif", "--memory", text])
+    assert stopped.value.code == 2
+    assert "no amount of memory" in capsys.readouterr().err
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
+    bad = tmp_path / "broken.tif"
+    bad.write_bytes(b"not a TIFF at all")
+    done = run("fuse", bad, "-o", tmp_path / "out", "--debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_interrupting_stops_cleanly(tmp_path: Path) -> None:
+    """On a terminal: Ctrl-C while the bar moves; nothing unfinished is left."""
+    pty, termios = map(pytest.importorskip, ("pty", "termios"))
+    path = tmp_path / "long.tif"
+    rng = np.random.default_rng(0)
+    slices = rng.integers(0, 255, (64, 1024, 1024), np.uint8)
+    tifffile.imwrite(path, slices, metadata={"axes": "ZYX"}, imagej=True)
+    out = tmp_path / "out"
+    try:
+        ours, theirs = pty.openpty()
+    except OSError as error:
+        pytest.skip(f"no pseudo-terminal: {error}")
+    termios.tcsetwinsize(theirs, (24, 100))  # no bar fits a terminal without a size
+    with subprocess.Popen(
+        [*PROGRAM, "fuse", path, "-o", out, *FAST, "--tile", "64"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    ) as process:
+        os.close(theirs)
+        seen = read_until(ours, b"%|")
+        process.send_signal(signal.SIGINT)
+        seen += read_until(ours, None)
+        stdout = process.communicate()[0]
+    os.close(ours)
+    assert process.returncode == 130, seen.decode()
+    assert b"interrupted" in seen
+    assert b"Traceback" not in seen
+    assert stdout.startswith("0 stacks fused")
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["long.tif"]
+
+
+def test_an_interrupted_zarr_is_finished_by_the_same_command(
+    tmp_path: Path, stack_file: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """Ctrl-C in the middle, as the operating system delivers it, then once more."""
+    out = tmp_path / "fused.ome.zarr"
+    command = ["fuse", str(stack_file), "-o", str(out), *FAST]
+
+    class InterruptingBar(Bar):
+        def __call__(self, progress: ff.Progress) -> None:
+            super().__call__(progress)
+            if progress.stage.startswith("Fusing"):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_focus_fusion.cli.fuse.Bar", InterruptingBar)
+        assert main(command) == 130
+    assert not out.exists()
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert main(command) == 0
+    expected = ff.fuse(stack_file, "sml", device="cpu").fused
+    fused = ff.as_stack(out).read(0, [0], slice(None), slice(None))[0, 0]
+    np.testing.assert_array_equal(fused, expected)
