@@ -44,7 +44,9 @@ def models_folder() -> Path:
     return data / "napari-focus-fusion" / "models"
 
 
-def path_of_name(name: str, taken: Mapping[str, ModelSpec]) -> Path:
+def path_of_name(
+    name: str, taken: Mapping[str, ModelSpec], folder: Path | None = None
+) -> Path:
     """The file that a new model of this name is kept in.
 
     Parameters
@@ -53,6 +55,8 @@ def path_of_name(name: str, taken: Mapping[str, ModelSpec]) -> Path:
         Letters, digits, ``-`` and ``_``, at most 64.
     taken
         The models that there are.
+    folder
+        Where fine-tuned models are; None: :func:`models_folder`.
 
     Raises
     ------
@@ -69,10 +73,10 @@ def path_of_name(name: str, taken: Mapping[str, ModelSpec]) -> Path:
         raise FocusFusionError(
             f"There is a model called {name!r} already. Choose another name."
         )
-    return models_folder() / f"{name}{SUFFIX}"
+    return (folder or models_folder()) / f"{name}{SUFFIX}"
 
 
-def free_name(wish: str, taken: Iterable[str]) -> str:
+def free_name(wish: str, taken: Iterable[str], folder: Path | None = None) -> str:
     """A name like the one wished for that a new model can have.
 
     Parameters
@@ -81,24 +85,29 @@ def free_name(wish: str, taken: Iterable[str]) -> str:
         Any text.
     taken
         Names of the models that there are.
+    folder
+        As for :func:`path_of_name`.
     """
     stem = re.sub(r"[^A-Za-z0-9_]+", "-", wish).strip("-_")[:56].strip("-_") or "tuned"
     if _RESERVED.fullmatch(stem):
         stem += "-tuned"
     lower = {name.lower() for name in taken}
-    lower |= {path.stem.lower() for path in models_folder().glob("*.checkpoint")}
+    folder = folder or models_folder()
+    lower |= {path.stem.lower() for path in folder.glob("*.checkpoint")}
     names = chain([stem], (f"{stem}-{number}" for number in count(2)))
     return next(name for name in names if name.lower() not in lower)
 
 
-def fine_tuned_models(known: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
+def fine_tuned_models(
+    known: Mapping[str, ModelSpec], folder: Path | None = None
+) -> dict[str, ModelSpec]:
     """The models in the folder by name, derived from those that they were tuned from.
 
     A file that is damaged, whose model is not installed, or whose name is taken is
     left out with a warning.
     """
     found: dict[str, ModelSpec] = {}
-    folder = models_folder()
+    folder = folder or models_folder()
     try:
         paths = sorted(folder.glob(f"*{SUFFIX}"))
     except OSError as error:

@@ -165,10 +165,15 @@ def our_models() -> dict[str, ModelSpec]:
     return {spec.name: spec for spec in OURS}
 
 
-def models() -> dict[str, ModelSpec]:
+def models(folder: Path | None = None) -> dict[str, ModelSpec]:
     """All models by name: ours, those of other packages, those that were fine-tuned.
 
     What cannot be read of the latter two is left out with a warning.
+
+    Parameters
+    ----------
+    folder
+        Where the fine-tuned ones are; None: :func:`models_folder`.
     """
     found = {
         name: spec
@@ -200,7 +205,7 @@ def models() -> dict[str, ModelSpec]:
             )
         else:
             found[spec.name] = spec
-    return found | fine_tuned_models(found)
+    return found | fine_tuned_models(found, folder)
 
 
 def weights_folder() -> Path:
@@ -208,7 +213,9 @@ def weights_folder() -> Path:
     return Path(__file__).parent / "weights"
 
 
-def load_model(model: str | Path | FusionModel) -> FusionModel:
+def load_model(
+    model: str | Path | FusionModel, folder: Path | None = None
+) -> FusionModel:
     """A model ready to score, from its name, from a file of weights, or as it is.
 
     Parameters
@@ -216,6 +223,8 @@ def load_model(model: str | Path | FusionModel) -> FusionModel:
     model
         A name in :func:`models`, the path of a ``.safetensors`` file that
         :func:`save_weights` wrote, or a loaded model.
+    folder
+        As for :func:`models`.
 
     Returns
     -------
@@ -236,7 +245,7 @@ def load_model(model: str | Path | FusionModel) -> FusionModel:
                 "that states its name and halo."
             )
         return model.eval()
-    known = models()
+    known = models(folder)
     if str(model) in known:
         spec = known[str(model)]
         path = weights_folder() / spec.weights if spec.weights else None
