@@ -132,6 +132,7 @@ def finetune(
     *,
     name: str | None = None,
     out: str | Path | None = None,
+    folder: Path | None = None,
     axes: str | None = None,
     reference: int | str | None = None,
     regions: Regions | None = None,
@@ -165,6 +166,8 @@ def finetune(
     out
         ``.safetensors`` file to keep it in instead. With neither of the two nothing is
         written.
+    folder
+        The folder of models; None: :func:`models_folder`.
     axes, reference
         As :func:`fuse` takes them.
     regions
@@ -217,9 +220,9 @@ def finetune(
     _check(steps, minutes, lr, patch, holdout, seed)
     asked = should_stop or (lambda: False)
     where = choose_device(device)
-    parent = load_model(model)
+    parent = load_model(model, folder)
     recipe = _recipe_of(parent)
-    path = _free_path(name, out)
+    path = _free_path(name, out, folder)
     checkpoint = path.with_suffix(".checkpoint") if path else None
     sources = _open(stacks, axes)
     Meter(1, progress).enter("Reading the stacks", 0)
@@ -232,7 +235,7 @@ def finetune(
         regions=regions,
         should_stop=asked,
     )
-    network = _child_of(parent, path)
+    network = _child_of(parent, path, folder)
     settings = {"seed": seed, "patch": patch, "holdout": holdout}
     parent_hash = parent.weights_hash or hash_of_tensors(parent)
     # Those that choose the state have no say in whether it is better.
@@ -373,16 +376,18 @@ def _recipe_of(model: FusionModel) -> Recipe:
     return RECIPES[base]
 
 
-def _free_path(name: str | None, out: str | Path | None) -> Path | None:
+def _free_path(
+    name: str | None, out: str | Path | None, folder: Path | None
+) -> Path | None:
     """Where the tuned weights go; nothing is there but what the same run left."""
     if name is not None and out is not None:
         raise FocusFusionError("Give the tuned model a name or a file, not both.")
     if name is not None:
-        left = models_folder() / f"{name}.checkpoint"
-        taken = models()
+        left = (folder or models_folder()) / f"{name}.checkpoint"
+        taken = models(folder)
         if left.exists() and name in taken and taken[name].base:
             del taken[name]
-        path = path_of_name(name, taken)
+        path = path_of_name(name, taken, folder)
     elif out is not None:
         path = Path(out).expanduser()
         if path.suffix != SUFFIX:
@@ -416,13 +421,15 @@ def _open(stacks: Any, axes: str | None) -> list[FocusStack]:
     return opened
 
 
-def _child_of(parent: FusionModel, path: Path | None) -> FusionModel:
+def _child_of(
+    parent: FusionModel, path: Path | None, folder: Path | None
+) -> FusionModel:
     """A copy of the parent on the CPU, with an entry of its own."""
     child = copy.deepcopy(parent).to("cpu")
     spec = parent.spec
     assert spec is not None
     name = path.stem if path else f"{spec.name}-tuned"
-    base = models()[spec.base or spec.name]
+    base = models(folder)[spec.base or spec.name]
     child.spec = derived_spec(base, name, parent=spec.name, weights=str(path or ""))
     child.weights_hash = ""
     return child
