@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,21 @@ def test_a_new_model_appears_in_every_list(qtbot):
     assert "my-cells" not in learning.values and "my-cells" in every.values
     refresh_model_lists()
     assert every.value in models()
+
+
+def test_a_list_that_is_gone_is_not_told_of_models(qtbot):
+    """Nor is one kept for that."""
+    gone, stays = ModelChoice(""), ModelChoice("")
+    qtbot.addWidget(stays)
+    refreshed, held = [], weakref.ref(gone)
+    stays.refreshed.connect(lambda: refreshed.append(True))
+    with qtbot.waitSignal(gone.destroyed):
+        gone.deleteLater()
+    del gone
+    gc.collect()
+    assert held() is None
+    refresh_model_lists()
+    assert refreshed == [True]
 
 
 def test_every_model_has_a_page():

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 
 import pytest
+from napari.layers import Image
 from npe2 import PluginManager
 
+from napari_focus_fusion.models import fine_tuned
 from napari_focus_fusion.models.fine_tuned import FOLDER_VARIABLE
-from napari_focus_fusion.models.registry import models_folder
+from napari_focus_fusion.models.registry import load_model, save_weights
+from napari_focus_fusion.plugin.adapters.layers import fuse_layer
+from napari_focus_fusion.plugin.adapters.preferences import models_folder, preferences
 from napari_focus_fusion.plugin.common import settings
-from napari_focus_fusion.plugin.common.settings import preferences, recall, remember
+from napari_focus_fusion.plugin.common.choice import ModelChoice, refresh_model_lists
+from napari_focus_fusion.plugin.common.settings import recall, remember
 
 
 @pytest.fixture
@@ -58,19 +63,37 @@ def test_the_file_lies_beside_naparis_own_settings(monkeypatch):
 
 
 def test_the_folder_of_models_is_a_preference(preferred, monkeypatch, tmp_path):
-    monkeypatch.setenv(FOLDER_VARIABLE, "undone at the end")
-    monkeypatch.setattr(settings, "_GIVEN_FOLDER", None)
+    monkeypatch.delenv(FOLDER_VARIABLE)
+    usual = fine_tuned.models_folder()
     preferred.models_folder = str(tmp_path)
-    settings.on_activate()
     assert models_folder() == tmp_path
+    # It is handed down; what knows nothing of napari keeps to its own.
+    assert FOLDER_VARIABLE not in os.environ and fine_tuned.models_folder() == usual
     preferred.models_folder = ""
-    settings.on_activate()
-    assert models_folder() != tmp_path and FOLDER_VARIABLE not in os.environ
+    assert models_folder() == usual
 
 
 def test_the_environment_goes_before_the_preferences(preferred, monkeypatch, tmp_path):
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "named"))
-    monkeypatch.setattr(settings, "_GIVEN_FOLDER", str(tmp_path / "named"))
     preferred.models_folder = str(tmp_path / "preferred")
-    settings.on_activate()
     assert models_folder() == tmp_path / "named"
+
+
+def test_a_model_of_the_preferred_folder_is_listed_and_used(
+    preferred, monkeypatch, tmp_path, qtbot, slices
+):
+    """By the lists of the widgets, and by what scripts call."""
+    monkeypatch.delenv(FOLDER_VARIABLE)
+    save_weights(
+        load_model("sesf"), tmp_path / "mine.safetensors", {}, {"parent": "sesf"}
+    )
+    choice = ModelChoice("")
+    qtbot.addWidget(choice)
+    assert "mine" not in choice.values
+    preferred.models_folder = str(tmp_path)
+    refresh_model_lists()
+    assert "mine" in choice.values
+    ((_, attributes, _),) = fuse_layer(
+        Image(slices[:, :40, :40]), model="mine", outputs=("fused",)
+    )
+    assert attributes["metadata"]["napari_focus_fusion"]["model"] == "mine"

@@ -16,8 +16,8 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QToolButton
 from superqt.utils import WorkerBase
 
-import napari_focus_fusion.models.registry as registry
 from napari_focus_fusion import fuse
+from napari_focus_fusion.models import registry
 from napari_focus_fusion.models.registry import ModelSpec
 from napari_focus_fusion.plugin.adapters.layers import METADATA
 from napari_focus_fusion.plugin.fuse import destination
@@ -336,7 +336,7 @@ def test_choices_are_remembered(window, slices, qtbot, remembered):
         "napari-focus-fusion", "Fuse focus stack"
     )
     assert again is not widget and again.model.value == "sml"
-    assert again.smoothness.value() == 2.5 and again.blend.value == "select"
+    assert again.smoothness.value == 2.5 and again.blend.value == "select"
     assert not again.verify.isChecked() and again.more.isChecked()
     assert again.wanted() == ("fused", "depth")
     qtbot.waitUntil(again.run_button.isEnabled, timeout=60_000)
@@ -348,7 +348,7 @@ def test_choices_are_remembered(window, slices, qtbot, remembered):
     _, third = viewer.window.add_plugin_dock_widget(
         "napari-focus-fusion", "Fuse focus stack"
     )
-    assert third.model.value == "sesf" and third.smoothness.value() == 1
+    assert third.model.value == "sesf" and third.smoothness.value == 1
     qtbot.waitUntil(third.run_button.isEnabled, timeout=60_000)
 
 

@@ -18,7 +18,7 @@ from napari.utils.notifications import (
 )
 from superqt.utils import WorkerBase
 
-import napari_focus_fusion.models.registry as registry
+from napari_focus_fusion.models import registry
 from napari_focus_fusion.models.base import SliceScorer
 from napari_focus_fusion.models.registry import ModelSpec
 

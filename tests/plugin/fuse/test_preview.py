@@ -11,14 +11,14 @@ from napari.layers import Image, Layer
 
 from napari_focus_fusion import FocusFusionError, fuse
 from napari_focus_fusion.plugin.adapters.layers import METADATA
-from napari_focus_fusion.plugin.fuse.preview import (
-    Preview,
+from napari_focus_fusion.plugin.adapters.preview import (
     View,
     camera_of,
     index_on_screen,
     preview_job,
     view_of,
 )
+from napari_focus_fusion.plugin.fuse.preview import Preview
 
 PLAIN = {"model": "sml", "device": "cpu", "blend": "select"}
 PLENTY = 1e9
@@ -85,7 +85,7 @@ def test_a_pyramid_gives_the_level_that_is_fine_enough(viewer, slices, qtbot):
 
 
 def test_lazy_data_are_not_read_whole(viewer, qtbot, monkeypatch):
-    monkeypatch.setattr("napari_focus_fusion.plugin.fuse.preview.MOST_READ", 40_000)
+    monkeypatch.setattr("napari_focus_fusion.plugin.adapters.preview.MOST_READ", 40_000)
     data = da.zeros((4, 400, 800), chunks=(1, 400, 800), dtype="u1")
     layer = viewer.add_image(data, contrast_limits=(0, 1))
     view = view_of((layer,), "ZYX", viewer, PLENTY)

@@ -41,7 +41,7 @@ def part_of(stack: FocusStack, spans: Mapping[str, slice]) -> FocusStack:
     }
     keys = tuple(slice(r.start, r.stop, r.step) for r in ranges.values())
     data = stack.data[keys] if _is_view(stack.data) else _Part(stack.data, keys)
-    return _moved(
+    return _resampled(
         replace(stack, data=data),
         {axis: r.step for axis, r in ranges.items()},
         {axis: r.start for axis, r in ranges.items()},
@@ -58,10 +58,12 @@ def coarser(stack: FocusStack, factors: Mapping[str, float]) -> FocusStack:
     factors
         By axis letter how many pixels of the full resolution each of them covers.
     """
-    return _moved(stack, factors, {axis: (f - 1) / 2 for axis, f in factors.items()})
+    return _resampled(
+        stack, factors, {axis: (f - 1) / 2 for axis, f in factors.items()}
+    )
 
 
-def _moved(
+def _resampled(
     stack: FocusStack, size: Mapping[str, float], centre: Mapping[str, float]
 ) -> FocusStack:
     """Pixels of another size, with the centre of the first one elsewhere."""

@@ -18,14 +18,15 @@ import numpy as np
 
 from napari_focus_fusion.axes import axes_from_names
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.lazy import LazyArray, take
 from napari_focus_fusion.opening import as_stack, stack_of_slices
 from napari_focus_fusion.plugin.adapters.crop import coarser, part_of
+from napari_focus_fusion.plugin.adapters.judging import fuse_decided
+from napari_focus_fusion.plugin.adapters.models import with_models
+from napari_focus_fusion.plugin.adapters.preferences import models_folder
 from napari_focus_fusion.read import natural_key, stem
 
 if TYPE_CHECKING:
     from napari.layers import Image
-    from numpy.typing import NDArray
 
     from napari_focus_fusion.result import FusionResult, LayerData
     from napari_focus_fusion.stack import FocusStack
@@ -93,13 +94,15 @@ def fuse_layer(
     judge = None
     if decided_by is not None:
         judge = stack_from_layers(decided_by, axes=axes, time=time)
-    return fuse_to_layers(stack, judge, outputs, **options)
+    return fuse_to_layers(stack, judge, outputs, folder=models_folder(), **options)
 
 
 def fuse_to_layers(
     stack: FocusStack,
     judge: FocusStack | None = None,
     outputs: Sequence[str] = OUTPUTS,
+    *,
+    folder: Path | None = None,
     **options: Any,
 ) -> list[LayerData]:
     """Fuse a stack by the sharpness seen in another one, or in itself, into layers.
@@ -110,6 +113,8 @@ def fuse_to_layers(
         As in :func:`fuse_decided`.
     outputs
         As in :func:`fuse_layer`.
+    folder
+        Where fine-tuned models are; None: the usual one.
 
     Returns
     -------
@@ -122,7 +127,7 @@ def fuse_to_layers(
         As :func:`fuse_decided` and :func:`chosen_layers` do.
     """
     _check_outputs(outputs)
-    result = fuse_decided(stack, judge, **options)
+    result = fuse_decided(stack, judge, **with_models(options, folder))
     layers = chosen_layers(result, outputs)
     if "unscaled" in outputs and result.scale > 1:
         layers.extend(_unscaled(result, options))
@@ -404,80 +409,6 @@ def layers_from_files(paths: Sequence[str | Path]) -> list[LayerData]:
 def level_0(layer: Image) -> Any:
     """A layer's pixels at full resolution, not read."""
     return layer.data[0] if layer.multiscale else layer.data
-
-
-def fuse_decided(
-    stack: FocusStack, judge: FocusStack | None, **options: Any
-) -> FusionResult:
-    """Fuse a stack by the sharpness seen in another one, or in itself.
-
-    Parameters
-    ----------
-    stack
-        What is fused.
-    judge
-        Where sharpness is looked for: same axes, size and dtype, no channels. None:
-        in `stack`.
-    **options
-        Keyword arguments of :func:`napari_focus_fusion.fuse`.
-
-    Raises
-    ------
-    FocusFusionError
-        If the two do not fit together, or as :func:`napari_focus_fusion.fuse` does.
-    """
-    from napari_focus_fusion.fusion import fuse
-
-    if judge is None:
-        return fuse(stack, **options)
-    for what, here, there in (
-        ("axes", stack.axes, judge.axes),
-        ("size", tuple(stack.data.shape), tuple(judge.data.shape)),
-        ("pixel type", stack.dtype, judge.dtype),
-    ):
-        if here != there:
-            raise FocusFusionError(
-                f"{judge.name!r} cannot decide for {stack.name!r}: its {what} is "
-                f"{there}, not {here}. Choose a channel of the same image."
-            )
-    if "C" in stack.axes:
-        raise FocusFusionError(
-            f"{stack.name!r} has channels of its own; choose one of them to decide."
-        )
-    both = replace(
-        stack,
-        data=_Channels((stack.data, judge.data)),
-        axes="C" + stack.axes,
-        channel_names=(),
-        display={},
-    )
-    result = fuse(both, **{**options, "reference": 1})
-    parameters = {**result.provenance["parameters"], "reference": judge.name}
-    provenance = {
-        **result.provenance,
-        "source_shape": list(stack.data.shape),
-        "source_axes": stack.axes,
-        "parameters": parameters,
-    }
-    return replace(result, fused=result.fused[0], stack=stack, provenance=provenance)
-
-
-class _Channels(LazyArray):
-    """Arrays of one size, seen as one with a channel axis in front, read by region."""
-
-    def __init__(self, arrays: Sequence[Any]) -> None:
-        self.arrays = tuple(arrays)
-        first = arrays[0]
-        chunks = getattr(first, "chunksize", getattr(first, "chunks", None))
-        super().__init__(
-            (len(arrays), *first.shape),
-            first.dtype,
-            None if chunks is None else (1, *chunks),
-        )
-
-    def _region(self, spans: tuple[slice, ...]) -> NDArray[Any]:
-        chosen = range(*spans[0].indices(len(self)))
-        return np.stack([take(self.arrays[i], spans[1:]) for i in chosen])
 
 
 def chosen_layers(

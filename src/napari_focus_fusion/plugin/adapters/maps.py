@@ -24,6 +24,8 @@ from napari_focus_fusion.plugin.adapters.layers import (
     level_0,
     stack_from_layers,
 )
+from napari_focus_fusion.plugin.adapters.models import with_models
+from napari_focus_fusion.plugin.adapters.preferences import models_folder
 from napari_focus_fusion.result import FusionResult
 
 if TYPE_CHECKING:
@@ -179,7 +181,7 @@ def retouch_layers(
     stack = stack_from_layers(layer, axes=axes)
     decision = decision_of(map_layer, stack, first=first)
     pixels = None if fused_layer is None else level_0(fused_layer)
-    return begin(stack, decision, pixels, **options)
+    return begin(stack, decision, pixels, **with_models(options, models_folder()))
 
 
 def begin(
@@ -292,6 +294,7 @@ def fuse_by_map(
 
     stack = stack_from_layers(layer, axes=axes)
     decision = decision_of(map_layer, stack, first=first, t=t)
+    options = with_models(options, models_folder())
     return chosen_layers(fuse(stack, decision=decision, **options), ("fused",))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_focus_fusion.plugin.adapters.layers import chosen_layers
 from napari_focus_fusion.result import _shown_axes, _Transform
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _texture(result: FusionResult) -> NDArray[Any]:
     else:
         mixed = sum(
             _coloured(pixels[:, i, ..., 0], attributes)
-            for i, (_, attributes, _) in enumerate(result._fused_layers())
+            for i, (_, attributes, _) in enumerate(chosen_layers(result, ("fused",)))
         )
     shades = (np.clip(mixed, 0, 1) * 255 + 0.5).astype(np.uint8)
     return shades.reshape(-1, *shades.shape[2:])

@@ -5,20 +5,19 @@ from __future__ import annotations
 from importlib.metadata import metadata
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
-    QApplication,
     QComboBox,
     QFormLayout,
     QLabel,
     QPushButton,
     QSizePolicy,
-    QToolButton,
     QWidget,
 )
 
 from napari_focus_fusion.models.registry import DEFAULT_MODEL, models
-from napari_focus_fusion.plugin.common.settings import apply_models_folder
+from napari_focus_fusion.plugin.adapters.preferences import models_folder
+from napari_focus_fusion.plugin.common.fields import ToggleField
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -102,6 +101,18 @@ class Choice(QComboBox):
         self.setCurrentIndex(self._values.index(value))
 
 
+class _News(QObject):
+    """What all lists of models listen to."""
+
+    #: A model has been saved or removed.
+    models_changed = Signal()
+
+
+# It lives as long as the program. Qt ends a connection with the list that it leads to,
+# and holds no list.
+_news = _News()
+
+
 class ModelChoice(Choice):
     """A list of models, which looks for new ones whenever it is opened.
 
@@ -122,16 +133,15 @@ class ModelChoice(Choice):
         super().__init__(tip)
         self._wanted = wanted
         self._specs: dict[str, ModelSpec] = {}
+        _news.models_changed.connect(self.refresh)
         self.refresh()
         if DEFAULT_MODEL in self.values:
             self.value = DEFAULT_MODEL
 
     def refresh(self) -> None:
         """Read which models there are now; the chosen one stays, if it is there."""
-        apply_models_folder()
-        self._specs = {
-            name: spec for name, spec in models().items() if self._wanted(spec)
-        }
+        found = models(models_folder())
+        self._specs = {name: spec for name, spec in found.items() if self._wanted(spec)}
         self.set_choices([(spec.title, name) for name, spec in self._specs.items()])
         for index, spec in enumerate(self._specs.values()):
             about = f"{spec.summary}\n{spec.paper}".strip()
@@ -161,9 +171,7 @@ class ModelChoice(Choice):
 
 def refresh_model_lists() -> None:
     """Read all lists of models anew; called by whoever has saved or removed a model."""
-    for widget in QApplication.allWidgets():
-        if isinstance(widget, ModelChoice):
-            widget.refresh()
+    _news.models_changed.emit()
 
 
 def model_page(spec: ModelSpec) -> str:
@@ -210,20 +218,22 @@ def form_layout(parent: QWidget | None = None) -> QFormLayout:
     return form
 
 
-def push_button(text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
-    """A button with what hovering over it says."""
+def push_button(
+    text: str, tip: str, action: Callable[[], Any] | None = None
+) -> QPushButton:
+    """A button with what hovering over it says, and what pressing it does."""
     button = QPushButton(text)
     button.setToolTip(tip)
-    button.clicked.connect(action)
+    if action is not None:
+        button.clicked.connect(action)
     return button
 
 
-def more_button() -> QToolButton:
+def more_button() -> ToggleField:
     """What unfolds the rare fields of a form."""
-    more = QToolButton()
+    more = ToggleField()
     more.setText("M&ore")
     more.setToolTip("What is rarely changed.")
-    more.setCheckable(True)
     more.setAutoRaise(True)
     more.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
     return more

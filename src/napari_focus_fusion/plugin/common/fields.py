@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QSpinBox, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDoubleSpinBox,
+    QSpinBox,
+    QToolButton,
+    QWidget,
+)
 
 
 class Field(Protocol):
@@ -45,6 +51,28 @@ class CheckField(QCheckBox):
         self.setChecked(value)
 
 
+class ToggleField(QToolButton):
+    """A button that stays pressed; its value is a bool."""
+
+    changed = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setCheckable(True)
+        self.toggled.connect(self.changed)
+
+    @property
+    def value(self) -> bool:
+        """Whether it is pressed."""
+        return self.isChecked()
+
+    @value.setter
+    def value(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise TypeError(f"{value!r} is neither True nor False")
+        self.setChecked(value)
+
+
 class IntField(QSpinBox):
     """A whole number."""
 
@@ -54,8 +82,8 @@ class IntField(QSpinBox):
         super().__init__(parent)
         self.valueChanged.connect(self.changed)
 
-    @property
-    def value(self) -> int:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def value(self) -> int:
         """The number, in the unit of the field."""
         return super().value()
 
@@ -76,8 +104,8 @@ class FloatField(QDoubleSpinBox):
         super().__init__(parent)
         self.valueChanged.connect(self.changed)
 
-    @property
-    def value(self) -> float:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def value(self) -> float:
         """The number, in the unit of the field."""
         return super().value()
 

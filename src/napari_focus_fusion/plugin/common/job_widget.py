@@ -8,8 +8,9 @@ from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QProgressBar, QWidget
 
+from napari_focus_fusion.plugin.adapters.errors import explain
 from napari_focus_fusion.plugin.common.choice import push_button, wrapped_label
-from napari_focus_fusion.plugin.common.worker import explain, job_worker
+from napari_focus_fusion.plugin.common.worker import job_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable

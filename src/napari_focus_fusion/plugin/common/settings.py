@@ -11,50 +11,20 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from napari_focus_fusion.models.fine_tuned import FOLDER_VARIABLE
+from napari_focus_fusion.plugin.adapters.preferences import PLUGIN
 
-PLUGIN = "napari-focus-fusion"
-SECTION = "fusion"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_focus_fusion.plugin.common.fields import Field
+
 FILE = f"{PLUGIN}.json"
 
 _log = logging.getLogger(__name__)
-# A folder that the environment names goes before the one in the preferences.
-_GIVEN_FOLDER = os.environ.get(FOLDER_VARIABLE)
-
-
-def on_activate(context: Any = None) -> None:
-    """What npe2 calls before the first command of the plugin runs."""
-    apply_models_folder()
-
-
-def preferences() -> Any:
-    """The plugin's section of napari's preferences; None where napari has none.
-
-    Its attributes are ``device``, a name, ``memory``, in MB, 0 for automatic, and
-    ``models_folder``, empty for the usual one. They can be set, which saves them.
-    """
-    try:
-        from napari.settings import get_plugin_settings
-    except ImportError:  # before napari 0.9
-        return None
-    try:
-        return getattr(get_plugin_settings(PLUGIN), SECTION)
-    except (KeyError, AttributeError, ValueError):  # the plugin is not registered
-        return None
-
-
-def apply_models_folder() -> None:
-    """Make the folder of the preferences the one where fine-tuned models are."""
-    if _GIVEN_FOLDER:
-        return
-    chosen = getattr(preferences(), "models_folder", "")
-    if chosen:
-        os.environ[FOLDER_VARIABLE] = chosen
-    else:
-        os.environ.pop(FOLDER_VARIABLE, None)
 
 
 def recall(widget: str) -> dict[str, Any]:
@@ -85,6 +55,37 @@ def remember(widget: str, values: dict[str, Any]) -> None:
         os.replace(partial, path)
     except OSError as error:  # a full disk or a read-only home must not stop a fusion
         _log.warning("%s cannot be written: %s", path, error)
+
+
+def recall_fields(widget: str, fields: Mapping[str, Field]) -> None:
+    """Give fields the values that were remembered for a widget.
+
+    Parameters
+    ----------
+    widget
+        Which one.
+    fields
+        By the name of the value. One that nothing is remembered of, or cannot hold
+        what is, stays as it is.
+    """
+    kept = recall(widget)
+    for name, field in fields.items():
+        if name in kept:
+            with suppress(ValueError, TypeError):
+                field.value = kept[name]
+
+
+def remember_fields(widget: str, fields: Mapping[str, Field]) -> None:
+    """Keep the values of fields, which JSON can hold, as :func:`remember` does.
+
+    Parameters
+    ----------
+    widget
+        Which one.
+    fields
+        By the name of the value.
+    """
+    remember(widget, {name: field.value for name, field in fields.items()})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from napari.layers import Image, Layer
-from napari.utils.notifications import show_error, show_warning
+from napari.utils.notifications import show_warning
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
@@ -20,21 +21,23 @@ from qtpy.QtWidgets import (
 from superqt.utils import create_worker
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.plugin.adapters.errors import explain
 from napari_focus_fusion.plugin.adapters.layers import (
     METADATA,
     covers,
     layers_from_files,
 )
+from napari_focus_fusion.plugin.adapters.preferences import models_folder
 from napari_focus_fusion.plugin.adapters.sources import is_stack
+from napari_focus_fusion.plugin.common.devices import load_devices
 from napari_focus_fusion.plugin.common.texts import device_text, duration, memory_in_use
-from napari_focus_fusion.plugin.common.worker import explain
 from napari_focus_fusion.plugin.fuse.destination import (
     ask_path,
     ask_where,
     is_large,
     result_bytes,
 )
-from napari_focus_fusion.plugin.fuse.form import FuseForm, look_at_machine
+from napari_focus_fusion.plugin.fuse.form import FuseForm
 from napari_focus_fusion.plugin.fuse.preview import Preview
 
 if TYPE_CHECKING:
@@ -42,8 +45,9 @@ if TYPE_CHECKING:
 
     import napari
 
-    from napari_focus_fusion.plugin.common.worker import FuseWorker, LayersJob
-    from napari_focus_fusion.plugin.fuse.form import Machine
+    from napari_focus_fusion.plugin.adapters.jobs import LayersJob
+    from napari_focus_fusion.plugin.common.devices import Machine
+    from napari_focus_fusion.plugin.common.worker import FuseWorker
     from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.result import LayerData
 
@@ -54,9 +58,8 @@ class FuseWidget(FuseForm):
     """Fuse an image layer of the viewer; docked by napari.
 
     From a script: set the ``value`` of ``layer``, ``z_axis``, ``other_axes``, ``time``,
-    ``reference``, ``model``, ``scale``, ``blend``, ``joint``, ``device`` and
-    ``destination``, call ``smoothness.setValue``, tick ``outputs["depth"]`` and so on,
-    and call :meth:`run`.
+    ``reference``, ``model``, ``scale``, ``smoothness``, ``blend``, ``joint``,
+    ``device``, ``destination``, ``outputs["depth"]`` and so on, and call :meth:`run`.
 
     Parameters
     ----------
@@ -81,11 +84,7 @@ class FuseWidget(FuseForm):
         layout.addLayout(self._foot())
         self._connect()
         self._update_buttons()
-        # Finding the graphics cards means loading torch, which takes seconds.
-        create_worker(
-            look_at_machine,
-            _connect={"returned": self._on_machine, "errored": self._on_no_machine},
-        )
+        load_devices(self._on_machine)
 
     def _make_buttons(self) -> None:
         self.run_button = QPushButton("&Run")
@@ -128,7 +127,7 @@ class FuseWidget(FuseForm):
     def _connect(self) -> None:
         self.chosen.connect(self._on_chosen)
         for box in self.outputs.values():
-            box.toggled.connect(self._update_buttons)
+            box.changed.connect(self._update_buttons)
         self.files_button.clicked.connect(self._choose_files)
         self.run_button.clicked.connect(self.run)
         self.add_button.clicked.connect(self.add_to_queue)
@@ -140,10 +139,9 @@ class FuseWidget(FuseForm):
         for field in (
             *(self.layer, self.z_axis, self.other_axes, self.reference),
             *(self.model, self.blend, self.device, self.scale),
+            *(self.smoothness, self.verify),
         ):
             field.changed.connect(self.preview.request)
-        self.smoothness.valueChanged.connect(self.preview.request)
-        self.verify.toggled.connect(self.preview.request)
 
     def reset_choices(self, event: Any = None) -> None:
         """List the layers anew; napari calls it whenever they change."""
@@ -159,9 +157,6 @@ class FuseWidget(FuseForm):
         self._machine = machine
         self.show_machine(machine)
         self._update_buttons()
-
-    def _on_no_machine(self, error: Exception) -> None:
-        show_error(f"Focus Fusion cannot load PyTorch ({error}). Install it again.")
 
     def _choose_files(self) -> None:
         paths, _ = QFileDialog.getOpenFileNames(self, "Open a focus stack")
@@ -238,8 +233,7 @@ class FuseWidget(FuseForm):
                     )
                 )
                 return None
-            job.options["out"] = path
-            return job
+            return replace(job, options={**job.options, "out": path})
         return job if where == "memory" else None
 
     def _promised(self) -> list[str]:
@@ -326,6 +320,7 @@ class FuseWidget(FuseForm):
             "layers": self.sources,
             "axes": self.axes,
             "decided_by": judge if isinstance(judge, Image) else None,
+            "folder": models_folder(),
             **self.options,
         }
 

@@ -262,7 +262,7 @@ class Follower(QObject):
             differs = bounds(planes[t][outer] != decisions[t][outer] + np.uint16(1))
             if differs is None:
                 continue
-            area = Area(*map(_moved, differs, (outer.y.start, outer.x.start)))
+            area = Area(*map(_shifted, differs, (outer.y.start, outer.x.start)))
             painted, decision = planes[t][area], decisions[t][area]
             if (painted > stack.n_slices).any():
                 self.unknown_label.emit()
@@ -339,5 +339,5 @@ def _both(one: slice, other: slice) -> slice:
     return slice(min(one.start, other.start), max(one.stop, other.stop))
 
 
-def _moved(span: slice, by: int) -> slice:
+def _shifted(span: slice, by: int) -> slice:
     return slice(span.start + by, span.stop + by)

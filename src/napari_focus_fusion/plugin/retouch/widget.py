@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer, Shapes
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QFileDialog,
-    QGroupBox,
-    QHBoxLayout,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QFileDialog
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.plugin.adapters.layers import chosen_layers, level_0
@@ -23,38 +16,26 @@ from napari_focus_fusion.plugin.adapters.maps import (
     drawn_area,
     first_of,
     fused_of,
-    maps_of,
 )
 from napari_focus_fusion.plugin.adapters.sources import stack_of
-from napari_focus_fusion.plugin.common.choice import (
-    Choice,
-    form_layout,
-    push_button,
-    wrapped_label,
-)
-from napari_focus_fusion.plugin.common.job_widget import JobWidget
-from napari_focus_fusion.plugin.common.stack_choice import StackChoice, title_of
 from napari_focus_fusion.plugin.retouch.following import Follower
+from napari_focus_fusion.plugin.retouch.form import RetouchForm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     import napari
-    from napari.layers import Image, Labels
+    from napari.layers import Image
     from numpy.typing import NDArray
 
     from napari_focus_fusion.result import FusionResult, LayerData
     from napari_focus_fusion.stack import FocusStack
 
-_OF_FLAT = (
-    "Where each slice is a layer of its own, it is the topmost of those that are\n"
-    "visible. Select one in the layer list, and it alone of them is visible."
-)
 _TIFF = "OME-TIFF (*.ome.tif *.ome.tiff *.tif *.tiff)"
 
 
-class RetouchWidget(JobWidget):
+class RetouchWidget(RetouchForm):
     """Paint on a decision map while the fused image follows; docked by napari.
 
     From a script: set the ``value`` of ``layer`` and ``map``, call :meth:`start` and
@@ -73,197 +54,29 @@ class RetouchWidget(JobWidget):
     cancelled = "Cancelled; no layer was added."
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
-        super().__init__()
-        self._viewer = napari_viewer
-        #: What follows the brush; None before it begins.
-        self.session: Follower | None = None
-
-        layout = QVBoxLayout(self)
-        for part in (self._make_begin(), self._make_paint(), self._make_use()):
-            layout.addWidget(part)
-        for widget in (self.progress, self.cancel_button, self.status):
-            layout.addWidget(widget)
-        layout.addStretch()
-
-        self.layer.changed.connect(self._list_targets)
-        self.layer.changed.connect(self._list_maps)
+        super().__init__(napari_viewer)
+        for button, action in (
+            (self.start_button, self.start),
+            (self.load_button, self._ask_load),
+            (self.draw_button, self.draw),
+            (self.take_button, self._ask_take),
+            (self.undo_button, self.undo),
+            (self.redo_button, self.redo),
+            (self.save_button, self._ask_save),
+            (self.apply_button, self.apply),
+        ):
+            button.clicked.connect(action)
+        self.brush_follows.changed.connect(self._on_dims)
+        self.show_slice.changed.connect(self._on_show_slice)
         napari_viewer.dims.events.current_step.connect(self._on_dims)
         napari_viewer.layers.selection.events.active.connect(self._on_selected)
         napari_viewer.layers.events.removed.connect(self._on_removed)
         self.reset_choices()
-        self._on_dims()
-
-    def _make_begin(self) -> QGroupBox:
-        self.layer = StackChoice(
-            "The focus stack that the map is of: a layer with slices, or the\n"
-            "two-dimensional ones that are selected in the layer list, a slice each.",
-            self._viewer,
-        )
-        self.map = Choice(
-            "The decision map to correct: one that a fusion gave, or any labels or "
-            "image that holds the index of a slice at each pixel."
-        )
-        self.first = Choice(
-            "How the map calls the first slice. Maps of Focus Fusion count from 0.",
-            [("Find out", None), ("Slice 0", 0), ("Slice 1", 1)],
-        )
-        self.start_button = push_button(
-            "&Begin",
-            "Add the map as labels to paint on, and the fused image that follows.",
-            self.start,
-        )
-        self.load_button = push_button(
-            "&Load map …",
-            "Begin with a map from a file, or replace the one at hand by it.",
-            self._ask_load,
-        )
-        self._begin = QGroupBox("Begin")
-        self.advice = wrapped_label()
-        form = form_layout(self._begin)
-        form.addRow(self.advice)
-        form.addRow("Stack", self.layer)
-        form.addRow("Decision map", self.map)
-        form.addRow("First slice is", self.first)
-        form.addRow(_row(self.start_button, self.load_button))
-        return self._begin
-
-    def _make_paint(self) -> QGroupBox:
-        self.on_screen = wrapped_label()
-        self.brush_follows = QCheckBox("B&rush paints the slice on screen")
-        self.brush_follows.setToolTip(
-            "Moving the z slider also chooses the label: what is painted is taken from "
-            "the slice that is shown.\n" + _OF_FLAT
-        )
-        self.show_slice = QCheckBox("S&how the slice, not the fused image")
-        self.show_slice.setToolTip("To see what would be taken from it.")
-        self.area = Choice(
-            "Which area to take: the shapes that are drawn (the selected ones, if any "
-            "are), or the pixels of one label around where the map was clicked last."
-        )
-        self.draw_button = push_button(
-            "&Draw an area",
-            "Add a layer of shapes, and draw with the mouse.",
-            self.draw,
-        )
-        self.take_button = push_button(
-            "&Take area from the slice on screen",
-            "The fused image gets the pixels of the slice shown. Can be undone.\n"
-            + _OF_FLAT,
-            self._ask_take,
-        )
-        self.undo_button = push_button("&Undo", "As Ctrl+Z on the map.", self.undo)
-        self.redo_button = push_button(
-            "R&edo", "As Ctrl+Shift+Z on the map.", self.redo
-        )
-        self._paint = QGroupBox("Paint")
-        form = form_layout(self._paint)
-        for widget in (self.on_screen, self.brush_follows, self.show_slice):
-            form.addRow(widget)
-        form.addRow("Area", self.area)
-        form.addRow(self.draw_button)
-        form.addRow(self.take_button)
-        form.addRow(_row(self.undo_button, self.redo_button))
-        self.brush_follows.toggled.connect(self._on_dims)
-        self.show_slice.toggled.connect(self._on_show_slice)
-        return self._paint
-
-    def _make_use(self) -> QGroupBox:
-        self.save_button = push_button(
-            "&Save map …",
-            "As OME-TIFF, slices counted from 0, with the stack's pixel sizes.",
-            self._ask_save,
-        )
-        self.target = Choice(
-            "A stack of the same size, such as another channel, to fuse by this map."
-        )
-        self.one_time = QCheckBox("This time point's map for &all time points")
-        self.one_time.setToolTip(
-            "The map of the time point on screen decides for every one of the stack."
-        )
-        self.apply_button = push_button(
-            "&Fuse by this map", "Add the stack fused by this map.", self.apply
-        )
-        self._use = QGroupBox("Use the map")
-        form = form_layout(self._use)
-        form.addRow(self.save_button)
-        form.addRow("Other stack", self.target)
-        form.addRow(self.one_time)
-        form.addRow(self.apply_button)
-        return self._use
-
-    # What can be chosen
-
-    @property
-    def labels(self) -> Labels | None:
-        """The map that is painted on; None before it begins."""
-        return None if self.session is None else self.session.labels
 
     def reset_choices(self, event: Any = None) -> None:
         """List the layers anew; napari calls it whenever they change."""
-        shapes = [one for one in self._viewer.layers if isinstance(one, Shapes)]
-        self.layer.refresh()
-        self.area.set_choices(
-            [
-                *((f"Drawn in {layer.name}", layer) for layer in shapes),
-                ("Around the last click on the map", None),
-            ]
-        )
-        self._list_targets()
-        self._list_maps()
+        super().reset_choices(event)
         self._on_dims()
-
-    def _list_targets(self) -> None:
-        targets = [one for one in self.layer.values if self._fits(one)]
-        self.target.set_choices([(title_of(one), one) for one in targets])
-
-    def _list_maps(self) -> None:
-        maps: list[Layer] = []
-        if self.layer.value is not None:
-            stack, sources = stack_of(self.layer.value), self.layer.sources
-            others = [one for one in self._viewer.layers if one not in sources]
-            maps = [] if stack is None else maps_of(others, stack)
-        self.map.set_choices([(layer.name, layer) for layer in maps])
-        self.advice.setText(self._advice())
-        self.advice.setVisible(bool(self.advice.text()))
-        self._update_buttons()
-
-    def _advice(self) -> str:
-        if self.layer.value is not None and self.map.value is not None:
-            return ""
-        lost = self.layer.lost(self._viewer.layers)
-        if lost:
-            return lost
-        if self.layer.value is None:
-            return (
-                "Open a focus stack: an image with slices along z. Or select the "
-                "two-dimensional layers that are its slices."
-            )
-        return (
-            "Fuse the stack first, with its decision map among the outputs, or load a "
-            "map."
-        )
-
-    def _fits(self, source: Image | Sequence[Image]) -> bool:
-        """Whether the map at hand can decide for a stack."""
-        stack = stack_of(source)
-        if self.session is None or stack is None:
-            return False
-        own = self.session.result.stack
-        sizes = [(one.n_slices, one.height, one.width) for one in (own, stack)]
-        return sizes[0] == sizes[1]
-
-    def _update_buttons(self) -> None:
-        super()._update_buttons()
-        idle, session = self.idle, self.session
-        self._begin.setEnabled(idle)
-        self._paint.setEnabled(session is not None)
-        self._use.setEnabled(idle and session is not None)
-        self.start_button.setEnabled(self.map.value is not None)
-        self.load_button.setEnabled(self.layer.value is not None)
-        self.apply_button.setEnabled(self.target.value is not None)
-        times = 1 if session is None else session.result.stack.n_times
-        self.one_time.setVisible(times > 1)
-        self.cancel_button.setVisible(not idle)
 
     # Runs
 
@@ -349,7 +162,7 @@ class RetouchWidget(JobWidget):
             return self._complain(FocusFusionError(text))
         decision = session.decision()
         other_times = stack.n_times != session.result.stack.n_times
-        if decision.ndim == 3 and (self.one_time.isChecked() or other_times):
+        if decision.ndim == 3 and (self.one_time.value or other_times):
             decision = decision[session.time()]
         blend = session.options.get("blend", "feather")
 
@@ -433,7 +246,7 @@ class RetouchWidget(JobWidget):
         self.on_screen.setText(
             f"On screen: slice {z} of 0 to {last}{layer}, label {z + 1}."
         )
-        if self.brush_follows.isChecked():
+        if self.brush_follows.value:
             session.labels.selected_label = z + 1
 
     def _on_selected(self, event: Any = None) -> None:
@@ -449,7 +262,7 @@ class RetouchWidget(JobWidget):
         )
 
     def _on_show_slice(self) -> None:
-        session, alone = self.session, self.show_slice.isChecked()
+        session, alone = self.session, self.show_slice.value
         if session is None:
             return
         for layer in session.fused:
@@ -573,12 +386,3 @@ def _options_of(map_layer: Layer, stack: FocusStack) -> dict[str, Any]:
     except FocusFusionError:  # another layer decided
         reference = None
     return {"blend": parameters.get("blend", "feather"), "reference": reference}
-
-
-def _row(*widgets: QWidget) -> QWidget:
-    row = QWidget()
-    layout = QHBoxLayout(row)
-    layout.setContentsMargins(0, 0, 0, 0)
-    for widget in widgets:
-        layout.addWidget(widget)
-    return row

@@ -1,0 +1,74 @@
+"""Fusions of which everything is taken down before they start, to run in a thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from napari_focus_fusion.plugin.adapters.judging import fuse_decided
+from napari_focus_fusion.plugin.adapters.layers import OUTPUTS, fuse_to_layers
+from napari_focus_fusion.plugin.adapters.models import with_models
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from napari_focus_fusion.progress import Progress
+    from napari_focus_fusion.result import FusionResult
+    from napari_focus_fusion.stack import FocusStack
+
+
+@dataclass(frozen=True)
+class FuseJob:
+    """Everything a run needs, taken down before it starts.
+
+    Attributes
+    ----------
+    stack
+        What is fused.
+    judge
+        Where sharpness is looked for, if not in `stack`.
+    outputs
+        Which layers the result gives.
+    options
+        Keyword arguments of :func:`napari_focus_fusion.fuse`.
+    folder
+        Where fine-tuned models are; None: the usual one.
+    """
+
+    stack: FocusStack
+    judge: FocusStack | None = None
+    outputs: tuple[str, ...] = OUTPUTS
+    options: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def __call__(
+        self, progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> FusionResult:
+        """Run; raises `Cancelled` once `should_stop` says so."""
+        return fuse_decided(
+            self.stack,
+            self.judge,
+            progress=progress,
+            should_stop=should_stop,
+            **with_models(self.options, self.folder),
+        )
+
+
+@dataclass(frozen=True)
+class LayersJob(FuseJob):
+    """A fusion whose layers are made in the thread too."""
+
+    def __call__(
+        self, progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> Any:
+        """Run; gives layer data as :func:`fuse_to_layers` does."""
+        return fuse_to_layers(
+            self.stack,
+            self.judge,
+            self.outputs,
+            folder=self.folder,
+            progress=progress,
+            should_stop=should_stop,
+            **self.options,
+        )

@@ -1,0 +1,281 @@
+"""What a viewer shows of a stack, and a fusion of that field of view alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.plugin.adapters.crop import part_of
+from napari_focus_fusion.plugin.adapters.judging import fuse_decided
+from napari_focus_fusion.plugin.adapters.layers import (
+    METADATA,
+    chosen_layers,
+    level_0,
+    stack_from_layers,
+)
+from napari_focus_fusion.plugin.adapters.models import with_models
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import napari
+    from napari.layers import Image
+
+    from napari_focus_fusion.progress import Progress
+    from napari_focus_fusion.result import LayerData
+    from napari_focus_fusion.stack import FocusStack
+
+#: A preview has at least so many pixels, however slow the model.
+LEAST_PIXELS = 160 * 160
+#: What is read for a preview, at most, of data that are not in memory.
+MOST_READ = 64_000_000
+#: Fewer rows or columns of the stack on the screen are none.
+LEAST_SIDE = 16
+
+
+@dataclass(frozen=True)
+class View:
+    """What is seen of a stack.
+
+    Attributes
+    ----------
+    y, x
+        First pixel, one behind the last, and step, in pixels of the level.
+    level
+        Of a multiscale layer, 0 for the full resolution.
+    time, channel
+        Which ones are on the screen, from 0.
+    """
+
+    y: tuple[int, int, int]
+    x: tuple[int, int, int]
+    level: int = 0
+    time: int = 0
+    channel: int = 0
+
+
+@dataclass(frozen=True)
+class PreviewJob:
+    """A fusion of what is seen, taken down before it starts.
+
+    Attributes
+    ----------
+    stack, judge
+        What is fused, and where sharpness is looked for, if not there: cut to the
+        view.
+    channel
+        Which channel is shown.
+    options
+        Keyword arguments of :func:`napari_focus_fusion.fuse`.
+    folder
+        Where fine-tuned models are; None: the usual one.
+    """
+
+    stack: FocusStack
+    judge: FocusStack | None = None
+    channel: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def __call__(
+        self, progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> LayerData:
+        """Run; gives the one layer that the preview is."""
+        result = fuse_decided(
+            self.stack,
+            self.judge,
+            should_stop=should_stop,
+            **with_models(self.options, self.folder),
+        )
+        channels = chosen_layers(result, ("fused",))
+        data, attributes, kind = channels[min(self.channel, len(channels) - 1)]
+        attributes.update(
+            name="Preview",
+            metadata={METADATA: {"output": "preview", **result.provenance}},
+            # It lies on its source, which it must cover.
+            blending="opaque",
+        )
+        return data, attributes, kind
+
+    @property
+    def work(self) -> int:
+        """Pixels x slices."""
+        return self.stack.height * self.stack.width * self.stack.n_slices
+
+
+def view_of(
+    layers: Sequence[Image], axes: str, viewer: napari.Viewer, work: float
+) -> View:
+    """What a viewer shows of a stack, coarse enough for an amount of work.
+
+    Parameters
+    ----------
+    layers
+        The stack: one layer, or a two-dimensional one a slice.
+    axes
+        What the axes of the stack are, one letter each.
+    viewer
+        Where it is looked at.
+    work
+        Pixels x slices to fuse, at most; though at least :data:`LEAST_PIXELS` a slice.
+
+    Raises
+    ------
+    FocusFusionError
+        If nothing of the stack is in view; the text says what to do.
+    """
+    layer = layers[0]
+    letters = axes[-2:] if len(layers) > 1 else axes
+    if viewer.dims.ndisplay != 2:
+        raise FocusFusionError("For a preview, go back from 3-D to the 2-D view.")
+    lead = viewer.dims.ndim - layer.ndim
+    if {axis - lead for axis in viewer.dims.displayed} != {
+        letters.index("Y"),
+        letters.index("X"),
+    }:
+        raise FocusFusionError(
+            "For a preview, roll the axes of the viewer until the slices are seen face "
+            "on."
+        )
+    full = level_0(layer).shape
+    count = len(layers) if len(layers) > 1 else full[axes.index("Z")]
+    sides = [letters.index("Y"), letters.index("X")]
+    seen, on_screen = _in_view(layer, sides, viewer)
+    if not hasattr(level_0(layer), "__array_interface__") and not layer.multiscale:
+        seen = _within(seen, MOST_READ / count)
+    pixels = (seen[0][1] - seen[0][0]) * (seen[1][1] - seen[1][0])
+    wanted = max(work / count, LEAST_PIXELS)
+    step = max(1, int(on_screen), ceil((pixels / wanted) ** 0.5))
+    level = _level(layer, sides, step)
+    if level:
+        scale = layer.downsample_factors[level]
+        step = max(1, round(step / scale[sides[1]]))
+        seen = [
+            (int(low / scale[side]), max(int(high / scale[side]), 1))
+            for side, (low, high) in zip(sides, seen, strict=True)
+        ]
+    index = index_on_screen(layer, letters, viewer)
+    return View(
+        (*seen[0], step),
+        (*seen[1], step),
+        level,
+        index.get("T", 0),
+        index.get("C", 0),
+    )
+
+
+def index_on_screen(layer: Image, axes: str, viewer: napari.Viewer) -> dict[str, int]:
+    """Index of what a viewer's sliders show of a layer, by axis letter, from 0."""
+    point = layer.world_to_data(viewer.dims.point[viewer.dims.ndim - layer.ndim :])
+    return {
+        axis: min(max(round(float(value)), 0), size - 1)
+        for axis, value, size in zip(axes, point, level_0(layer).shape, strict=False)
+    }
+
+
+def _in_view(
+    layer: Image, sides: list[int], viewer: napari.Viewer
+) -> tuple[list[tuple[int, int]], float]:
+    """Pixels in view along some axes, and how many of them one of the screen shows."""
+    camera = camera_of(viewer)
+    if hasattr(viewer, "canvas"):
+        high, wide = viewer.canvas.viewbox_size(viewer.layers)
+    else:  # before napari 0.9
+        high, wide = viewer._canvas_size
+    shown = list(viewer.dims.displayed)
+    corners = []
+    for down, right in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+        point = np.array(viewer.dims.point, float)
+        point[shown] = np.array(camera.center[-2:]) + (
+            np.array([down * high, right * wide]) / 2 / camera.zoom
+        )
+        corners.append(layer.world_to_data(point[viewer.dims.ndim - layer.ndim :]))
+    low, top = (pick(corners, axis=0)[sides] for pick in (np.min, np.max))
+    full = np.array(level_0(layer).shape)[sides]
+    first = np.clip(np.floor(low), 0, full).astype(int)
+    last = np.clip(np.ceil(top) + 1, 0, full).astype(int)
+    if min(last - first) < LEAST_SIDE:
+        raise FocusFusionError(
+            f"Nothing of {layer.name!r} is in view; move to it for a preview."
+        )
+    a, b = np.array(corners)[[0, 1]][:, sides]
+    on_screen = float(np.hypot(*(b - a))) / wide
+    return list(zip(first.tolist(), last.tolist(), strict=True)), on_screen
+
+
+def camera_of(viewer: napari.Viewer) -> Any:
+    """The camera, where napari 0.9 has put it; the old name gives a warning there."""
+    return getattr(viewer, "scene", viewer).camera
+
+
+def _within(spans: list[tuple[int, int]], most: float) -> list[tuple[int, int]]:
+    """The middle of a field, where it has too many pixels."""
+    sides = [high - low for low, high in spans]
+    shrink = min(1.0, (most / (sides[0] * sides[1])) ** 0.5)
+    margins = [int(side * (1 - shrink) / 2) for side in sides]
+    return [
+        (low + margin, high - margin)
+        for (low, high), margin in zip(spans, margins, strict=True)
+    ]
+
+
+def _level(layer: Image, sides: list[int], step: int) -> int:
+    """The coarsest level of a layer that is no coarser than a step."""
+    if not layer.multiscale:
+        return 0
+    fit = [
+        i
+        for i, factors in enumerate(layer.downsample_factors)
+        if max(factors[side] for side in sides) <= step
+    ]
+    return fit[-1] if fit else 0
+
+
+def preview_job(
+    layers: Sequence[Image],
+    axes: str,
+    view: View,
+    *,
+    decided_by: Image | None = None,
+    folder: Path | None = None,
+    **options: Any,
+) -> PreviewJob:
+    """Take down what a view shows; nothing is read before the job is called.
+
+    Parameters
+    ----------
+    layers, axes
+        As in :func:`view_of`.
+    view
+        What it gave.
+    decided_by
+        Another layer in which sharpness is looked for.
+    folder
+        Where fine-tuned models are; None: the usual one.
+    **options
+        Keyword arguments of :func:`napari_focus_fusion.fuse`. A preview is of the
+        source's own resolution: it leaves super-resolution out.
+
+    Raises
+    ------
+    FocusFusionError
+        If the layers cannot be fused.
+    """
+    if options.pop("scale", 1) > 1:
+        options["model"] = options.get("decision") or options["model"]
+    for name in ("decision", "joint", "out", "overwrite"):
+        options.pop(name, None)
+    spans = {"Y": slice(*view.y), "X": slice(*view.x)}
+    spans["T"] = slice(view.time, view.time + 1)
+
+    def cut(source: Sequence[Image]) -> FocusStack:
+        stack = stack_from_layers(source, axes=axes, level=view.level)
+        return part_of(stack, {a: s for a, s in spans.items() if a in stack.axes})
+
+    judge = None if decided_by is None else cut([decided_by])
+    return PreviewJob(cut(layers), judge, view.channel, options, folder)

@@ -1,0 +1,287 @@
+"""The fields of the widget *Fuse focus stack*, and how they are laid out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QFormLayout,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_focus_fusion.plugin.adapters.preferences import preferences
+from napari_focus_fusion.plugin.common.choice import (
+    Choice,
+    ModelChoice,
+    form_layout,
+    more_button,
+    wrapped_label,
+)
+from napari_focus_fusion.plugin.common.fields import CheckField, FloatField, IntField
+from napari_focus_fusion.plugin.common.job_widget import JobWidget
+from napari_focus_fusion.plugin.common.scroll_area import Tall
+from napari_focus_fusion.plugin.common.settings import recall_fields, remember_fields
+from napari_focus_fusion.plugin.common.stack_choice import AxesChoice, StackChoice
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_focus_fusion.plugin.common.fields import Field
+
+_OUTPUTS = (
+    ("fused", "Fused image", "All in focus: each pixel from its sharpest slice."),
+    ("decision", "Decision map", "The slice that each pixel came from, from 0."),
+    ("depth", "Depth map", "Height of each pixel, in the unit of the z axis."),
+    ("confidence", "Confidence", "How clear the choice of the slice was, 0 to 1."),
+    (
+        "surface",
+        "3-D surface",
+        "The depth map in space, wearing the fused image.\n"
+        "Show its layer, and switch the viewer to 3-D.",
+    ),
+    (
+        "unscaled",
+        "Fused, not enlarged",
+        "Also the fused image with the pixels of the stack.",
+    ),
+    (
+        "consistency",
+        "Consistency",
+        "How far the finer pixels, brought back to those of the stack, differ from\n"
+        "the slices, as a share of the range: what is finer is inferred, not observed.",
+    ),
+)
+_CHECKED = ("fused", "decision")
+#: Outputs that a super-resolved fusion alone has.
+OF_SUPER_RESOLUTION = ("unscaled", "consistency")
+_BLENDS = (
+    ("Feather: soft seams", "feather"),
+    ("Select: observed pixels", "select"),
+)
+_DESTINATIONS = (
+    ("Memory; asks when it is large", "ask"),
+    ("Memory", "memory"),
+    ("OME-Zarr on disk", "zarr"),
+)
+
+
+class FuseFields(JobWidget):
+    """Fields to choose a stack, a model and outputs, in a form that scrolls.
+
+    Parameters
+    ----------
+    napari_viewer
+        Whose layers can be chosen.
+    """
+
+    def __init__(self, napari_viewer: napari.Viewer) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._make_fields()
+        self._form = self._scrolled_form()
+        self.more.toggled.connect(self._unfold)
+
+    def _make_fields(self) -> None:
+        self._make_stack_fields()
+        self._make_model_fields()
+        self._make_outputs()
+        self._make_rare_fields()
+
+    def _make_stack_fields(self) -> None:
+        self.layer = StackChoice(
+            "The image layer to fuse: slices along a z axis. Or select several\n"
+            "two-dimensional layers of one size in the layer list: a slice each.",
+            self._viewer,
+        )
+        self.layer.setMinimumContentsLength(8)  # the button beside it is wide too
+        self.files_button = QPushButton("Files …")
+        self.files_button.setToolTip(
+            "Open a stack from a file, or from pictures of one slice each, in the "
+            "order of the numbers in their names."
+        )
+        self._axes = AxesChoice()
+        self.z_axis, self.other_axes = self._axes.z_axis, self._axes.other_axes
+        self.time = Choice(
+            "Which time points to fuse. Each is a stack of its own.",
+            [("All of them", "all"), ("The one on screen", "shown")],
+        )
+        self.reference = Choice(
+            "Where sharpness is looked for. The choice made there is applied to all "
+            "channels."
+        )
+        self.holds = wrapped_label()
+
+    def _make_model_fields(self) -> None:
+        self.model = ModelChoice("What judges how sharp each pixel of each slice is.")
+        self.scale = Choice(
+            "How many times the rows and columns of the fused image are those of the\n"
+            "stack. What is finer than its pixels is inferred, not observed."
+        )
+        self.smoothness = FloatField()
+        self.smoothness.setRange(0, 10)
+        self.smoothness.setSingleStep(0.5)
+        self.smoothness.setDecimals(1)
+        self.smoothness.value = 1
+        self.smoothness.setToolTip(
+            "How much the surroundings of a pixel have a say in its decision.\n"
+            "0: the finest detail at different depths. 1: most stacks.\n"
+            "More: where refraction makes rims look sharp out of focus."
+        )
+        self.device = Choice("Where the model runs.", [("Automatic", "auto")])
+        self.summary = wrapped_label()
+        self.summary.setOpenExternalLinks(True)
+        self.summary.setTextInteractionFlags(
+            Qt.TextInteractionFlag.LinksAccessibleByMouse
+            | Qt.TextInteractionFlag.LinksAccessibleByKeyboard
+        )
+
+    def _make_outputs(self) -> None:
+        self.outputs: dict[str, CheckField] = {}
+        for name, title, tip in _OUTPUTS:
+            self.outputs[name] = box = CheckField(title)
+            box.setToolTip(tip)
+            box.value = name in _CHECKED
+
+    def _make_rare_fields(self) -> None:
+        self.blend = Choice(
+            "Feather: soft seams, and less noise where slices agree.\n"
+            "Select: every pixel exactly as it was observed in its slice.",
+            _BLENDS,
+        )
+        self.verify = CheckField("Verify the decision map")
+        self.verify.value = True
+        self.verify.setToolTip(
+            "Islands and unsure pixels take the slice that their surroundings vote for."
+        )
+        self.joint = Choice(
+            "Whether the slices are made finer and then fused, or the fused image is "
+            "made finer.",
+            [("The slices, then fuse", True), ("The fused image", False)],
+        )
+        self.destination = Choice("Where the result goes.", _DESTINATIONS)
+        self.memory = _automatic(
+            0,
+            1_000_000,
+            500,
+            " MB",
+            "Working memory beyond the result. Automatic: a quarter of what is free,\n"
+            "at most 1 GB on the CPU.",
+        )
+        self.tile = _automatic(
+            0,
+            8192,
+            128,
+            " px",
+            "Largest side of what the model looks at at once. It does not change the\n"
+            "result. Automatic: what suits the device.",
+        )
+
+    def _scrolled_form(self) -> QWidget:
+        self._labels: dict[QWidget, QLabel] = {}
+        stack = QHBoxLayout()
+        stack.addWidget(self.layer, 1)
+        stack.addWidget(self.files_button)
+        grid = QGridLayout()
+        for i, box in enumerate(self.outputs.values()):
+            grid.addWidget(box, i // 2, i % 2)
+        form = form_layout()
+        self._labels[self.layer] = label = QLabel("&Stack")
+        label.setBuddy(self.layer)
+        form.addRow(label, stack)
+        self._add_rows(
+            form,
+            ("", self.holds),
+            ("&Z axis", self.z_axis),
+            ("Other &axes", self.other_axes),
+            ("T&ime points", self.time),
+            ("Sharpness from", self.reference),
+            ("&Model", self.model),
+            ("", self.summary),
+            ("S&uper-resolution", self.scale),
+            ("Smoo&thness", self.smoothness),
+            ("&Device", self.device),
+        )
+        form.addRow(QLabel("Outputs"))
+        form.addRow(grid)
+        self.more = more_button()
+        self._folded = QWidget()
+        folded = form_layout()
+        folded.setContentsMargins(0, 0, 0, 0)
+        self._folded.setLayout(folded)
+        self._add_rows(
+            folded,
+            ("&Blend", self.blend),
+            ("", self.verify),
+            ("Ma&ke finer", self.joint),
+            ("Result i&n", self.destination),
+            ("Working memory", self.memory),
+            ("Tile", self.tile),
+        )
+        self._unfold(False)
+
+        page = QWidget()
+        layout = QVBoxLayout(page)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(form)
+        layout.addWidget(self.more)
+        layout.addWidget(self._folded)
+        layout.addStretch()
+        return Tall(page)
+
+    def _add_rows(self, form: QFormLayout, *rows: tuple[str, QWidget]) -> None:
+        for title, field in rows:
+            self._labels[field] = label = QLabel(title)
+            if title:
+                label.setBuddy(field)
+            form.addRow(label, field)
+
+    def _unfold(self, shown: bool) -> None:
+        self._folded.setVisible(shown)
+        self.more.setArrowType(
+            Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow
+        )
+
+    def freeze(self, frozen: bool) -> None:
+        """Let nothing be chosen while a run is on."""
+        for field in (*self._labels, *self.outputs.values(), self.files_button):
+            field.setEnabled(not frozen)
+
+    def recall_choices(self) -> None:
+        """Choose what was chosen in the last session, as far as it is there."""
+        recall_fields("fuse", self._remembered())
+        self.memory.value = int(getattr(preferences(), "memory", 0))
+
+    def remember_choices(self) -> None:
+        """Keep what is chosen for the next session."""
+        remember_fields("fuse", self._remembered())
+
+    def _remembered(self) -> dict[str, Field]:
+        return {
+            "model": self.model,
+            "smoothness": self.smoothness,
+            "blend": self.blend,
+            "verify": self.verify,
+            "joint": self.joint,
+            "time": self.time,
+            "destination": self.destination,
+            "tile": self.tile,
+            "more": self.more,
+            **{f"output {name}": box for name, box in self.outputs.items()},
+        }
+
+
+def _automatic(low: int, high: int, step: int, unit: str, tip: str) -> IntField:
+    """A number whose lowest value stands for automatic."""
+    field = IntField()
+    field.setRange(low, high)
+    field.setSingleStep(step)
+    field.setSuffix(unit)
+    field.setSpecialValueText("Automatic")
+    field.setToolTip(tip)
+    return field
