@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from superqt.utils import WorkerBase
 
 import napari_focus_fusion as ff
 from napari_focus_fusion import FocusFusionError
+from napari_focus_fusion.models.fine_tuned import FOLDER_VARIABLE
 from napari_focus_fusion.models.registry import save_weights
 from napari_focus_fusion.plugin.adapters import finetuning
 from napari_focus_fusion.plugin.adapters.finetuning import (
@@ -26,6 +28,7 @@ from napari_focus_fusion.plugin.adapters.finetuning import (
     finetune_job,
     finetune_layers,
 )
+from napari_focus_fusion.plugin.adapters.preferences import preferences
 from napari_focus_fusion.plugin.common.choice import ModelChoice
 from napari_focus_fusion.training import finetune as core
 from small_models import random_sesf, relief
@@ -41,7 +44,7 @@ def folder(tmp_path, monkeypatch):
     """A folder of models with *rough*, which hardly any learning makes better."""
     path = tmp_path / "models"
     path.mkdir()
-    monkeypatch.setenv("NAPARI_FOCUS_FUSION_MODELS", str(path))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(path))
     about = {"parent": "sesf", "summary": "Not trained."}
     save_weights(random_sesf(), path / "rough.safetensors", {}, about)
     monkeypatch.setattr(core, "MADE", 2)
@@ -201,6 +204,26 @@ def test_compare_with_the_parent(window, stack, folder, qtbot):
     np.testing.assert_allclose(
         right.data_to_world((3, 0)), left.data_to_world((3, columns)), atol=1e-6
     )
+
+
+def test_the_folder_of_the_preferences(window, stack, folder, monkeypatch, qtbot):
+    """Models are looked for, named and kept there, and the environment stays as is."""
+    viewer, widget = window
+    kept = preferences()
+    if kept is None:
+        pytest.skip("this napari has no preferences of plugins")
+    monkeypatch.delenv(FOLDER_VARIABLE)
+    monkeypatch.setattr(kept, "models_folder", str(folder))
+    (folder / "pollen-sesf.checkpoint").write_text("")
+    widget.settings.model.refresh()
+    assert widget.settings.model.value == "rough"
+    viewer.add_image(stack, name="pollen")
+    assert widget.settings.name.value == "pollen-sesf-2"
+    run(widget, qtbot)
+    assert widget.result.path == folder / "pollen-sesf-2.safetensors"
+    assert "pollen-sesf-2" in widget.settings.model.values
+    assert FOLDER_VARIABLE not in os.environ
+    assert "pollen-sesf-2" not in ff.models()
 
 
 def test_one_that_is_worse_says_so(window, stack, folder, qtbot):

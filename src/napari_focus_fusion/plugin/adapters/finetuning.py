@@ -27,6 +27,7 @@ from napari_focus_fusion.plugin.adapters.layers import (
     level_0,
     stack_from_layer,
 )
+from napari_focus_fusion.plugin.adapters.preferences import models_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -150,6 +151,7 @@ def finetune_layers(
     name: str,
     axes: Sequence[str | None] | None = None,
     regions: Shapes | Sequence[Sequence[Rectangle] | None] | None = None,
+    folder: Path | None = None,
     **options: Any,
 ) -> FineTuneResult:
     """Fine-tune a model on image layers: what the widget does, as one call.
@@ -168,6 +170,8 @@ def finetune_layers(
         Where it learns: a layer of rectangles; or for each layer a list of rectangles
         ``(top, left, bottom, right)`` in pixels, or None for all of it; None: all of
         every layer.
+    folder
+        The folder of models; None: as the preferences say.
     **options
         Further keyword arguments of :func:`napari_focus_fusion.finetune`.
 
@@ -180,7 +184,15 @@ def finetune_layers(
     FocusFusionError
         As :func:`napari_focus_fusion.finetune` does.
     """
-    job = finetune_job(layers, model, axes=axes, regions=regions, name=name, **options)
+    job = finetune_job(
+        layers,
+        model,
+        axes=axes,
+        regions=regions,
+        folder=folder or models_folder(),
+        name=name,
+        **options,
+    )
     return job(lambda _: None, lambda: False)
 
 
@@ -437,6 +449,8 @@ def compare_layers(
     layer: Image,
     parent: str | Path | FusionModel,
     child: str | Path | FusionModel,
+    *,
+    folder: Path | None = None,
     **options: Any,
 ) -> list[LayerData]:
     """Fuse a part of a layer with two models, and lay the pictures side by side.
@@ -447,6 +461,8 @@ def compare_layers(
         A focus stack.
     parent, child
         Models; the parent's picture lies on the layer, the child's to its right.
+    folder
+        The folder of models; None: as the preferences say.
     **options
         As in :func:`compare_job`.
 
@@ -461,7 +477,8 @@ def compare_layers(
     FocusFusionError
         As :func:`napari_focus_fusion.fuse` does.
     """
-    job = compare_job(layer, parent, child, **options)
+    folder = folder or models_folder()
+    job = compare_job(layer, parent, child, folder=folder, **options)
     return job(lambda _: None, lambda: False)
 
 

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
     QLabel,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -32,6 +31,7 @@ from napari_focus_fusion.plugin.common.choice import (
     ModelChoice,
     form_layout,
     more_button,
+    push_button,
     wrapped_label,
 )
 from napari_focus_fusion.plugin.common.fields import FloatField, IntField
@@ -94,10 +94,10 @@ class FineTuneSettings(QWidget):
         )
         self.summary = wrapped_label()
         self.stacks = StacksField(self._viewer)
-        self.files_button = QPushButton("Open f&iles …")
-        self.files_button.setToolTip(
+        self.files_button = push_button(
+            "Open f&iles …",
             "Open a stack from a file, or from pictures of one slice each, in the "
-            "order of the numbers in their names."
+            "order of the numbers in their names.",
         )
         self.holds = wrapped_label()
         self.where = Choice(

@@ -10,7 +10,6 @@ from napari.utils.notifications import show_info, show_warning
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
-    QPushButton,
     QTabWidget,
     QVBoxLayout,
 )
@@ -24,7 +23,7 @@ from napari_focus_fusion.plugin.adapters.finetuning import (
     explain,
 )
 from napari_focus_fusion.plugin.adapters.layers import layers_from_files
-from napari_focus_fusion.plugin.common.choice import refresh_model_lists
+from napari_focus_fusion.plugin.common.choice import push_button, refresh_model_lists
 from napari_focus_fusion.plugin.common.devices import load_devices, offer_devices
 from napari_focus_fusion.plugin.common.job_widget import JobWidget
 from napari_focus_fusion.plugin.common.scroll_area import Tall
@@ -95,24 +94,22 @@ class FineTuneWidget(JobWidget):
         load_devices(self._on_machine, "napari_focus_fusion.training.finetune")
 
     def _foot(self) -> QVBoxLayout:
-        self.start_button = QPushButton("S&tart")
-        self.start_button.setToolTip("Begin to learn.")
-        self.start_button.clicked.connect(self.start)
+        self.start_button = push_button("S&tart", "Begin to learn.", self.start)
         self.cancel_button.setText("Sto&p")
         self.cancel_button.setToolTip(
             "End before the next step, and keep the best so far. It can be resumed."
         )
-        self.resume_button = QPushButton("&Resume")
-        self.resume_button.setToolTip(
-            "Go on with the run that was stopped, as it was begun."
+        self.resume_button = push_button(
+            "&Resume",
+            "Go on with the run that was stopped, as it was begun.",
+            self.resume,
         )
-        self.resume_button.clicked.connect(self.resume)
-        self.compare_button = QPushButton("&Compare on the view")
-        self.compare_button.setToolTip(
+        self.compare_button = push_button(
+            "&Compare on the view",
             "Fuse what is in view with the parent and with the tuned model, and lay "
-            "the pictures side by side."
+            "the pictures side by side.",
+            self.compare,
         )
-        self.compare_button.clicked.connect(self.compare)
         buttons = QHBoxLayout()
         buttons.addWidget(self.start_button, 2)
         buttons.addWidget(self.cancel_button, 1)

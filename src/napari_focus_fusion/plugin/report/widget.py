@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import (
     QFileDialog,
-    QHBoxLayout,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_focus_fusion.errors import FocusFusionError
@@ -28,6 +26,7 @@ from napari_focus_fusion.plugin.common.choice import (
     Choice,
     form_layout,
     push_button,
+    side_by_side,
     wrapped_label,
 )
 from napari_focus_fusion.plugin.common.job_widget import JobWidget
@@ -99,11 +98,11 @@ class ReportWidget(JobWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(self.advice)
         layout.addLayout(form)
-        layout.addLayout(_row(self.run_button, self.cancel_button))
+        layout.addLayout(side_by_side(self.run_button, self.cancel_button))
         for widget in (self.progress, self.status, self.chart, self.verdict):
             layout.addWidget(widget)
         layout.addWidget(self.table, 1)
-        layout.addLayout(_row(self.csv_button, self.png_button))
+        layout.addLayout(side_by_side(self.csv_button, self.png_button))
 
         self.fused.changed.connect(self._follow)
         self.layer.changed.connect(self._list_maps)
@@ -216,10 +215,3 @@ class ReportWidget(JobWidget):
             self.status.setText(f"Saved {save(name, overwrite=True)}.")
         except FocusFusionError as error:
             self._complain(error)
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for widget in widgets:
-        row.addWidget(widget)
-    return row
