@@ -130,8 +130,8 @@ def finetune_widget(viewer: napari.Viewer) -> None:
     """Half a minute of learning from the sample."""
     widget = dock(viewer, "Fine-tune focus model")
     until(widget.start_button.isEnabled)
-    widget.name.setText("my-pollen")
-    widget.length.setValue(20)
+    widget.settings.name.value = "my-pollen"
+    widget.settings.length.value = 20
     widget.tabs.setCurrentIndex(1)
     widget.start()
     until(widget.start_button.isEnabled)

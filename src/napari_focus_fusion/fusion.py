@@ -180,10 +180,12 @@ def fuse(
     )
     cluster = client is not None
     store = open_store(
-        plan,
+        source,
         None if out is None else Path(out).expanduser(),
         {} if out is None else identity_of(plan, cluster=cluster),
         overwrite=overwrite,
+        reconstructions=source.n_channels if plan.reconstructs else 0,
+        scale=scale,
     )
     work = sum(step.cost for step in steps_of(plan)) * source.n_times * _voxels(source)
     monitor = Monitor(Meter(work, progress), should_stop)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_focus_fusion.device import choose_device, memory_budget
-from napari_focus_fusion.engine import superresolving
 from napari_focus_fusion.engine.store import CHUNK
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.base import SuperResolver
@@ -53,6 +52,11 @@ class Upscale:
     resolver: SuperResolver
     scale: int
     joint: bool
+
+    def bytes_a_pixel(self, stack: FocusStack) -> int:
+        """Memory of one pixel of the source while it is made finer."""
+        sums = (self.resolver.feature_channels + 1 + 3 + 3) * 4
+        return self.scale**2 * (sums + stack.n_components * stack.dtype.itemsize)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,9 +263,7 @@ def bytes_a_pixel(
     if model is not None:
         state += model.bytes_a_pixel(stack.n_slices)
     if upscale is not None:
-        state += superresolving.bytes_a_pixel(
-            upscale, stack.dtype.itemsize, stack.n_components
-        )
+        state += upscale.bytes_a_pixel(stack)
     return state
 
 

@@ -23,7 +23,6 @@ from napari_focus_fusion.write.saving import check_targets, put_in_place
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.stack import FocusStack
     from napari_focus_fusion.tiling import Rectangle
 
@@ -216,31 +215,31 @@ Store = MemoryStore | OpenStore
 
 
 def open_store(
-    plan: RunPlan, out: Path | None, identity: dict[str, Any], *, overwrite: bool
+    stack: FocusStack,
+    out: Path | None,
+    run: dict[str, Any],
+    *,
+    overwrite: bool,
+    reconstructions: int,
+    scale: int,
 ) -> MemoryStore | ZarrStore:
-    """Where the results of a run are kept.
+    """Where the results of a run are kept: in memory, or in an OME-Zarr.
 
     Parameters
     ----------
-    plan
-        The run.
     out
         OME-Zarr to write by region; None: in memory.
-    identity
-        What tells the run from others, so that only itself goes on with what it left.
-    overwrite
-        Whether `out` may be replaced.
+    stack, run, overwrite, reconstructions, scale
+        As for :class:`ZarrStore`.
 
     Raises
     ------
     FocusFusionError
         As :class:`ZarrStore` does.
     """
-    stack, scale = plan.stack, plan.settings.scale
-    reconstructions = stack.n_channels if plan.reconstructs else 0
     if out is None:
         return MemoryStore(stack, reconstructions, scale)
-    return ZarrStore(out, stack, identity, overwrite, reconstructions, scale)
+    return ZarrStore(out, stack, run, overwrite, reconstructions, scale)
 
 
 def fingerprint(stack: FocusStack) -> str:

@@ -43,12 +43,6 @@ def super_resolving_halo(upscale: Upscale) -> int:
     return FINISH_HALO + _pixels_halo(upscale)
 
 
-def bytes_a_pixel(upscale: Upscale, component_bytes: int, components: int) -> int:
-    """Memory of one pixel of the source while it is made finer."""
-    sums = (upscale.resolver.feature_channels + 1 + 3 + 3) * 4
-    return upscale.scale**2 * (sums + components * component_bytes)
-
-
 def super_resolve_region(
     point: Prepared, region: Rectangle, raw: Maps, area: Rectangle, monitor: Monitor
 ) -> tuple[np.ndarray, Maps, np.ndarray]:

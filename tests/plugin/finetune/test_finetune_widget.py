@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from superqt.utils import WorkerBase
 
 import napari_focus_fusion as ff
 from napari_focus_fusion import FocusFusionError
+from napari_focus_fusion.models.fine_tuned import FOLDER_VARIABLE
 from napari_focus_fusion.models.registry import save_weights
 from napari_focus_fusion.plugin.adapters import finetuning
 from napari_focus_fusion.plugin.adapters.finetuning import (
@@ -26,6 +28,7 @@ from napari_focus_fusion.plugin.adapters.finetuning import (
     finetune_job,
     finetune_layers,
 )
+from napari_focus_fusion.plugin.adapters.preferences import preferences
 from napari_focus_fusion.plugin.common.choice import ModelChoice
 from napari_focus_fusion.training import finetune as core
 from small_models import random_sesf, relief
@@ -41,7 +44,7 @@ def folder(tmp_path, monkeypatch):
     """A folder of models with *rough*, which hardly any learning makes better."""
     path = tmp_path / "models"
     path.mkdir()
-    monkeypatch.setenv("NAPARI_FOCUS_FUSION_MODELS", str(path))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(path))
     about = {"parent": "sesf", "summary": "Not trained."}
     save_weights(random_sesf(), path / "rough.safetensors", {}, about)
     monkeypatch.setattr(core, "MADE", 2)
@@ -63,12 +66,13 @@ def window(folder, make_napari_viewer, qtbot):
     notification_manager.records.clear()
     viewer = make_napari_viewer()
     _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
-    qtbot.waitUntil(lambda: widget.device.count() > 1, timeout=60_000)
-    widget.model.value = "rough"
-    widget.length.setValue(3)
-    widget.rate.setValue(RATE)
-    widget.patch.setValue(48)
-    widget.seed.setValue(1)
+    form = widget.settings
+    qtbot.waitUntil(lambda: form.device.count() > 1, timeout=60_000)
+    form.model.value = "rough"
+    form.length.setValue(3)
+    form.rate.setValue(RATE)
+    form.patch.setValue(48)
+    form.seed.setValue(1)
     return viewer, widget
 
 
@@ -80,23 +84,24 @@ def run(widget, qtbot, button=None):
 
 def test_flat_layers_are_merged_to_learn_from_them(window, stack):
     viewer, widget = window
-    assert widget.holds.text() == "Open a focus stack."
+    assert widget.settings.holds.text() == "Open a focus stack."
     for number, plane in enumerate(stack):
         viewer.add_image(plane, name=f"slice {number}")
-    assert "Merge to Stack" in widget.holds.text()
+    assert "Merge to Stack" in widget.settings.holds.text()
     assert not widget.start_button.isEnabled()
     viewer.layers.select_all()
     get_app_model().commands.execute_command("napari.layer.merge_stack").result()
     (merged,) = viewer.layers
-    assert widget.chosen == [merged] and "4 slices" in widget.holds.text()
+    assert widget.settings.stacks.value == [merged]
+    assert "4 slices" in widget.settings.holds.text()
     assert widget.start_button.isEnabled()
 
 
 def started(widget, qtbot, rows=2):
     """A long run, up to a step."""
-    widget.length.setValue(500)
+    widget.settings.length.setValue(500)
     widget.start_button.click()
-    qtbot.waitUntil(lambda: len(widget._rows) >= rows, timeout=60_000)
+    qtbot.waitUntil(lambda: len(widget.training.rows) >= rows, timeout=60_000)
     return widget._worker
 
 
@@ -121,13 +126,14 @@ def all_quiet():
 def test_press_start(window, stack, folder, qtbot):
     """It learns, shows it, and the new model is everywhere and fuses."""
     viewer, widget = window
+    form = widget.settings
     lists = ModelChoice("of another widget")
     qtbot.addWidget(lists)
     layer = viewer.add_image(stack, name="pollen [day 3]")
-    assert widget.chosen == [layer]
-    assert widget.holds.text() == "4 slices, 180 × 120 px, uint16"
-    assert "measured in the first run" in widget.estimate.text()
-    name = widget.name.text()
+    assert form.stacks.value == [layer]
+    assert form.holds.text() == "4 slices, 180 × 120 px, uint16"
+    assert "measured in the first run" in form.estimate.text()
+    name = form.name.text()
     assert name == "pollen-day-3-sesf"
     looks = []
     worker = widget.start()
@@ -138,31 +144,31 @@ def test_press_start(window, stack, folder, qtbot):
     with qtbot.waitSignal(widget.ended, timeout=60_000):
         pass
     assert widget.result.better
-    text = widget.verdict.text()
+    text = widget.training.verdict.text()
     assert "is better than its parent" in text and name in text
     assert notification(NotificationSeverity.INFO) == text
-    assert [row["step"] for row in widget.plot.rows] == [0, 1, 2, 3]
+    assert [row["step"] for row in widget.training.plot.rows] == [0, 1, 2, 3]
     # Left what the parent makes of the field, right what the model makes of it now.
     first, last = looks[0], looks[-1]
     assert first.fused[0].shape == first.decisions[0].shape == (48, 48)
     np.testing.assert_array_equal(*first.decisions)
     np.testing.assert_array_equal(first.decisions[0], last.decisions[0])
     assert (last.decisions[0] != last.decisions[1]).any()
-    assert widget.pictures.titles == ("Parent: rough", "Step 3")
+    assert widget.training.pictures.titles == ("Parent: rough", "Step 3")
     # All of it is drawn.
-    assert {"#3b8bd0", "#e0883a"} <= colours(widget.plot)
-    assert len(colours(widget.pictures)) > 30
-    assert "About" in widget.estimate.text()
+    assert {"#3b8bd0", "#e0883a"} <= colours(widget.training.plot)
+    assert len(colours(widget.training.pictures)) > 30
+    assert "About" in form.estimate.text()
     # It is there for all.
-    assert name in lists.values and name in widget.model.values
+    assert name in lists.values and name in form.model.values
     assert ff.models()[name].summary == f"Tuned from rough on {layer.name}, 3 steps."
     fused = ff.fuse(stack, name, axes="ZYX")
     assert fused.provenance["model"] == name
     # The next one has another name; this one's cannot be had again.
-    assert widget.name.text() == "pollen-day-3-sesf-2"
-    widget.name.clear()
-    QTest.keyClicks(widget.name, name)
-    assert "already" in widget.hint.text()
+    assert form.name.text() == "pollen-day-3-sesf-2"
+    form.name.clear()
+    QTest.keyClicks(form.name, name)
+    assert "already" in form.hint.text()
     before = {path: path.read_bytes() for path in folder.iterdir()}
     run(widget, qtbot)
     assert f"a model called {name!r} already" in notification()
@@ -175,8 +181,8 @@ def test_compare_with_the_parent(window, stack, folder, qtbot):
     layer = viewer.add_image(stack, name="pollen", **PLACE)
     about = {"parent": "rough", "summary": ""}
     save_weights(random_sesf(5), folder / "child.safetensors", {}, about)
-    widget.model.refresh()
-    widget.model.value = "child"
+    widget.settings.model.refresh()
+    widget.settings.model.value = "child"
     assert widget.compare_button.isEnabled()
     with qtbot.waitSignal(widget.ended, timeout=60_000):
         widget.compare_button.click()
@@ -200,47 +206,70 @@ def test_compare_with_the_parent(window, stack, folder, qtbot):
     )
 
 
+def test_the_folder_of_the_preferences(window, stack, folder, monkeypatch, qtbot):
+    """Models are looked for, named and kept there, and the environment stays as is."""
+    viewer, widget = window
+    kept = preferences()
+    if kept is None:
+        pytest.skip("this napari has no preferences of plugins")
+    monkeypatch.delenv(FOLDER_VARIABLE)
+    monkeypatch.setattr(kept, "models_folder", str(folder))
+    (folder / "pollen-sesf.checkpoint").write_text("")
+    widget.settings.model.refresh()
+    assert widget.settings.model.value == "rough"
+    viewer.add_image(stack, name="pollen")
+    assert widget.settings.name.value == "pollen-sesf-2"
+    run(widget, qtbot)
+    assert widget.result.path == folder / "pollen-sesf-2.safetensors"
+    assert "pollen-sesf-2" in widget.settings.model.values
+    assert FOLDER_VARIABLE not in os.environ
+    assert "pollen-sesf-2" not in ff.models()
+
+
 def test_one_that_is_worse_says_so(window, stack, folder, qtbot):
     viewer, widget = window
+    form = widget.settings
     viewer.add_image(stack, name="pollen")
-    widget.model.value = "sesf"
-    widget.rate.setValue(0.5)
-    widget.length.setValue(1)
-    name = widget.name.text()
+    form.model.value = "sesf"
+    form.rate.setValue(0.5)
+    form.length.setValue(1)
+    name = form.name.text()
     run(widget, qtbot)
     assert not widget.result.better
-    assert "NOT better than its parent" in widget.verdict.text()
-    assert notification(NotificationSeverity.WARNING) == widget.verdict.text()
+    assert "NOT better than its parent" in widget.training.verdict.text()
+    assert notification(NotificationSeverity.WARNING) == widget.training.verdict.text()
     assert name not in ff.models() and not list(folder.glob(f"{name}*"))
     assert not widget.compare_button.isEnabled()
-    assert widget.name.text() == name  # it can still be had
+    assert form.name.text() == name  # it can still be had
 
 
 def test_stop_and_resume(window, stack, folder, qtbot):
     viewer, widget = window
+    form = widget.settings
     viewer.add_image(stack, name="pollen")
-    worker = started(widget, qtbot, rows=4)
-    name = worker.job.options["name"]
+    started(widget, qtbot, rows=4)
+    name = form.name.text()
     run(widget, qtbot, widget.cancel_button)
     assert widget.result.stopped == "asked"
-    assert "Resume goes on" in widget.verdict.text()
+    assert "Resume goes on" in widget.training.verdict.text()
     assert (folder / f"{name}.checkpoint").exists()
     assert widget.result.better == (name in ff.models())
-    done = len(widget._rows)
+    done = len(widget.training.rows)
     # Whoever types its name in another session hears of it.
-    widget.length.setValue(9)
-    widget.name.clear()
-    QTest.keyClicks(widget.name, name)
-    assert f"stopped at step {done} of 500" in widget.hint.text()
-    assert widget.length.value() == 500
+    form.length.setValue(9)
+    form.name.clear()
+    QTest.keyClicks(form.name, name)
+    assert f"stopped at step {done} of 500" in form.hint.text()
+    assert form.length.value == 500
     # What is chosen now does not matter to what goes on.
-    widget.length.setValue(7)
+    form.length.setValue(7)
     with qtbot.waitSignal(widget.ended, timeout=60_000):
         widget.resume_button.click()
-        qtbot.waitUntil(lambda: len(widget._rows) >= done + 2, timeout=60_000)
+        qtbot.waitUntil(lambda: len(widget.training.rows) >= done + 2, timeout=60_000)
         widget.cancel_button.click()
-    assert [row["step"] for row in widget._rows] == list(range(len(widget._rows)))
-    assert widget.result.history == widget._rows
+    rows = widget.training.rows
+    assert [row["step"] for row in rows] == list(range(len(rows)))
+    assert widget.result.history == rows
     assert widget.result.card["steps"] == 500
     assert widget.resume_button.isEnabled()
 
@@ -259,7 +288,7 @@ def test_stopped_at_once_and_closed_in_the_middle(window, stack, folder, qtbot):
     # Closing the dock ends the run; its layer may be gone by then.
     worker = started(widget, qtbot)
     viewer.layers.clear()
-    assert widget.chosen == []
+    assert widget.settings.stacks.value == []
     viewer.window.remove_dock_widget(widget)
     assert worker.abort_requested
     qtbot.waitUntil(all_quiet, timeout=60_000)
@@ -279,6 +308,7 @@ def test_closing_napari_ends_the_run(window, stack, folder, qtbot):
 
 def test_what_is_wrong_is_said_before_any_work(window, stack, folder, qtbot):
     viewer, widget = window
+    form = widget.settings
     assert not widget.start_button.isEnabled()
     assert widget.start() is None
     assert "no focus stack" in notification()
@@ -289,23 +319,23 @@ def test_what_is_wrong_is_said_before_any_work(window, stack, folder, qtbot):
         (stack > 99, "pixels of type bool"),
     ):
         bad = viewer.add_image(data, name="bad", visible=False)
-        widget.chosen = [bad]
+        form.stacks.value = [bad]
         refused(widget, qtbot, words)
         assert "'bad'" in widget.status.text()
         viewer.layers.remove(bad)
     viewer.add_image(stack, name="good", visible=False)
-    widget.name.setText("../escape")
+    form.name.setText("../escape")
     refused(widget, qtbot, "cannot be called '../escape'")
-    widget.name.clear()
+    form.name.clear()
     refused(widget, qtbot, "has no name")
-    widget.name.setText("good")
-    widget.where.value = "view"
+    form.name.setText("good")
+    form.where.value = "view"
     viewer.dims.ndisplay = 3
     refused(widget, qtbot, "2-D")
-    widget.where.value = "all"
-    widget.device.set_choices([("a card", "cuda:99")])
+    form.where.value = "all"
+    form.device.set_choices([("a card", "cuda:99")])
     refused(widget, qtbot, "CUDA")
-    widget.device.set_choices([("CPU", "cpu")])
+    form.device.set_choices([("CPU", "cpu")])
     weights = folder / "rough.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     refused(widget, qtbot, "rough.safetensors' is no readable safetensors file")
@@ -319,40 +349,42 @@ def refused(widget, qtbot, words):
         qtbot.waitUntil(lambda: widget._worker is None, timeout=60_000)
     assert words in notification()
     assert widget.status.text() == notification()
-    assert not widget._rows
+    assert not widget.training.rows
 
 
 def test_what_can_be_chosen(window, stack, tmp_path):
     viewer, widget = window
-    names = set(widget.model.values)
+    form = widget.settings
+    names = set(form.model.values)
     assert {"sesf", "residual", "dual-path", "rough"} <= names
     assert not names & {"sml", "residual-zero"}
     channels = viewer.add_image(np.stack([stack] * 2), name="two", visible=False)
     viewer.add_labels(stack[0].astype(int), visible=False)
-    assert widget.chosen == [channels]
-    assert not widget.reference.isHidden()
-    assert widget.reference.values == [None, 0, 1]
-    widget.reference.value = 1
-    job = widget.job()
+    assert form.stacks.value == [channels]
+    assert not form.reference.isHidden()
+    assert form.reference.values == [None, 0, 1]
+    form.reference.value = 1
+    job = form.job()
     assert job.options["reference"] == 1
     assert (job.options["steps"], job.options["patch"]) == (3, 48)
     assert "minutes" not in job.options and "regions" not in job.options
-    widget.unit.value = "minutes"
-    widget.patch.setValue(widget.patch.minimum())
+    form.unit.value = "minutes"
+    form.patch.setValue(form.patch.minimum())
     plain = viewer.add_image(stack, name="plain", visible=False)
-    widget.chosen = [channels, plain]
-    assert widget.reference.isHidden() and widget.holds.text() == "2 stacks"
-    job = widget.job()
+    form.stacks.value = [channels, plain]
+    assert form.reference.isHidden() and form.holds.text() == "2 stacks"
+    job = form.job()
     assert [s.name for s in job.stacks] == ["two", "plain"]
     assert job.options["minutes"] == 5 and "steps" not in job.options
     # A name that was typed stays; the ticks stay when layers come and go.
-    widget.name.setText("mine")
+    form.name.setText("mine")
     viewer.layers.remove(channels)
-    assert widget.chosen == [plain] and widget.name.text() == "mine"
+    assert form.stacks.value == [plain] and form.name.text() == "mine"
     path = tmp_path / "pollen.ome.tif"
     tifffile.imwrite(path, stack, metadata={"axes": "ZYX"}, ome=True)
     widget.open_files([str(path)])
-    assert widget.chosen[1].data.shape == stack.shape and len(widget.chosen) == 2
+    assert len(form.stacks.value) == 2
+    assert form.stacks.value[1].data.shape == stack.shape
     widget.open_files([str(tmp_path / "nowhere.tif")])
     assert "nowhere.tif" in notification()
     # Regions are those drawn, wherever the layers lie and however large pixels are.
@@ -361,53 +393,54 @@ def test_what_can_be_chosen(window, stack, tmp_path):
     ends = [(10, 20), (10, 139), (69, 139), (69, 20)]
     turned = np.array([layer.data_to_world((0, *place))[1:] for place in ends])
     shapes = viewer.add_shapes([turned], name="here", shape_type="polygon")
-    widget.where.value = shapes
-    assert widget.job().options["regions"] == [[(10, 20, 70, 140)]]
-    assert widget.job().shown.data.shape == (4, 48, 48)
+    form.where.value = shapes
+    assert form.job().options["regions"] == [[(10, 20, 70, 140)]]
+    assert form.job().shown.data.shape == (4, 48, 48)
     shapes.data = [turned + np.array([0, 500])]
     assert widget.start() is None
     assert "No shape of 'here' lies on 'pollen'" in notification()
-    widget.where.value = "view"
+    form.where.value = "view"
     viewer.reset_view()
-    assert widget.job().options["regions"] == [[(0, 0, 120, 180)]]
+    assert form.job().options["regions"] == [[(0, 0, 120, 180)]]
 
 
 def test_axes_that_cannot_be_told(window, stack):
     viewer, widget = window
+    form = widget.settings
     both = np.stack([stack, stack[:, ::-1], stack], 1)  # slices come first
     film = viewer.add_image(both, name="film")
-    assert widget.z_axis.value == 1 and "3 slices" in widget.holds.text()
-    widget.z_axis.value = 0
-    widget.other_axes.value = "C"
-    assert widget.holds.text().startswith("4 slices, 180 × 120 px, 3 channels")
-    assert widget.reference.values == [None, 0, 1, 2]
-    (taken,) = widget.job().stacks
+    assert form.z_axis.value == 1 and "3 slices" in form.holds.text()
+    form.z_axis.value = 0
+    form.other_axes.value = "C"
+    assert form.holds.text().startswith("4 slices, 180 × 120 px, 3 channels")
+    assert form.reference.values == [None, 0, 1, 2]
+    (taken,) = form.job().stacks
     assert (taken.axes, taken.n_slices, taken.n_channels) == ("ZCYX", 4, 3)
-    widget.other_axes.value = "T"
-    assert widget.reference.isHidden()
+    form.other_axes.value = "T"
+    assert form.reference.isHidden()
     # So it stays while others are ticked, each with axes of its own.
     plain = viewer.add_image(stack, name="plain")
-    widget.chosen = [plain]
-    assert widget.z_axis.value == 0 and widget.other_axes.isHidden()
-    widget.chosen = [film, plain]
-    assert widget.z_axis.isHidden()
-    assert [one.axes for one in widget.job().stacks] == ["ZTYX", "ZYX"]
-    widget.chosen = [film]
-    assert not widget.z_axis.isHidden()
-    assert (widget.z_axis.value, widget.other_axes.value) == (0, "T")
+    form.stacks.value = [plain]
+    assert form.z_axis.value == 0 and form.other_axes.isHidden()
+    form.stacks.value = [film, plain]
+    assert form.z_axis.isHidden()
+    assert [one.axes for one in form.job().stacks] == ["ZTYX", "ZYX"]
+    form.stacks.value = [film]
+    assert not form.z_axis.isHidden()
+    assert (form.z_axis.value, form.other_axes.value) == (0, "T")
     # What is seen is of these axes.
     viewer.dims.set_current_step(1, 1)
-    widget.where.value = "view"
+    form.where.value = "view"
     viewer.reset_view()
-    job = widget.job()
+    job = form.job()
     assert job.options["regions"] == [[(0, 0, 120, 180)]]
     seen = np.squeeze(np.asarray(job.shown.data))
     np.testing.assert_array_equal(seen, stack[:, ::-1][:, 36:84, 66:114])
     # Labels settle it, unless something else was chosen.
     film.axis_labels = ("z", "c", "y", "x")
-    widget.chosen = []
-    widget.chosen = [film]
-    assert widget.other_axes.value == "T"
+    form.stacks.value = []
+    form.stacks.value = [film]
+    assert form.other_axes.value == "T"
 
 
 def test_axes_without_a_window(folder, stack):

@@ -98,7 +98,7 @@ def test_the_chart(window, slices, qtbot, monkeypatch):
     # What hovering over a bar says.
     said = []
     monkeypatch.setattr(
-        "napari_focus_fusion.plugin.report.widget.QToolTip.showText",
+        "napari_focus_fusion.plugin.report.chart.QToolTip.showText",
         lambda place, text, widget: said.append(text),
     )
     for x in (widget.chart.width() // 2, 0):

@@ -10,10 +10,9 @@ Everything the widget does can be done from here::
 
 from __future__ import annotations
 
-import logging
-import threading
 from dataclasses import dataclass, field
 from math import ceil, floor
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,18 +20,20 @@ from napari.layers import Layer, Shapes
 
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.plugin.adapters.crop import part_of
-from napari_focus_fusion.plugin.adapters.errors import is_lost_device
+from napari_focus_fusion.plugin.adapters.errors import explain_failure
 from napari_focus_fusion.plugin.adapters.layers import (
     chosen_layers,
     guess_axes,
     level_0,
     stack_from_layer,
 )
+from napari_focus_fusion.plugin.adapters.preferences import models_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    import napari
     from napari.layers import Image
     from numpy.typing import NDArray
 
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from napari_focus_fusion.stack import FocusStack
     from napari_focus_fusion.training.finetune import FineTuneResult
     from napari_focus_fusion.training.patches import Rectangle
-
-_log = logging.getLogger(__name__)
 
 #: Sides of a patch, in pixels: the usual one, and one for small stacks.
 PATCH, SMALL_PATCH = 64, 48
@@ -87,40 +86,40 @@ class FineTuneJob:
         What it learns from.
     shown
         A small field that is fused now and then, to be looked at.
+    folder
+        The folder of models; None: the usual one.
     options
-        Keyword arguments of :func:`napari_focus_fusion.finetune`.
-    stop
-        Set to end it before the next step, with what there is by then.
+        Further keyword arguments of :func:`napari_focus_fusion.finetune`.
     """
 
     model: str
     stacks: tuple[FocusStack, ...]
     shown: FocusStack
-    options: dict[str, Any] = field(default_factory=dict)
-    stop: threading.Event = field(default_factory=threading.Event)
+    folder: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(
         self, progress: Callable[[Any], None], should_stop: Callable[[], bool]
     ) -> FineTuneResult:
-        """Run; `progress` is called with Progress, :class:`Row` and :class:`Look`."""
+        """Run; `progress` is called with Progress, :class:`Row` and :class:`Look`.
+
+        Once `should_stop` says so it ends before the next step, with what there is.
+        """
+        from napari_focus_fusion.fusion import fuse
+        from napari_focus_fusion.models.registry import load_model
         from napari_focus_fusion.training.finetune import finetune
 
         parents: list[FusionResult] = []
 
-        def asked() -> bool:
-            return should_stop() or self.stop.is_set()
-
-        def fused(model: str | FusionModel) -> FusionResult:
-            from napari_focus_fusion.fusion import fuse
-
+        def fused(model: FusionModel) -> FusionResult:
             options = {k: self.options[k] for k in ("reference", "device")}
-            return fuse(self.shown, model, should_stop=asked, **options)
+            return fuse(self.shown, model, should_stop=should_stop, **options)
 
         def look(model: FusionModel) -> None:
             # A field that cannot be shown is no reason not to learn.
             try:
                 if not parents:
-                    parents.append(fused(self.model))
+                    parents.append(fused(load_model(self.model, self.folder)))
                 both = (parents[0], fused(model))
             except (Cancelled, FocusFusionError):
                 return
@@ -133,7 +132,8 @@ class FineTuneJob:
             on_step=lambda row: progress(Row(row)),
             on_look=look,
             progress=progress,
-            should_stop=asked,
+            should_stop=should_stop,
+            folder=self.folder,
             **self.options,
         )
 
@@ -151,6 +151,7 @@ def finetune_layers(
     name: str,
     axes: Sequence[str | None] | None = None,
     regions: Shapes | Sequence[Sequence[Rectangle] | None] | None = None,
+    folder: Path | None = None,
     **options: Any,
 ) -> FineTuneResult:
     """Fine-tune a model on image layers: what the widget does, as one call.
@@ -169,6 +170,8 @@ def finetune_layers(
         Where it learns: a layer of rectangles; or for each layer a list of rectangles
         ``(top, left, bottom, right)`` in pixels, or None for all of it; None: all of
         every layer.
+    folder
+        The folder of models; None: as the preferences say.
     **options
         Further keyword arguments of :func:`napari_focus_fusion.finetune`.
 
@@ -181,7 +184,15 @@ def finetune_layers(
     FocusFusionError
         As :func:`napari_focus_fusion.finetune` does.
     """
-    job = finetune_job(layers, model, axes=axes, regions=regions, name=name, **options)
+    job = finetune_job(
+        layers,
+        model,
+        axes=axes,
+        regions=regions,
+        folder=folder or models_folder(),
+        name=name,
+        **options,
+    )
     return job(lambda _: None, lambda: False)
 
 
@@ -195,6 +206,7 @@ def finetune_job(
     patch: int | None = None,
     reference: int | None = None,
     device: str = "auto",
+    folder: Path | None = None,
     **options: Any,
 ) -> FineTuneJob:
     """Take down what layers hold now; no pixel is read before the job is called.
@@ -208,7 +220,7 @@ def finetune_job(
         is shown meanwhile; None: the middle of the first region.
     patch
         Side of a patch in pixels; None: as large as small stacks allow.
-    reference, device, **options
+    reference, device, folder, **options
         As :func:`napari_focus_fusion.finetune` takes them.
 
     Raises
@@ -232,11 +244,13 @@ def finetune_job(
     top, left, bottom, right = inside[0][0]
     t, y, x = around or (0, (top + bottom) // 2, (left + right) // 2)
     options |= {"patch": patch, "reference": reference, "device": device}
+    options |= {} if regions is None else {"regions": inside}
     return FineTuneJob(
         model,
         stacks,
         _field(stacks[0], t, y, x),
-        options | ({} if regions is None else {"regions": inside}),
+        folder,
+        MappingProxyType(options),
     )
 
 
@@ -347,6 +361,21 @@ def region_on_screen(layer: Image, axes: str | None = None) -> Rectangle:
     return _on_plane(layer, axes, seen, "Nothing on the screen")[0]
 
 
+def region_in_view(
+    viewer: napari.Viewer, layer: Image, axes: str | None = None
+) -> Rectangle:
+    """As :func:`region_on_screen`, of a viewer that may be in 3-D.
+
+    Raises
+    ------
+    FocusFusionError
+        If it is, or none of the layer is in view.
+    """
+    if viewer.dims.ndisplay != 2:
+        raise FocusFusionError("Go back from 3-D to the 2-D view, to choose a part.")
+    return region_on_screen(layer, axes)
+
+
 def _on_plane(
     layer: Image, axes: str, rectangles: list[Rectangle], what: str
 ) -> list[Rectangle]:
@@ -376,6 +405,8 @@ class CompareJob:
         What is fused.
     parent, child
         The models.
+    folder
+        The folder of models; None: the usual one.
     options
         Keyword arguments of :func:`napari_focus_fusion.fuse`.
     """
@@ -383,19 +414,21 @@ class CompareJob:
     stack: FocusStack
     parent: str | Path | FusionModel
     child: str | Path | FusionModel
-    options: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(
         self, progress: Callable[[Any], None], should_stop: Callable[[], bool]
     ) -> list[LayerData]:
         """Run; gives the layers of both, the child's to the right."""
         from napari_focus_fusion.fusion import fuse
+        from napari_focus_fusion.models.registry import load_model
 
         layers: list[LayerData] = []
         for number, model in enumerate((self.parent, self.child)):
             result = fuse(
                 self.stack,
-                model,
+                load_model(model, self.folder),
                 progress=progress,
                 should_stop=should_stop,
                 **self.options,
@@ -416,6 +449,8 @@ def compare_layers(
     layer: Image,
     parent: str | Path | FusionModel,
     child: str | Path | FusionModel,
+    *,
+    folder: Path | None = None,
     **options: Any,
 ) -> list[LayerData]:
     """Fuse a part of a layer with two models, and lay the pictures side by side.
@@ -426,6 +461,8 @@ def compare_layers(
         A focus stack.
     parent, child
         Models; the parent's picture lies on the layer, the child's to its right.
+    folder
+        The folder of models; None: as the preferences say.
     **options
         As in :func:`compare_job`.
 
@@ -440,7 +477,8 @@ def compare_layers(
     FocusFusionError
         As :func:`napari_focus_fusion.fuse` does.
     """
-    job = compare_job(layer, parent, child, **options)
+    folder = folder or models_folder()
+    job = compare_job(layer, parent, child, folder=folder, **options)
     return job(lambda _: None, lambda: False)
 
 
@@ -452,6 +490,7 @@ def compare_job(
     axes: str | None = None,
     region: Rectangle | None = None,
     time: int | None = None,
+    folder: Path | None = None,
     **options: Any,
 ) -> CompareJob:
     """Take down what a layer holds now; no pixel is read before the job is called.
@@ -466,6 +505,8 @@ def compare_job(
         ``(top, left, bottom, right)`` in pixels; None: all of it.
     time
         The one time point to fuse, from 0; None: all.
+    folder
+        The folder of models; None: the usual one.
     **options
         Further keyword arguments of :func:`napari_focus_fusion.fuse`.
     """
@@ -474,7 +515,9 @@ def compare_job(
     spans = {"Y": slice(top, bottom), "X": slice(left, right)}
     if time is not None and "T" in stack.axes:
         spans["T"] = slice(time, time + 1)
-    return CompareJob(part_of(stack, spans), parent, child, options)
+    return CompareJob(
+        part_of(stack, spans), parent, child, folder, MappingProxyType(options)
+    )
 
 
 def _moved_right(data: Any, attributes: dict[str, Any], columns: int) -> Any:
@@ -498,24 +541,12 @@ def explain(error: Exception, names: str) -> str:
     names
         Names of the stacks.
     """
-    from napari_focus_fusion.device import is_out_of_memory
-
-    if isinstance(error, FocusFusionError):
-        return str(error)
-    if is_out_of_memory(error):
-        return (
-            f"There is not enough memory to fine-tune on {names}. Close other "
-            "programs, choose the CPU as device, or a smaller patch."
-        )
-    if is_lost_device(error):
-        return (
-            f"The graphics card stopped answering while it learnt from {names}. Start "
-            "napari again and go on from where it was, with the same name; or choose "
-            "the CPU as device."
-        )
-    _log.error("Fine-tuning on %s failed", names, exc_info=error)
-    return (
-        f"Fine-tuning on {names} failed because of an error that was not foreseen "
-        f"({type(error).__name__}: {error}). If it comes back, please report it; the "
-        "log says where it happened."
+    return explain_failure(
+        error,
+        f"Fine-tuning on {names} failed",
+        no_memory=f"There is not enough memory to fine-tune on {names}. Close other "
+        "programs, choose the CPU as device, or a smaller patch.",
+        lost_device="The graphics card stopped answering while it learnt from "
+        f"{names}. Start napari again and go on from where it was, with the same name; "
+        "or choose the CPU as device.",
     )

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent
-from qtpy.QtGui import QImage, QPainter, QPalette
 from qtpy.QtWidgets import (
     QFileDialog,
-    QHBoxLayout,
-    QToolTip,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_focus_fusion.errors import FocusFusionError
@@ -31,17 +26,18 @@ from napari_focus_fusion.plugin.common.choice import (
     Choice,
     form_layout,
     push_button,
+    side_by_side,
     wrapped_label,
 )
 from napari_focus_fusion.plugin.common.job_widget import JobWidget
 from napari_focus_fusion.plugin.common.stack_choice import StackChoice
+from napari_focus_fusion.plugin.report.chart import Chart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     import napari
-    from qtpy.QtGui import QHelpEvent, QPaintEvent
 
     from napari_focus_fusion.report import Report
 
@@ -102,11 +98,11 @@ class ReportWidget(JobWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(self.advice)
         layout.addLayout(form)
-        layout.addLayout(_row(self.run_button, self.cancel_button))
+        layout.addLayout(side_by_side(self.run_button, self.cancel_button))
         for widget in (self.progress, self.status, self.chart, self.verdict):
             layout.addWidget(widget)
         layout.addWidget(self.table, 1)
-        layout.addLayout(_row(self.csv_button, self.png_button))
+        layout.addLayout(side_by_side(self.csv_button, self.png_button))
 
         self.fused.changed.connect(self._follow)
         self.layer.changed.connect(self._list_maps)
@@ -219,81 +215,3 @@ class ReportWidget(JobWidget):
             self.status.setText(f"Saved {save(name, overwrite=True)}.")
         except FocusFusionError as error:
             self._complain(error)
-
-
-class Chart(QWidget):
-    """From which slices the pixels came, in the colours of the window."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._report: Report | None = None
-        self.setMinimumHeight(150)
-        self.setAccessibleName("Histogram of the decision map")
-        self.setVisible(False)
-
-    def show_report(self, found: Report) -> None:
-        """Draw another one; nothing where it has no decision map."""
-        self._report = found
-        self.setVisible(bool(found.share))
-        self.update()
-
-    def paintEvent(self, event: QPaintEvent | None) -> None:
-        """Draw at the screen's resolution."""
-        if self._report is None:
-            return
-        from napari_focus_fusion.report import histogram
-
-        ratio = self.devicePixelRatioF()
-        palette = self.palette()
-        ink, paper = (
-            palette.color(role).getRgb()[:3]
-            for role in (QPalette.ColorRole.WindowText, QPalette.ColorRole.Window)
-        )
-        pixels = histogram(
-            self._report,
-            max(round(self.width() * ratio), 1),
-            max(round(self.height() * ratio), 1),
-            ink=ink,
-            paper=paper,
-            size=round(12 * ratio),
-        )
-        height, width = pixels.shape[:2]
-        image = QImage(
-            pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888
-        )
-        image.setDevicePixelRatio(ratio)
-        painter = QPainter(self)
-        painter.drawImage(0, 0, image)
-        painter.end()
-
-    def event(self, event: QEvent | None) -> bool:
-        """Say the numbers of the slice under the mouse."""
-        if (
-            event is not None
-            and event.type() == QEvent.Type.ToolTip
-            and self._report is not None
-        ):
-            self._say(event)  # type: ignore[arg-type]
-            return True
-        return super().event(event)
-
-    def _say(self, event: QHelpEvent) -> None:
-        from napari_focus_fusion.report import slice_at
-
-        assert self._report is not None
-        z = slice_at(self._report, event.pos().x(), self.width(), size=12)
-        text = ""
-        if z is not None:
-            found = self._report
-            text = (
-                f"Slice {z}: {found.share[z]:.1%} of all pixels, "
-                f"{found.clear_share[z]:.1%} of the clear ones"
-            )
-        QToolTip.showText(event.globalPos(), text, self)
-
-
-def _row(*widgets: QWidget) -> QHBoxLayout:
-    row = QHBoxLayout()
-    for widget in widgets:
-        row.addWidget(widget)
-    return row

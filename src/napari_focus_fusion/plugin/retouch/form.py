@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Shapes
-from qtpy.QtWidgets import QGroupBox, QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGroupBox, QVBoxLayout
 
 from napari_focus_fusion.plugin.adapters.maps import maps_of
 from napari_focus_fusion.plugin.adapters.sources import stack_of
@@ -13,6 +13,7 @@ from napari_focus_fusion.plugin.common.choice import (
     Choice,
     form_layout,
     push_button,
+    side_by_side,
     wrapped_label,
 )
 from napari_focus_fusion.plugin.common.fields import CheckField
@@ -85,7 +86,7 @@ class RetouchForm(JobWidget):
         form.addRow("Stack", self.layer)
         form.addRow("Decision map", self.map)
         form.addRow("First slice is", self.first)
-        form.addRow(_row(self.start_button, self.load_button))
+        form.addRow(side_by_side(self.start_button, self.load_button))
         return self._begin
 
     def _make_paint(self) -> QGroupBox:
@@ -118,7 +119,7 @@ class RetouchForm(JobWidget):
         form.addRow("Area", self.area)
         form.addRow(self.draw_button)
         form.addRow(self.take_button)
-        form.addRow(_row(self.undo_button, self.redo_button))
+        form.addRow(side_by_side(self.undo_button, self.redo_button))
         return self._paint
 
     def _make_use(self) -> QGroupBox:
@@ -216,12 +217,3 @@ class RetouchForm(JobWidget):
         times = 1 if session is None else session.result.stack.n_times
         self.one_time.setVisible(times > 1)
         self.cancel_button.setVisible(not idle)
-
-
-def _row(*widgets: QWidget) -> QWidget:
-    row = QWidget()
-    layout = QHBoxLayout(row)
-    layout.setContentsMargins(0, 0, 0, 0)
-    for widget in widgets:
-        layout.addWidget(widget)
-    return row
