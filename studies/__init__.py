@@ -1,0 +1,1 @@
+"""What only the authors run: ``python -m studies.NAME --help`` in a checkout."""
