@@ -30,7 +30,7 @@ from napari_focus_fusion.engine.prepare import prepare
 from napari_focus_fusion.engine.provenance import identity_of, provenance_of
 from napari_focus_fusion.engine.settings import FusionSettings
 from napari_focus_fusion.engine.steps import steps_of
-from napari_focus_fusion.engine.store import open_store
+from napari_focus_fusion.engine.store import MemoryStore, ZarrStore
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.base import FusionModel
 from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model
@@ -179,14 +179,7 @@ def fuse(
         jobs=jobs,
     )
     cluster = client is not None
-    store = open_store(
-        source,
-        None if out is None else Path(out).expanduser(),
-        {} if out is None else identity_of(plan, cluster=cluster),
-        overwrite=overwrite,
-        reconstructions=source.n_channels if plan.reconstructs else 0,
-        scale=scale,
-    )
+    store = _open_store(plan, out, overwrite=overwrite, cluster=cluster)
     work = sum(step.cost for step in steps_of(plan)) * source.n_times * _voxels(source)
     monitor = Monitor(Meter(work, progress), should_stop)
     execute = partial(run_on_dask, client=client) if cluster else run_locally
@@ -228,6 +221,19 @@ def _fuse_time_point(
         notes.append(inconsistency_with_slices(point, store.outputs["consistency"]))
     for note in filter(None, notes):
         monitor.warn(note)
+
+
+def _open_store(
+    plan: RunPlan, out: str | Path | None, *, overwrite: bool, cluster: bool
+) -> MemoryStore | ZarrStore:
+    """Where the results of a run are kept: in memory, or in an OME-Zarr."""
+    stack, scale = plan.stack, plan.settings.scale
+    reconstructions = stack.n_channels if plan.reconstructs else 0
+    if out is None:
+        return MemoryStore(stack, reconstructions, scale)
+    path = Path(out).expanduser()
+    identity = identity_of(plan, cluster=cluster)
+    return ZarrStore(path, stack, identity, overwrite, reconstructions, scale)
 
 
 def _voxels(stack: FocusStack) -> int:

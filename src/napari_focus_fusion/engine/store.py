@@ -214,34 +214,6 @@ class ZarrStore(OpenStore):
 Store = MemoryStore | OpenStore
 
 
-def open_store(
-    stack: FocusStack,
-    out: Path | None,
-    run: dict[str, Any],
-    *,
-    overwrite: bool,
-    reconstructions: int,
-    scale: int,
-) -> MemoryStore | ZarrStore:
-    """Where the results of a run are kept: in memory, or in an OME-Zarr.
-
-    Parameters
-    ----------
-    out
-        OME-Zarr to write by region; None: in memory.
-    stack, run, overwrite, reconstructions, scale
-        As for :class:`ZarrStore`.
-
-    Raises
-    ------
-    FocusFusionError
-        As :class:`ZarrStore` does.
-    """
-    if out is None:
-        return MemoryStore(stack, reconstructions, scale)
-    return ZarrStore(out, stack, run, overwrite, reconstructions, scale)
-
-
 def fingerprint(stack: FocusStack) -> str:
     """Hash of a few windows of a few slices: tells another stack from the same."""
     digest = hashlib.sha256()
