@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
-from napari.layers import Image
+from napari.components import ViewerModel
 from npe2 import PluginManager
 
 from napari_focus_fusion.models import fine_tuned
@@ -14,8 +15,9 @@ from napari_focus_fusion.models.registry import load_model, save_weights
 from napari_focus_fusion.plugin.adapters.layers import fuse_layer
 from napari_focus_fusion.plugin.adapters.preferences import models_folder, preferences
 from napari_focus_fusion.plugin.common import settings
-from napari_focus_fusion.plugin.common.choice import ModelChoice, refresh_model_lists
+from napari_focus_fusion.plugin.common.choice import refresh_model_lists
 from napari_focus_fusion.plugin.common.settings import recall, remember
+from napari_focus_fusion.plugin.fuse.form import FuseForm
 
 
 @pytest.fixture
@@ -87,13 +89,22 @@ def test_a_model_of_the_preferred_folder_is_listed_and_used(
     save_weights(
         load_model("sesf"), tmp_path / "mine.safetensors", {}, {"parent": "sesf"}
     )
-    choice = ModelChoice("")
-    qtbot.addWidget(choice)
-    assert "mine" not in choice.values
+    viewer = ViewerModel()
+    layer = viewer.add_image(slices[:, :40, :40])
+    form = FuseForm(viewer)
+    qtbot.addWidget(form)
+    assert "mine" not in form.model.values
     preferred.models_folder = str(tmp_path)
     refresh_model_lists()
-    assert "mine" in choice.values
-    ((_, attributes, _),) = fuse_layer(
-        Image(slices[:, :40, :40]), model="mine", outputs=("fused",)
-    )
-    assert attributes["metadata"]["napari_focus_fusion"]["model"] == "mine"
+    form.model.value = "mine"
+    job = form.job()
+    preferred.models_folder = ""  # what was taken down stays
+    by_widget = job(lambda progress: None, lambda: False)
+    preferred.models_folder = str(tmp_path)
+    by_script = fuse_layer(layer, **job.options, outputs=job.outputs)
+    for (data, about, _), (expected, other, _) in zip(
+        by_widget, by_script, strict=True
+    ):
+        np.testing.assert_array_equal(data, expected)
+        assert about["metadata"] == other["metadata"]
+        assert about["metadata"]["napari_focus_fusion"]["model"] == "mine"
