@@ -1,6 +1,6 @@
-"""Measure how long the window keeps a click waiting while a fusion runs.
+"""Measure the response time of the window while a fusion runs.
 
-A timer of the window ticks every 5 ms; by how much it comes late is what a click waits.
+A timer of the window ticks every 5 ms; its delay is how long a click would wait.
 On a machine with a screen and nothing else to do::
 
     python docs/responsiveness.py --size 2048 --slices 32
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 TICK = 0.005
-#: What is felt as at once.
+#: Delay in seconds below which the window responds at once.
 LIMIT = 0.05
 
 
@@ -25,17 +25,17 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=32)
     parser.add_argument("--model", default="sml")
     parser.add_argument("--device", default="auto")
-    choices = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as settings:
         os.environ["NAPARI_CONFIG"] = str(Path(settings) / "settings.yaml")
-        late, seconds = measure(**vars(choices))
-    report(late, seconds, choices)
+        late, seconds = measure(**vars(options))
+    report(late, seconds, options)
 
 
 def measure(
     size: int, slices: int, model: str, device: str
 ) -> tuple[list[float], float]:
-    """Seconds by which each tick was late, and seconds of the run."""
+    """Delay of each tick in seconds, and duration of the run in seconds."""
     import napari
     import numpy as np
     from qtpy.QtCore import QTimer
@@ -76,7 +76,7 @@ def measure(
     return late, seconds
 
 
-def report(late: list[float], seconds: float, choices: argparse.Namespace) -> None:
+def report(late: list[float], seconds: float, options: argparse.Namespace) -> None:
     import numpy as np
 
     milliseconds = np.array(late) * 1000
@@ -89,7 +89,7 @@ def report(late: list[float], seconds: float, choices: argparse.Namespace) -> No
     )
     over = int((milliseconds > LIMIT * 1000).sum())
     print(
-        f"{choices.size} x {choices.size} x {choices.slices}, {choices.model}: "
+        f"{options.size} x {options.size} x {options.slices}, {options.model}: "
         f"{seconds:.0f} s, {len(late)} ticks"
     )
     print(

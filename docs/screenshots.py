@@ -1,11 +1,11 @@
-"""Take the pictures of the documentation from real windows, so that they stay true.
+"""Take the screenshots of the documentation from real windows.
 
 Where there is no screen::
 
     xvfb-run -a -s "-screen 0 1600x1200x24" python docs/screenshots.py
 
-A picture is a function below that brings a window with a sample to where it is to be
-shown, and a row of :data:`PICTURES`.
+Each is a function below that prepares a window with a sample, and an entry of
+:data:`SCREENSHOTS`.
 """
 
 from __future__ import annotations
@@ -24,37 +24,39 @@ if TYPE_CHECKING:
 
 STATIC = Path(__file__).parent / "_static"
 PLUGIN = "napari-focus-fusion"
-#: Seconds after which something has gone wrong.
-PATIENCE = 600
+#: Longest wait, in seconds.
+TIMEOUT = 600
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(PICTURES)}; or all")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(SCREENSHOTS)}; or all")
     parser.add_argument("--out", type=Path, default=STATIC, help="folder")
-    choices = parser.parse_args()
-    choices.out.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        # The settings and models of whoever runs this must not show.
+        # The settings and models of the user must not show.
         os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
         os.environ["NAPARI_FOCUS_FUSION_MODELS"] = str(Path(folder) / "models")
-        for name in choices.names or PICTURES:
-            take(choices.out / f"{name}.png", *PICTURES[name])
+        for name in options.names or SCREENSHOTS:
+            take_screenshot(options.out / f"{name}.png", *SCREENSHOTS[name])
 
 
-def take(path: Path, sample: str, act: Callable[[napari.Viewer], None]) -> None:
-    """Open a window with a sample, act, and take its picture."""
+def take_screenshot(
+    path: Path, sample: str, prepare: Callable[[napari.Viewer], None]
+) -> None:
+    """Open a window with a sample, prepare it, and save a screenshot."""
     import napari
 
     from napari_focus_fusion.plugin.common.settings import settings_file
 
     remembered = settings_file()
-    if remembered:  # no picture knows of another one
+    if remembered:  # each starts with the default settings
         remembered.unlink(missing_ok=True)
     viewer = napari.Viewer(show=True)
     viewer.window.resize(1280, 860)
     viewer.open_sample(PLUGIN, sample)
-    act(viewer)
+    prepare(viewer)
     wait(1)  # until all of it is drawn
     viewer.window.screenshot(str(path), canvas_only=False, flash=False)
     viewer.close()
@@ -62,14 +64,14 @@ def take(path: Path, sample: str, act: Callable[[napari.Viewer], None]) -> None:
 
 
 def fuse_widget(viewer: napari.Viewer) -> None:
-    """The widget, and what the default model made of the sample."""
+    """The widget, and the sample fused by the default model."""
     widget = ready(dock(viewer, "Fuse focus stack"))
     widget.outputs["depth"].setChecked(True)
     run(widget)
 
 
 def preview(viewer: napari.Viewer) -> None:
-    """A part of the sample, seen fused before anything is run."""
+    """A preview of a part of the sample."""
     widget = ready(dock(viewer, "Fuse focus stack"))
     widget.model.value = "sml"
     camera = viewer.scene.camera
@@ -90,7 +92,7 @@ def queue(viewer: napari.Viewer) -> None:
 
 
 def surface(viewer: napari.Viewer) -> None:
-    """The depth map in space, wearing the fused image."""
+    """The depth map as a surface textured with the fused image."""
     widget = ready(dock(viewer, "Fuse focus stack"))
     widget.outputs["surface"].setChecked(True)
     widget.smoothness.setValue(3)
@@ -106,7 +108,7 @@ def surface(viewer: napari.Viewer) -> None:
 
 def retouch_widget(viewer: napari.Viewer) -> None:
     """An area of the decision map painted over."""
-    fused_by_plain_model(viewer)
+    fuse_with_focus_measure(viewer)
     widget = dock(viewer, "Retouch focus fusion")
     widget.start()
     until(lambda: widget.session is not None)
@@ -119,15 +121,15 @@ def retouch_widget(viewer: napari.Viewer) -> None:
 
 
 def report_widget(viewer: napari.Viewer) -> None:
-    """What the report says of the sample."""
-    fused_by_plain_model(viewer)
+    """The report on the sample."""
+    fuse_with_focus_measure(viewer)
     widget = dock(viewer, "Focus fusion quality")
     widget.run()
     until(lambda: widget.report is not None)
 
 
 def finetune_widget(viewer: napari.Viewer) -> None:
-    """Half a minute of learning from the sample."""
+    """Half a minute of training on the sample."""
     widget = dock(viewer, "Fine-tune focus model")
     until(widget.start_button.isEnabled)
     widget.settings.name.value = "my-pollen"
@@ -137,8 +139,8 @@ def finetune_widget(viewer: napari.Viewer) -> None:
     until(widget.start_button.isEnabled)
 
 
-#: Name of the picture: the sample that it is of, and what is done with it.
-PICTURES: dict[str, tuple[str, Callable[[napari.Viewer], None]]] = {
+#: By name of the file: the sample, and the function that prepares the window.
+SCREENSHOTS: dict[str, tuple[str, Callable[[napari.Viewer], None]]] = {
     "fuse_widget": ("brightfield", fuse_widget),
     "preview": ("brightfield", preview),
     "queue": ("fluorescence", queue),
@@ -155,20 +157,20 @@ def dock(viewer: napari.Viewer, name: str) -> Any:
 
 
 def ready(widget: Any) -> Any:
-    """A widget that waits for torch to be loaded, once it is."""
+    """Wait until torch is loaded and the widget can run."""
     until(widget.run_button.isEnabled)
     return widget
 
 
 def run(widget: Any) -> None:
-    """Press Run, and wait for the end."""
+    """Run, and wait for the end."""
     if widget.run() is None:
         raise SystemExit(widget.status.text())
     until(widget.run_button.isEnabled)
 
 
-def fused_by_plain_model(viewer: napari.Viewer) -> None:
-    """Add what the plain model makes of the first layer."""
+def fuse_with_focus_measure(viewer: napari.Viewer) -> None:
+    """Add the first layer fused by the focus measure ``sml``."""
     from napari.layers import Layer
 
     from napari_focus_fusion.plugin.adapters.layers import fuse_layer
@@ -178,16 +180,16 @@ def fused_by_plain_model(viewer: napari.Viewer) -> None:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Let the window live until something holds."""
+    """Process events of the window until a condition holds."""
     began = time.monotonic()
     while not condition():
-        if time.monotonic() - began > PATIENCE:
-            raise SystemExit(f"waited {PATIENCE} s in vain")
+        if time.monotonic() - began > TIMEOUT:
+            raise SystemExit(f"timeout after {TIMEOUT} s")
         wait(0.05)
 
 
 def wait(seconds: float) -> None:
-    """Let the window live."""
+    """Process events of the window."""
     from qtpy.QtTest import QTest
 
     QTest.qWait(int(1000 * seconds))

@@ -27,7 +27,7 @@ from studies.rows import markdown_table, run_missing, write_table
 if TYPE_CHECKING:
     from napari_focus_fusion.training.recipe import Recipe
 
-FOCUS, FINER = RECIPE, RECIPE.then[0]
+FOCUS, FINER = RECIPE, RECIPE.next_stages[0]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Variant:
     title
         What the table calls it.
     stage
-        The stage of training that it is judged by: `FOCUS` or `FINER`.
+        The stage of training that is compared: `FOCUS` or `FINER`.
     changes
         Of :data:`LIGHT`.
     """
@@ -64,19 +64,19 @@ VARIANTS = (
 
 
 def ablate(
-    variant: Variant, pool: Pool, held_back: list[Batch], steps: int, seed: int
+    variant: Variant, pool: Pool, validation: list[Batch], steps: int, seed: int
 ) -> dict[str, Any]:
-    """Train a variant; its error on the held-back part, before and after."""
+    """Train a variant; its error on the validation part, before and after."""
     torch.manual_seed(seed)
     network = AffinitySR(replace(LIGHT, **variant.changes))
     stage = variant.stage
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith(stage.parts))
+        parameter.requires_grad_(name.startswith(stage.trainable_prefix))
     fitted = fit(
         network,
-        stage.objective,
+        stage.training_loss,
         lambda step: pool.draw(step, stacks=stage.stacks, crop=stage.crop, seed=seed),
-        lambda model: stage.validate(model, held_back),
+        lambda model: stage.validate(model, validation),
         replace(stage.schedule, steps=steps, validate_every=steps),
     )
     weights = [p.numel() for p in network.parameters() if p.requires_grad]
@@ -85,8 +85,8 @@ def ablate(
         "steps": steps,
         "seed": seed,
         "parameters": sum(weights),
-        "untrained": round(fitted.history[0]["held_back"], 4),
-        "trained": round(fitted.history[-1]["held_back"], 4),
+        "untrained": round(fitted.history[0]["validation"], 4),
+        "trained": round(fitted.history[-1]["validation"], 4),
     }
 
 

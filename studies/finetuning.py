@@ -1,10 +1,10 @@
-"""Whether fine-tuning helps: by the truth, on stacks unlike any that models have seen.
+"""Whether fine-tuning helps: by ground truth, on stacks unlike any trained on.
 
 ``python -m studies.finetuning [MODEL ...] -o FOLDER``
 
 Each microscope shows scenes of its own: unstained cells, hardly any light, hardly any
-contrast. A model is tuned on one of them, without its truth, and then fuses others.
-Runs that are in the folder already are not made again.
+contrast. A model is tuned on one of them, without its ground truth, and then fuses
+others. Runs that are in the folder already are not made again.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from napari_focus_fusion.training.finetune import finetune
 from napari_focus_fusion.training.scores import score_scene
 from studies.rows import markdown_table, run_missing, write_table
 
-#: Of the scene that is tuned on, and of those that judge.
-TUNED_ON, JUDGED_BY = 940_000, (940_001, 940_002, 940_003)
-#: Where the contrast over 15 pixels is less than this share of the noise nothing tells
-#: the depth.
+#: Seeds of the scene that is tuned on, and of those that are scored.
+TUNING_SEED, SCORING_SEEDS = 940_000, (940_001, 940_002, 940_003)
+#: Where the contrast over 15 pixels is less than this share of the noise the depth
+#: counts as unknown.
 LEAST_CONTRAST = 0.3
 
 
 @dataclass(frozen=True)
 class Microscope:
-    """A way to look at matter.
+    """A microscope and its specimens.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Microscope:
     stain
         Power that transmitted light is taken to: a fifth means a fifth as much stain.
     contrast
-        Of what is seen, about a mean of a half.
+        Of the image, about a mean of a half.
     electrons, read_noise
         Of the camera: electrons at white, and their standard deviation without light.
     """
@@ -60,9 +60,9 @@ class Microscope:
     electrons: float = 3000.0
     read_noise: float = 3.0
 
-    def look(self, seed: int, side: int = 320, slices: int = 8) -> Scene:
+    def scene(self, seed: int, side: int = 320, slices: int = 8) -> Scene:
         """The scene of a seed, grey and of 16 bits."""
-        scene = make_scene(
+        drawn = make_scene(
             seed,
             shape=(side, side),
             slices=slices,
@@ -76,9 +76,9 @@ class Microscope:
             shading=0.05,
             **self.options,
         )
-        seen, truth = (
+        ideal, truth = (
             0.5 + self.contrast * (np.clip(image, 0, None) ** self.stain - 0.5)
-            for image in (scene.stack, scene.truth)
+            for image in (drawn.stack, drawn.truth)
         )
         camera = {"electrons": self.electrons, "read_noise": self.read_noise}
         # Another stream than those of the scene.
@@ -87,8 +87,8 @@ class Microscope:
         variance = ndimage.uniform_filter(truth * truth, 15) - mean * mean
         noise = (mean * self.electrons + self.read_noise**2) / self.electrons**2
         return replace(
-            scene,
-            stack=expose(seen, rng, dtype=np.uint16, **camera),
+            drawn,
+            stack=expose(ideal, rng, dtype=np.uint16, **camera),
             truth=np.float32(65_535) * truth.astype(np.float32),
             textured=variance > LEAST_CONTRAST**2 * noise,
         )
@@ -120,24 +120,28 @@ MICROSCOPES = {
 }
 
 
-def prove(name: str, microscope: str, steps: int, **options: Any) -> dict[str, Any]:
+def evaluate_tuning(
+    name: str, microscope: str, steps: int, **options: Any
+) -> dict[str, Any]:
     """Tune a model on one scene of a microscope and score it on others.
 
     Returns
     -------
     dict
-        ``before`` and ``after``: means of :func:`score_scene`; ``held_back``: what
-        tuning itself said of both; and what was run.
+        ``before`` and ``after``: means of :func:`score_scene`; ``validation``: what
+        tuning itself measured of both; and what was run.
     """
-    look = MICROSCOPES[microscope].look
+    scene_of = MICROSCOPES[microscope].scene
     parent = load_model(name)
-    seen = look(TUNED_ON)
+    example = scene_of(TUNING_SEED)
     began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The tuned model is NOT better")
-        result = finetune(parent, seen.stack, axes=seen.axes, steps=steps, **options)
+        result = finetune(
+            parent, example.stack, axes=example.axes, steps=steps, **options
+        )
     seconds = time.perf_counter() - began
-    scenes = [look(seed) for seed in JUDGED_BY]
+    scenes = [scene_of(seed) for seed in SCORING_SEEDS]
     before, after, plain = (
         _means([score_scene(scene, model) for scene in scenes])
         for model in (parent, result.model, load_model("sml"))
@@ -150,7 +154,7 @@ def prove(name: str, microscope: str, steps: int, **options: Any) -> dict[str, A
         "options": options,
         "better": result.better,
         "best_step": result.best_step,
-        "held_back": {"before": result.before, "after": result.after},
+        "validation": {"before": result.before, "after": result.after},
         "before": before,
         "after": after,
         "sml": plain,
@@ -173,7 +177,7 @@ COLUMNS = (
     "depth error, slices",
     "off by > 1",
     "PSNR, dB",
-    "error held back",
+    "validation error",
     "kept",
     "minutes",
 )
@@ -190,13 +194,13 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
             plain = row["sml"]
             cells = [f"{plain[name]:.{digits}f}" for name, digits in SCORES]
             table.append(["sml", title, *cells, "–", "–", "–"])
-        before, after, held_back = row["before"], row["after"], row["held_back"]
+        before, after, validation = row["before"], row["after"], row["validation"]
         cells = [
             f"{before[name]:.{digits}f} → {after[name]:.{digits}f}"
             for name, digits in SCORES
         ]
         cells.append(
-            f"{held_back['before']['error']:.3f} → {held_back['after']['error']:.3f}"
+            f"{validation['before']['error']:.3f} → {validation['after']['error']:.3f}"
         )
         cells.append(f"step {row['best_step']}" if row["better"] else "parent")
         cells.append(f"{row['seconds'] / 60:.0f}")
@@ -223,7 +227,10 @@ def main() -> None:
     rows = run_missing(
         path,
         (
-            (known_by(name, microscope), partial(prove, name, microscope, given.steps))
+            (
+                known_by(name, microscope),
+                partial(evaluate_tuning, name, microscope, given.steps),
+            )
             for microscope, name in product(given.microscopes, given.models)
         ),
     )

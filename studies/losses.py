@@ -1,9 +1,9 @@
-"""What the truth of scenes adds to the papers' own losses.
+"""What the ground truth of scenes adds to the papers' own losses.
 
 ``python -m studies.losses --pictures FOLDER -o FOLDER`` trains each self-supervised
 network twice, alike and shorter than the shipped weights: on its paper's loss alone,
-and on the loss of the shipped weights. It writes ``losses.md``, with scores on scenes
-held back. Runs that are in the folder already are not made again.
+and on the loss of the shipped weights. It writes ``losses.md``, with scores on the
+benchmark scenes. Runs that are in the folder already are not made again.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ if TYPE_CHECKING:
     from napari_focus_fusion.models.residual import Residual
     from napari_focus_fusion.simulation.scenes import SceneSpec
     from napari_focus_fusion.training.data import Batch
-    from napari_focus_fusion.training.fit import Objective
+    from napari_focus_fusion.training.fit import TrainingLoss
 
 STEPS = 600
 LOSSES = UNTRAINED, PAPER, SHIPPED = "none", "the paper's", "as shipped"
 
 
-def finer_alone(network: Residual, batch: Batch) -> dict[str, Tensor]:
-    """Super-resolution as pretext, and no ranking of slices."""
-    return {"loss": residual.objective(network, batch)["resolution"]}
+def super_resolution_alone(network: Residual, batch: Batch) -> dict[str, Tensor]:
+    """The super-resolution loss, without the ranking loss."""
+    return {"loss": residual.training_loss(network, batch)["resolution"]}
 
 
-def like_the_sources(network: MSCNN, batch: Batch) -> dict[str, Tensor]:
-    """Like the sharpest slice, window by window, with the noise that it has."""
+def similarity_to_sources(network: MSCNN, batch: Batch) -> dict[str, Tensor]:
+    """Similarity to the sharpest slice, window by window, with its noise."""
     return mscnn.unsupervised(network, batch.noisy)
 
 
-PAPERS: dict[str, Objective] = {
-    "sesf": partial(sesf.objective, ranking=0.0),
-    "residual": finer_alone,
-    "dual-path": partial(dual_path.objective, truth=0.0),
-    "mscnn": like_the_sources,
+PAPERS: dict[str, TrainingLoss] = {
+    "sesf": partial(sesf.training_loss, ranking=0.0),
+    "residual": super_resolution_alone,
+    "dual-path": partial(dual_path.training_loss, truth=0.0),
+    "mscnn": similarity_to_sources,
 }
 
 
@@ -70,7 +70,7 @@ def trained_on(
     falling = count(0, -1)
     fit(
         network.requires_grad_(True),
-        PAPERS[name] if loss == PAPER else recipe.objective,
+        PAPERS[name] if loss == PAPER else recipe.training_loss,
         lambda step: pool.draw(step, stacks=recipe.stacks, crop=recipe.crop, seed=seed),
         lambda _: next(falling),  # whatever is validated, the last step is the best
         replace(recipe.schedule, steps=steps, validate_every=steps),

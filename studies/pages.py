@@ -18,7 +18,7 @@ from napari_focus_fusion.benchmark.report import write_report
 from napari_focus_fusion.benchmark.run import run_benchmark
 
 _NETWORKS = ("sesf", "residual", "dual-path", "mscnn")
-_TWINS = tuple(f"{name}:untrained" for name in _NETWORKS)
+_UNTRAINED = tuple(f"{name}:untrained" for name in _NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Page:
     measures: tuple[str, ...] | None = None
 
 
-_ALL = ("sml", "residual-zero", *_NETWORKS, *_TWINS)
+_ALL = ("sml", "residual-zero", *_NETWORKS, *_UNTRAINED)
 
 PAGES = {
     "scenes": Page("scenes", _ALL, ("scenes", "scenes-light"), peers=True),
@@ -96,7 +96,7 @@ def make_page(name: str, folder: Path) -> list[Path]:
         peers=page.peers,
         sheets=page.sheets,
         measures=page.measures,
-        say=lambda text: print(text, file=sys.stderr, flush=True),
+        log=lambda text: print(text, file=sys.stderr, flush=True),
     )
     options = ["--models", ",".join(page.models), "--data", ",".join(page.data)]
     options += ["--peers"] * page.peers

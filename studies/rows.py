@@ -20,7 +20,7 @@ def run_missing(
     path
         A JSON file; it need not be there.
     runs
-        For each row the entries that tell it from others, and what makes it.
+        For each row the entries that identify it, and the function that makes it.
 
     Returns
     -------

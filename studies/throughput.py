@@ -44,8 +44,8 @@ def surface(side: int, slices: int) -> np.ndarray:
     middle = slices // 2
     planes = np.empty((slices, side, side), np.uint16)
     for z in range(slices):
-        seen = gaussian_filter(texture, 0.5 + 0.5 * abs(z - middle))
-        planes[z] = np.clip(seen + rng.normal(0, 100, seen.shape), 0, 65_535)
+        blurred = gaussian_filter(texture, 0.5 + 0.5 * abs(z - middle))
+        planes[z] = np.clip(blurred + rng.normal(0, 100, blurred.shape), 0, 65_535)
     return planes
 
 

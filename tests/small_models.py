@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.simulation.scenes import Scene
 
-#: Radius over which the test models smooth their measure, and how far they see.
+#: Radius over which the test models smooth their measure, and their halo.
 SMOOTH = 2
 HALO = SMOOTH + 1
 
@@ -99,7 +99,7 @@ class EnergySets(SetMasker):
         return torch.softmax(4 * smooth_energy(slices).clamp_min(1e-12).log(), 0)
 
 
-class EnergyPictures(Reconstructor):
+class EnergyReconstructor(Reconstructor):
     """The mean of the slices, weighted by their smoothed energies, and a bit more.
 
     To it some of what it differs by from the plain mean is added, smoothed.
@@ -161,7 +161,7 @@ class TooLarge(SliceScorer):
 
 
 def watched(model: Any) -> tuple[Any, list[int]]:
-    """The model, and a list that grows by the pixels of each batch it looks at."""
+    """The model, and a list that grows by the pixels of each batch it is given."""
     seen: list[int] = []
 
     class Counting(type(model)):  # type: ignore[misc]
@@ -193,8 +193,8 @@ def energy_sets() -> EnergySets:
     return with_spec(EnergySets(), HALO)
 
 
-def energy_pictures() -> EnergyPictures:
-    return with_spec(EnergyPictures(), HALO + 2)
+def energy_reconstructor() -> EnergyReconstructor:
+    return with_spec(EnergyReconstructor(), HALO + 2)
 
 
 def finer_pairs() -> FinerPairs:

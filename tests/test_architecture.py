@@ -1,4 +1,4 @@
-"""The page on the architecture, and its picture, show what is there."""
+"""The page on the architecture, and its diagram, agree with the code."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ architecture = importlib.util.module_from_spec(found)
 found.loader.exec_module(architecture)
 
 
-def test_the_picture_is_drawn_from_the_contract() -> None:
+def test_the_diagram_is_drawn_from_the_contract() -> None:
     """If not: python docs/architecture.py."""
-    kept = architecture.PICTURE.read_text(encoding="utf-8")
-    assert kept == architecture.picture()
+    kept = architecture.DIAGRAM.read_text(encoding="utf-8")
+    assert kept == architecture.diagram()
     texts = [each.text for each in ElementTree.fromstring(kept).iter() if each.text]
     assert set(architecture.layers()) <= set(texts)
 

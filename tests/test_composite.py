@@ -1,4 +1,4 @@
-"""What the composite is made of: soft labels, the noise, what counts as the same."""
+"""What the composite is made of: soft labels, the noise, similarity."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from scipy import ndimage
 
 from napari_focus_fusion.composite import (
-    ALIKE_RADIUS,
     GUIDE_EPSILON,
     GUIDE_RADIUS,
     NOISE_RADIUS,
+    SIMILARITY_RADIUS,
     label_weights,
     least_noise_bias,
-    likeness,
     noise_energy,
+    similarity,
 )
 
 
@@ -35,14 +35,14 @@ def test_label_weights_are_the_guided_filter() -> None:
     def mean(image: np.ndarray) -> np.ndarray:
         return ndimage.uniform_filter(image, side)
 
-    chosen = (index == 1).astype(np.float64)
+    mask = (index == 1).astype(np.float64)
     variance = mean(guide * guide) - mean(guide) ** 2
-    slope = (mean(guide * chosen) - mean(guide) * mean(chosen)) / (
-        variance + GUIDE_EPSILON
-    )
-    offset = mean(chosen) - slope * mean(guide)
-    rim = 2 * GUIDE_RADIUS
-    expected = (mean(slope) * guide + mean(offset)).clip(0, 1)[rim:-rim, rim:-rim]
+    slope = (mean(guide * mask) - mean(guide) * mean(mask)) / (variance + GUIDE_EPSILON)
+    offset = mean(mask) - slope * mean(guide)
+    border = 2 * GUIDE_RADIUS
+    expected = (mean(slope) * guide + mean(offset)).clip(0, 1)[
+        border:-border, border:-border
+    ]
     found = label_weights(torch.from_numpy(index), 1, torch.from_numpy(guide))
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-9)
 
@@ -71,7 +71,7 @@ def test_the_energy_of_white_noise_is_its_variance(sd: float) -> None:
     assert energy.mean() == pytest.approx(sd**2, rel=0.02)
 
 
-def test_smooth_pictures_have_no_noise() -> None:
+def test_smooth_images_have_no_noise() -> None:
     y, x = np.mgrid[:60, :60] / 60
     for plane in (np.full((60, 60), 0.7), 3 * x - y, x * x + x * y):
         energy = noise_energy(torch.from_numpy(plane))
@@ -90,39 +90,39 @@ def test_one_measurement_has_no_bias() -> None:
 
 
 @pytest.mark.parametrize("sd", [0.01, 0.1])
-def test_equal_pictures_with_noise_of_their_own_are_alike(sd: float) -> None:
-    picture = noise(0)
-    a, b = (torch.from_numpy(picture + noise(i, sd=sd)) for i in (1, 2))
-    side = 300 - 2 * ALIKE_RADIUS
-    weight = likeness(a, b, torch.full((side, side), sd**2))
+def test_equal_images_with_independent_noise_are_similar(sd: float) -> None:
+    image = noise(0)
+    a, b = (torch.from_numpy(image + noise(i, sd=sd)) for i in (1, 2))
+    side = 300 - 2 * SIMILARITY_RADIUS
+    weight = similarity(a, b, torch.full((side, side), sd**2))
     assert weight.mean() > 0.95
 
 
-def test_another_picture_is_not_alike() -> None:
-    picture = noise(0)
-    blurred = ndimage.gaussian_filter(picture, 1.0)
-    a, b = torch.from_numpy(picture), torch.from_numpy(blurred + noise(1, sd=0.1))
-    side = 300 - 2 * ALIKE_RADIUS
-    assert likeness(a, b, torch.full((side, side), 0.01)).max() == 0
+def test_another_image_is_not_similar() -> None:
+    image = noise(0)
+    blurred = ndimage.gaussian_filter(image, 1.0)
+    a, b = torch.from_numpy(image), torch.from_numpy(blurred + noise(1, sd=0.1))
+    side = 300 - 2 * SIMILARITY_RADIUS
+    assert similarity(a, b, torch.full((side, side), 0.01)).max() == 0
 
 
-def test_a_picture_is_like_itself_even_without_noise() -> None:
+def test_an_image_is_similar_to_itself_even_without_noise() -> None:
     a = torch.from_numpy(noise(0, (40, 40)))
-    side = 40 - 2 * ALIKE_RADIUS
-    assert (likeness(a, a, torch.zeros(side, side)) == 1).all()
+    side = 40 - 2 * SIMILARITY_RADIUS
+    assert (similarity(a, a, torch.zeros(side, side)) == 1).all()
 
 
-def test_noise_and_likeness_look_no_farther_than_their_radius() -> None:
+def test_noise_and_similarity_depend_on_their_window_only() -> None:
     plane, other = (torch.from_numpy(noise(i, (60, 60))) for i in (0, 1))
     far = plane.clone()
     far[30, 30] += 50
     changed = noise_energy(far) != noise_energy(plane)
     rows, columns = np.nonzero(changed.numpy())
-    reach = NOISE_RADIUS + 1  # also what the result is smaller by
-    assert rows.min() == 30 - 2 * reach
+    border = NOISE_RADIUS + 1  # also what the result is smaller by
+    assert rows.min() == 30 - 2 * border
     assert rows.max() == columns.max() == 30
-    level = torch.full((60 - 2 * ALIKE_RADIUS,) * 2, 1.0)
-    changed = likeness(far, other, level) != likeness(plane, other, level)
+    level = torch.full((60 - 2 * SIMILARITY_RADIUS,) * 2, 1.0)
+    changed = similarity(far, other, level) != similarity(plane, other, level)
     rows, _ = np.nonzero(changed.numpy())
-    assert rows.min() >= 30 - 2 * ALIKE_RADIUS
+    assert rows.min() >= 30 - 2 * SIMILARITY_RADIUS
     assert rows.max() <= 30

@@ -76,14 +76,16 @@ def test_the_recipe_of_the_guide_teaches(files: dict[str, str]) -> None:
     network = new_model(ff.models()["learnt-contrast"]).requires_grad_(True)
     fitted = fit(
         network,
-        recipe.objective,
+        recipe.training_loss,
         lambda step: pool.draw(step, stacks=2, crop=64, seed=0),
         lambda model: recipe.validate(model, batches),
         Schedule(steps=30, learning_rate=5e-3, warm_up=0, validate_every=30),
     )
     assert fitted.best_step == 30
     slices = batches[0].noisy
-    loss = recipe.pretext(network, slices, torch.Generator().manual_seed(0))["loss"]
+    loss = recipe.self_supervised_loss(
+        network, slices, torch.Generator().manual_seed(0)
+    )["loss"]
     loss.backward()
     assert network.filters.weight.grad.abs().sum() > 0
     assert load_model(network).spec.self_supervised

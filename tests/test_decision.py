@@ -1,4 +1,4 @@
-"""The running decision and its verification, against arithmetic done at leisure."""
+"""The running decision and its verification, against plain arithmetic."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_verification_removes_islands_and_keeps_what_is_large() -> None:
     assert (verified.depth[50:56, 50:56] == 5.25).all()
 
 
-def test_unsure_pixels_take_the_label_of_the_sure_around_them() -> None:
+def test_low_confidence_pixels_take_the_label_of_confident_neighbours() -> None:
     rng = np.random.default_rng(0)
     index = np.where(np.arange(80)[None] < 40, 2, 6) * np.ones((70, 1), int)
     confidence = np.full(index.shape, 0.8)
@@ -176,7 +176,7 @@ def test_unsure_pixels_take_the_label_of_the_sure_around_them() -> None:
     assert (verified.labels[:, 40:] == 6).all()
 
 
-def test_where_nobody_around_is_sure_pixels_stay_as_they_are() -> None:
+def test_where_no_neighbour_is_confident_pixels_stay_as_they_are() -> None:
     index = np.ones((70, 70), int)
     index[:35] = 4
     maps = maps_of(index, 0.0)
@@ -185,14 +185,14 @@ def test_where_nobody_around_is_sure_pixels_stay_as_they_are() -> None:
     np.testing.assert_array_equal(verified.depth, maps.depth)
 
 
-def test_verification_of_a_sure_map_changes_nothing() -> None:
+def test_verification_of_a_confident_map_changes_nothing() -> None:
     index = np.arange(60)[:, None] // 20 * np.ones((1, 50), int)
     maps = maps_of(index, 0.9)
     assert verify(maps) is maps
 
 
 def rough_maps(seed: int = 0, shape: tuple[int, int] = (180, 190)) -> Maps:
-    """Maps with islands of all sizes and doubt in patches."""
+    """Maps with islands of all sizes and patches of low confidence."""
     rng = np.random.default_rng(seed)
     field = ndimage.gaussian_filter(rng.normal(size=shape), 3)
     index = np.digitize(field / field.std(), [-1, -0.3, 0.3, 1])
@@ -203,7 +203,7 @@ def rough_maps(seed: int = 0, shape: tuple[int, int] = (180, 190)) -> Maps:
     return maps_of(index, confidence)
 
 
-def test_verification_sees_no_farther_than_its_halo() -> None:
+def test_verification_depends_on_its_halo_only() -> None:
     maps = rough_maps()
     whole = verify(maps)
     y, x = slice(80, 110), slice(77, 113)
@@ -211,10 +211,10 @@ def test_verification_sees_no_farther_than_its_halo() -> None:
         slice(y.start - VERIFY_HALO, y.stop + VERIFY_HALO),
         slice(x.start - VERIFY_HALO, x.stop + VERIFY_HALO),
     )
-    part = verify(Maps(*(np.ascontiguousarray(a[window]) for a in maps)))
+    cropped = verify(Maps(*(np.ascontiguousarray(a[window]) for a in maps)))
     inner = (slice(VERIFY_HALO, -VERIFY_HALO),) * 2
     assert (whole.labels[y, x] != maps.labels[y, x]).any()
-    for mine, other in zip(part, whole, strict=True):
+    for mine, other in zip(cropped, whole, strict=True):
         np.testing.assert_array_equal(mine[inner], other[y, x])
 
 
@@ -223,22 +223,22 @@ def test_a_long_thin_region_just_large_enough_needs_the_whole_halo() -> None:
     side = 2 * VERIFY_HALO + 1
     index = np.zeros((side, side + 60), int)
     row = VERIFY_HALO
-    # The line begins at the reach of a vote from the middle and runs away from it.
+    # The line begins VOTE_RADIUS away from the middle and leads away from it.
     start = VERIFY_HALO + VOTE_RADIUS
     index[row, start : start + SMALLEST_REGION] = 1
     confidence = np.zeros(index.shape)
     confidence[row, start:] = 0.5
     maps = maps_of(index, confidence)
     whole = verify(maps)
-    part = verify(Maps(*(np.ascontiguousarray(a[:, :side]) for a in maps)))
+    cropped = verify(Maps(*(np.ascontiguousarray(a[:, :side]) for a in maps)))
     middle = (VERIFY_HALO, VERIFY_HALO)
-    assert part.labels[middle] == whole.labels[middle] == 1
-    assert part.depth[middle] == whole.depth[middle]
+    assert cropped.labels[middle] == whole.labels[middle] == 1
+    assert cropped.depth[middle] == whole.depth[middle]
 
 
 @given(st.permutations(range(5)))
 @settings(max_examples=15)
-def test_verification_does_not_care_how_the_slices_are_numbered(order: list) -> None:
+def test_verification_does_not_depend_on_the_order_of_slices(order: list) -> None:
     maps = rough_maps(1, (60, 70))
     numbers = np.asarray(order)
     renamed = maps._replace(labels=numbers[maps.labels].astype(np.uint16))

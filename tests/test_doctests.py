@@ -57,7 +57,7 @@ def test_example(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Files that an example writes go to an empty folder."""
     monkeypatch.chdir(tmp_path)
     # what is fine-tuned is judged by less, which takes a tenth of the time
-    monkeypatch.setattr(finetune, "MADE", 2)
+    monkeypatch.setattr(finetune, "RESYNTHESISED", 2)
     monkeypatch.setattr(finetune, "FUSED", 1)
     value = EXAMPLES[name]
     found = doctest.DocTestFinder(recurse=False).find(

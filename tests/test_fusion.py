@@ -1,4 +1,4 @@
-"""The whole road, on stacks small enough to be looked at pixel by pixel."""
+"""Whole runs, on stacks small enough to be checked pixel by pixel."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from small_models import (
     Watched,
     as_dtype,
     energy_pairs,
-    energy_pictures,
+    energy_reconstructor,
     energy_sets,
     finer_pairs,
     random_sesf,
@@ -59,7 +59,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "sesf": random_sesf,
     "pairs": energy_pairs,
     "sets": energy_sets,
-    "pictures": energy_pictures,
+    "reconstructor": energy_reconstructor,
 }
 
 
@@ -83,7 +83,7 @@ def test_fusing_finds_the_surface_and_beats_every_slice(name: str) -> None:
     assert psnr(selected, scene.truth) > best_slice + 4
     # Averaging what shows the same makes it better still; the reconstruction of these
     # tests averages what does not.
-    if name != "pictures":
+    if name != "reconstructor":
         assert psnr(result.fused, scene.truth) > psnr(selected, scene.truth) + 0.1
 
 
@@ -100,11 +100,11 @@ def test_the_border_of_an_image_is_no_edge() -> None:
     assert (np.abs(error[same]) > 1).mean() < 0.001
 
 
-def test_equal_pictures_are_averaged_until_little_noise_is_left() -> None:
+def test_equal_images_are_averaged_until_little_noise_is_left() -> None:
     rng = np.random.default_rng(0)
-    picture = rng.uniform(20000, 40000, (80, 90))
-    stack = (picture + rng.normal(0, 1000, (16, 80, 90))).astype(np.uint16)
-    error = fuse(stack, "sml").fused - picture
+    image = rng.uniform(20000, 40000, (80, 90))
+    stack = (image + rng.normal(0, 1000, (16, 80, 90))).astype(np.uint16)
+    error = fuse(stack, "sml").fused - image
     # A quarter is all that sixteen slices can do.
     assert error.std() < 0.27 * 1000
 
@@ -150,7 +150,7 @@ def test_pixels_come_back_in_their_type_and_range(dtype: str, blend: Any) -> Non
 
 @pytest.mark.parametrize("dtype", ["float64", "uint32", "int16"])
 def test_the_type_of_the_pixels_does_not_matter(dtype: str) -> None:
-    """The same picture in another type gives the same decision and the same picture."""
+    """The same stack in another type gives the same decision and fused image."""
     stack = small()
     first = fuse(stack, "sml")
     other = fuse(as_dtype(stack, dtype), "sml")
@@ -178,7 +178,7 @@ def test_one_slice_passes_through(name: str, blend: Any) -> None:
     for dtype in ("uint8", "uint32", "float64"):
         stack = as_dtype(small()[:1], dtype)
         result = fuse(stack, MODELS[name](), blend=blend)
-        rounding = 1e-7 if (name, dtype) == ("pictures", "float32") else 0
+        rounding = 1e-7 if (name, dtype) == ("reconstructor", "float32") else 0
         np.testing.assert_allclose(result.fused, stack[0], rtol=0, atol=rounding)
         assert (result.decision == 0).all()
         assert (result.depth == 0).all()
@@ -213,7 +213,7 @@ def test_identical_slices_give_that_slice(name: str, blend: Any) -> None:
     for dtype in ("uint16", "float32"):
         stack = np.repeat(as_dtype(small()[:1], dtype), 4, 0)
         result = fuse(stack, MODELS[name](), blend=blend)
-        rounding = 1e-7 if (name, dtype) == ("pictures", "float32") else 0
+        rounding = 1e-7 if (name, dtype) == ("reconstructor", "float32") else 0
         np.testing.assert_allclose(result.fused, stack[0], rtol=0, atol=rounding)
         assert result.confidence.max() < 1e-5
 
@@ -227,7 +227,7 @@ def test_constant_stacks_have_no_confidence_and_keep_their_value(name: str) -> N
         assert (result.confidence == 0).all()
 
 
-def test_saturated_parts_stay_saturated_and_are_unsure() -> None:
+def test_saturated_parts_stay_saturated_with_low_confidence() -> None:
     stack = small().copy()
     stack[:, :, 40:] = 65535
     result = fuse(stack, "sml", smoothness=0)
@@ -248,7 +248,7 @@ def test_colours_are_decided_together(blend: Any) -> None:
         np.testing.assert_array_equal(result.fused, observed[0])
 
 
-def test_the_reference_decides_for_all_channels() -> None:
+def test_the_decision_of_the_reference_holds_for_all_channels() -> None:
     first, second = relief(72, 84, 5).stack, relief(72, 84, 5, seed=1_000_007).stack
     stack = np.stack([first, second])
     for reference, one in ((0, first), ("green", first), (1, second), ("red", second)):
@@ -268,13 +268,13 @@ def test_a_reconstruction_leaves_the_colours_to_the_slices() -> None:
     grey = small()
     colours = np.array([1.0, 0.5, 0.25])
     stack = (grey[..., None] * colours).astype(np.uint16)
-    result = fuse(stack, energy_pictures(), axes="ZYXS")
-    alone = fuse(grey, energy_pictures())
+    result = fuse(stack, energy_reconstructor(), axes="ZYXS")
+    alone = fuse(grey, energy_reconstructor())
     assert (result.decision == alone.decision).mean() > 0.99
     weights = np.array([0.299, 0.587, 0.114])
     luminance = (alone.fused[..., None] * colours) @ weights
     np.testing.assert_allclose(result.fused @ weights, luminance, atol=4)
-    observed = fuse(stack, energy_pictures(), axes="ZYXS", blend="select").fused
+    observed = fuse(stack, energy_reconstructor(), axes="ZYXS", blend="select").fused
     for a, b in ((0, 1), (1, 2)):
         difference = result.fused[..., a].astype(float) - result.fused[..., b]
         np.testing.assert_allclose(
@@ -286,11 +286,11 @@ def test_a_reconstruction_leaves_the_colours_to_the_slices() -> None:
 def test_each_channel_is_reconstructed_from_itself() -> None:
     first = small()
     second = 60000 - first // 4 * 3
-    alone = fuse(first, energy_pictures())
+    alone = fuse(first, energy_reconstructor())
     for reference, decision in ((0, alone.decision), (1, None)):
         both = fuse(
             np.stack([first, second]),
-            energy_pictures(),
+            energy_reconstructor(),
             axes="CZYX",
             reference=reference,
         )
@@ -443,7 +443,7 @@ def test_not_a_number_is_named_by_slice_row_and_column(name: str, value: float) 
         fuse(as_stack(stack, axes="ZYX", name="pollen"), MODELS[name]())
 
 
-def test_every_pixel_of_a_channel_that_does_not_decide_is_checked_too() -> None:
+def test_every_pixel_of_other_channels_is_checked_too() -> None:
     stack = np.stack([as_dtype(small(), "float32")] * 2)
     stack[1, 4, 60, 7] = np.nan
     with pytest.raises(FocusFusionError, match=r"slice 4, row 60, column 7"):
@@ -476,7 +476,7 @@ def test_wrong_parameters_are_explained_before_any_work(
     with pytest.raises(FocusFusionError) as caught:
         fuse(source, **({"model": "sml", "axes": "ZYX"} | options))
     assert words in str(caught.value)
-    assert source.read.sum() <= 25 * 32 * 32  # a glance, to know the stack again
+    assert source.read.sum() <= 25 * 32 * 32  # a few windows, for its fingerprint
 
 
 def test_frames_are_not_taken_for_slices() -> None:
@@ -553,19 +553,19 @@ def test_regions_fit_the_memory_and_mostly_hold_what_they_read(
         )
         most = max(memory // 120, CHUNK**2 if stored else 0)
         assert plan.window[0] * plan.window[1] <= most
-        rim = aggregate_halo(5)
-        read = sum((t.height + 2 * rim) * (t.width + 2 * rim) for t in plan)
-        assert read <= 3 * (high + 2 * rim) * (wide + 2 * rim)
+        halo = aggregate_halo(5)
+        read = sum((t.height + 2 * halo) * (t.width + 2 * halo) for t in plan)
+        assert read <= 3 * (high + 2 * halo) * (wide + 2 * halo)
 
 
 def dull(stack: np.ndarray) -> np.ndarray:
-    """Slices that all look alike: nothing in them can decide."""
+    """Slices that are all alike: none is sharper."""
     return np.stack([stack[0]] * len(stack)) + np.arange(len(stack))[:, None, None]
 
 
-@pytest.mark.parametrize("name", ["sml", "sesf", "pairs", "sets", "pictures"])
+@pytest.mark.parametrize("name", ["sml", "sesf", "pairs", "sets", "reconstructor"])
 @pytest.mark.parametrize("blend", ["feather", "select"])
-def test_another_stack_decides_as_a_channel_would(name: str, blend: Any) -> None:
+def test_another_stack_as_reference_is_as_a_channel(name: str, blend: Any) -> None:
     """Pixels of one stack, sharpness of the other: as if they were two channels."""
     sharp = small()
     shown = dull(sharp).astype(np.uint16)
@@ -579,7 +579,7 @@ def test_another_stack_decides_as_a_channel_would(name: str, blend: Any) -> None
     assert result.provenance["parameters"]["reference"] == "sharp"
 
 
-def test_a_grey_stack_decides_for_colours_of_another_type(tmp_path: Path) -> None:
+def test_a_grey_stack_as_reference_of_colours_of_another_type(tmp_path: Path) -> None:
     grey = small()
     colours = np.stack([(grey >> 8).astype(np.uint8)] * 3, -1)
     film = np.stack([colours, colours[::-1]])
@@ -617,7 +617,9 @@ def test_a_run_is_not_resumed_by_the_sharpness_of_yet_another_stack(
         (small()[:, :70], "its size is 5 slices of 70 x 84 pixels"),
     ],
 )
-def test_a_stack_of_another_size_cannot_decide(other: np.ndarray, words: str) -> None:
+def test_a_stack_of_another_size_cannot_be_the_reference(
+    other: np.ndarray, words: str
+) -> None:
     reference = as_stack(other, axes="ZYX", name="other")
     with pytest.raises(FocusFusionError, match="'other' cannot decide for") as caught:
         fuse(small(), "sml", reference=reference)

@@ -83,7 +83,7 @@ print(json.dumps(peaks))
 def peaks_of(runs: list[tuple[tuple[Any, ...], str]], folder: Path) -> list[int]:
     paths = [Path(__file__).parent, Path(napari_focus_fusion.__file__).parents[1]]
     # One pool of free memory for all threads: what threads keep for later, some MB
-    # each, tells nothing of what a run needs.
+    # each, is not part of what a run needs.
     environment = {
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
         "MALLOC_ARENA_MAX": "1",

@@ -126,12 +126,12 @@ def test_scale_and_units_by_axis_or_in_order() -> None:
             as_stack(array, axes="TZYX", scale={"Y": wrong})
 
 
-def test_a_stack_passes_through_and_can_be_told_better() -> None:
+def test_a_stack_passes_through_and_its_fields_can_be_overridden() -> None:
     stack = as_stack(ramp("ZYX"), name="cells", scale={"Z": 2})
     assert as_stack(stack) is stack
-    told = as_stack(stack, axes="TYX", units={"Y": "nm"})
-    assert (told.axes, told.name, told.n_times, told.n_slices) == ("TYX", "cells", 4, 1)
-    assert told.unit("Y") == "nanometer"
+    new = as_stack(stack, axes="TYX", units={"Y": "nm"})
+    assert (new.axes, new.name, new.n_times, new.n_slices) == ("TYX", "cells", 4, 1)
+    assert new.unit("Y") == "nanometer"
     assert stack.units == {}
 
 

@@ -27,7 +27,7 @@ from small_models import (
     Watched,
     as_dtype,
     energy_pairs,
-    energy_pictures,
+    energy_reconstructor,
     energy_sets,
     random_sesf,
     relief,
@@ -43,7 +43,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "sesf": random_sesf,
     "pairs": energy_pairs,
     "sets": energy_sets,
-    "pictures": energy_pictures,
+    "reconstructor": energy_reconstructor,
 }
 
 
@@ -188,7 +188,7 @@ ORDERS = {"reversed": [4, 3, 2, 1, 0], "shuffled": [2, 4, 0, 3, 1]}
         ("sesf", "float32", "feather"),
     ],
 )
-def test_slice_scorers_do_not_know_the_order_at_all(
+def test_slice_scorers_do_not_depend_on_the_order_at_all(
     name: str, dtype: str, order: list[int], blend: Any
 ) -> None:
     stack = as_dtype(small(), dtype)
@@ -206,7 +206,7 @@ def test_slice_scorers_do_not_know_the_order_at_all(
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 @pytest.mark.parametrize("name", ["pairs", "sets"])
-def test_maskers_know_the_order_as_little_as_rounding_allows(
+def test_maskers_depend_on_the_order_up_to_rounding(
     name: str, order: list[int]
 ) -> None:
     stack = small()
@@ -272,7 +272,7 @@ def test_where_a_result_came_from_travels_with_it(tmp_path: Path) -> None:
     assert found == expected
 
 
-# 7. The core knows no screen: see test_import.py, and the killed run below.
+# 7. The core needs no screen: see test_import.py, and the killed run below.
 
 
 # 8. Nothing is lost.
@@ -291,7 +291,7 @@ def digest_of(folder: Path) -> str:
 
 
 class StopAfter:
-    """Says stop from some question on."""
+    """Returns True after a number of calls."""
 
     def __init__(self, limit: float = np.inf) -> None:
         self.limit, self.asked = limit, 0
@@ -301,7 +301,7 @@ class StopAfter:
         return self.asked > self.limit
 
 
-def test_a_cancelled_run_leaves_nothing_that_looks_finished_and_goes_on_from_there(
+def test_a_cancelled_run_leaves_nothing_that_looks_complete_and_goes_on_from_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     many_regions(monkeypatch)
@@ -358,7 +358,7 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_killed_run_leaves_nothing_that_looks_finished_and_goes_on_from_there(
+def test_a_killed_run_leaves_nothing_that_looks_complete_and_goes_on_from_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     code = """
@@ -449,7 +449,7 @@ def test_inputs_are_not_touched(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stack, small())
 
 
-# 9. Errors speak to a biologist.
+# 9. Errors are written for biologists.
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ def test_inputs_are_not_touched(tmp_path: Path) -> None:
         (None, ["NoneType", "Pass an array"]),
     ],
 )
-def test_what_is_wrong_is_said_in_plain_words(stack: Any, words: list[str]) -> None:
+def test_errors_are_in_plain_words(stack: Any, words: list[str]) -> None:
     with pytest.raises(FocusFusionError) as caught:
         fuse(as_stack(stack, name="pollen"), "sml")
     for word in words:

@@ -1,4 +1,4 @@
-"""What a report says is what is there: counted, measured and put into words."""
+"""Reports: counts, measures and the findings in words."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_measures_and_shares_are_those_of_the_stack(result):
         assert found.slice_sharpness[z] == pytest.approx(
             sharpness(plane, data_range=span)
         )
-    # The point of fusing.
+    # The fused image is the sharpest.
     assert found.sharpness > max(found.slice_sharpness)
     assert found.provenance == result.provenance
 
 
 @pytest.mark.parametrize(
-    ("kept", "crowded", "words"),
+    ("kept", "clipped_ends", "words"),
     [
         (slice(0, 12), (), "no sign that the stack is too short"),
         (slice(6, 12), (0,), "in the first slice (0): the stack may be too short"),
@@ -67,15 +67,15 @@ def test_measures_and_shares_are_those_of_the_stack(result):
         (slice(3, 7), (0, 3), "take more slices before it"),
     ],
 )
-def test_stacks_that_are_too_short(kept, crowded, words):
+def test_stacks_that_are_too_short(kept, clipped_ends, words):
     stack = as_stack(SCENE.stack[kept], axes="ZYX")
     found = report(stack, fuse(stack, "sml", device="cpu"), measures=())
-    assert found.crowded == crowded
+    assert found.clipped_ends == clipped_ends
     assert any(words in sentence for sentence in found.verdict)
-    assert ("no sign" in found.text()) == (not crowded)
+    assert ("no sign" in found.text()) == (not clipped_ends)
 
 
-def test_slices_that_nobody_needs(result):
+def test_unused_slices(result):
     found = report(result.stack, result, measures=())
     used = np.flatnonzero(np.array(found.clear_share) > 0.001)
     assert 1 < used[0] and used[-1] < 10
@@ -83,7 +83,7 @@ def test_slices_that_nobody_needs(result):
     assert f"The last {11 - used[-1]} slices are hardly used." in found.verdict
 
 
-def test_where_nothing_can_be_said(result):
+def test_where_there_are_no_findings(result):
     stack = result.stack
     alone = report(stack, {"fused": result.fused}, measures=QUICK)
     assert alone.share == () and alone.low_confidence is None
@@ -124,7 +124,7 @@ class Watched(LazyArray):
 
 
 def test_of_large_stacks_one_window_is_read(monkeypatch):
-    monkeypatch.setattr("napari_focus_fusion.report.MOST_PIXELS", 12 * 64 * 64)
+    monkeypatch.setattr("napari_focus_fusion.report.MAX_PIXELS", 12 * 64 * 64)
     pixels = np.full((12, 300, 400), 7, np.uint16)
     pixels[:, 210:300, 280:400] = SCENE.stack  # only here is something to be seen
     watched = Watched(pixels)
@@ -215,13 +215,13 @@ def test_csv(result, tmp_path):
     found.save_csv(path, overwrite=True)
 
 
-def test_pictures(result, tmp_path):
+def test_charts(result, tmp_path):
     """Bars are as high as the shares, and orange where the stack may be too short."""
     found = replace(
         report(result.stack, result, measures=()),
         share=(0.5, 0.25, 0.25),
         clear_share=(0.5, 0.5, 0.0),
-        crowded=(0,),
+        clipped_ends=(0,),
     )
     chart = histogram(found, 400, 200)
     assert chart.shape == (200, 400, 3)
@@ -236,11 +236,11 @@ def test_pictures(result, tmp_path):
     assert np.flatnonzero(orange.any(0)).max() < np.flatnonzero(blue.any(0)).min()
 
     path = found.save_png(tmp_path / "r.png")
-    with Image.open(path) as picture:
-        assert picture.width == 800
-        assert (np.asarray(picture)[300:] < 128).any()  # the text
+    with Image.open(path) as image:
+        assert image.width == 800
+        assert (np.asarray(image)[300:] < 128).any()  # the text
     long = replace(found, verdict=("many words " * 60,))
-    assert long.picture().shape[0] > found.picture().shape[0]
+    assert long.draw().shape[0] > found.draw().shape[0]
     # Also with no map, or more slices than pixels.
     assert histogram(replace(found, share=(), clear_share=()), 200, 100).any()
     many = tuple(np.full(900, 1 / 900))
@@ -264,12 +264,12 @@ def test_on_the_command_line(result, tmp_path, capsys):
     for z, plane in enumerate(SCENE.stack):
         files.append(str(tmp_path / f"{z:02}.tif"))
         tifffile.imwrite(files[-1], plane)
-    table, picture = tmp_path / "r.csv", tmp_path / "r.png"
-    options = ["--csv", str(table), "--png", str(picture)]
+    table, chart = tmp_path / "r.csv", tmp_path / "r.png"
+    options = ["--csv", str(table), "--png", str(chart)]
     assert main(["report", str(path), *files, *options]) == 0
     expected = report(result.stack, result)
     assert "\n".join(expected.verdict) in capsys.readouterr().out
-    assert table.exists() and picture.exists()
+    assert table.exists() and chart.exists()
     assert main(["report", str(path), *files, *options]) == 1
     assert "exists already" in capsys.readouterr().err
     assert main(["report", str(path), *files, "--json"]) == 0

@@ -1,4 +1,4 @@
-"""What is repainted by hand is what fusing by the edited map gives."""
+"""A retouched image equals fusing by the edited map."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_it_equals_fusing_by_the_edited_map(pixels, axes, blend):
         assert area is not None
         recompose(stack, decision, fused, area, t=t, blend=blend)
         if z in (1, 3):
-            # To the bit, all over the picture: nothing farther away has a say.
+            # To the bit, all over the image: no pixel farther away depends on it.
             expected = fuse(stack, decision=decision, blend=blend, device="cpu").fused
             np.testing.assert_array_equal(fused, expected)
     assert (fused != first).any()
@@ -136,7 +136,7 @@ def test_many_blocks_and_stopping():
     np.testing.assert_array_equal(fused, expected)
 
 
-def test_the_intensities_are_looked_for_once():
+def test_the_intensities_are_computed_once():
     watched = Watched((GREY / 300).astype(np.float32))
     stack = as_stack(watched, axes="ZYX")
     known = intensities(stack)
@@ -151,7 +151,7 @@ def test_the_intensities_are_looked_for_once():
     np.testing.assert_array_equal(one, two)
 
 
-def test_by_the_channel_that_decided():
+def test_by_the_reference_channel():
     stack = as_stack(np.stack([GREY, GREY[:, ::-1]]), axes="CZYX")
     decision = fuse(stack, "sml", reference=1, device="cpu").decision
     fused = fuse(stack, decision=decision, reference=1, device="cpu").fused
@@ -182,9 +182,9 @@ def test_maps_from_elsewhere():
         assert found.dtype == np.uint16
         np.testing.assert_array_equal(found, own)
     # A map that says 1 to 4 may mean either; it says which.
-    part = own.clip(1, 4)
-    np.testing.assert_array_equal(as_decision(part, stack), part)
-    np.testing.assert_array_equal(as_decision(part, stack, first=1), part - 1)
+    clipped = own.clip(1, 4)
+    np.testing.assert_array_equal(as_decision(clipped, stack), clipped)
+    np.testing.assert_array_equal(as_decision(clipped, stack, first=1), clipped - 1)
     movie = as_stack(np.stack([GREY, GREY]), axes="TZYX")
     np.testing.assert_array_equal(as_decision(own, movie), [own, own])
     np.testing.assert_array_equal(as_decision(own[None] + 1, movie), [own, own])

@@ -1,4 +1,4 @@
-"""Tune a model on a stack of one's own; with more steps than here, of course."""
+"""Fine-tune a model on a stack; in practice with more steps than here."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ result = ff.finetune(
     patch=48,
     device="cpu",
 )
-# What is not better on the part that was held back is not kept.
+# A model that is not better on the validation part is not kept.
 print(result.verdict)
 model = result.path if result.better else "sesf"
 print(ff.fuse(pixels[:, :160, :160], model, axes="ZYX").fused.shape)

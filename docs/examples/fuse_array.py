@@ -9,7 +9,7 @@ from napari_focus_fusion.plugin.adapters.samples import brightfield_sample
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
 folder.mkdir(exist_ok=True)
 
-# Any array will do, such as the data of a napari layer; this one is made on the spot.
+# Any array will do, such as the data of a napari layer; this one is simulated.
 [(pixels, attributes, _)] = brightfield_sample()
 pixels = pixels[::2, :192, :256]
 

@@ -1,4 +1,4 @@
-"""Drive the widget "Fuse focus stack": set values, run, wait, take what comes out."""
+"""Drive the widget "Fuse focus stack": set values, run, wait, read the results."""
 
 import napari
 from qtpy.QtCore import QEventLoop
@@ -17,7 +17,7 @@ widget.layer.value = nuclei
 widget.model.value = "sml"
 widget.outputs["depth"].setChecked(True)
 
-# The window stays alive while it waits.
+# The window processes events while it waits.
 waiting = QEventLoop()
 widget.ended.connect(waiting.quit)
 if widget.run() is None:

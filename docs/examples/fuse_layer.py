@@ -1,4 +1,4 @@
-"""What the widget does, as one call that takes a layer and gives layers."""
+"""Fuse a layer as the widget does, in one call that returns layers."""
 
 from napari.layers import Image, Layer
 

@@ -11,7 +11,7 @@ folder = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
 folder.mkdir(exist_ok=True)
 [(pixels, attributes, _)] = brightfield_sample()
 
-# Cut off where the pollen goes on, to see what is said.
+# The stack ends within the pollen, which the report notes.
 stack = ff.as_stack(pixels[6:, :192, :256], axes="ZYXS", name="pollen")
 found = report(stack, ff.fuse(stack, "sml", device="cpu"), measures=["Q_G", "Q_AB/F"])
 print(found.text())

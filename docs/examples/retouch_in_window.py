@@ -25,7 +25,7 @@ dock, widget = viewer.window.add_plugin_dock_widget(
 
 
 def wait(signal):
-    """Until something has happened, with the window alive."""
+    """Wait for a signal while the window processes events."""
     waiting = QEventLoop()
     signal.connect(waiting.quit)
     waiting.exec()

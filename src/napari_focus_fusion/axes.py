@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 AXES = "TCZYXS"
-# Rec. 601 luma; alpha says nothing about focus.
+# Rec. 601 luma; alpha holds no focus information.
 LUMINANCE = {3: (0.299, 0.587, 0.114), 4: (0.299, 0.587, 0.114, 0.0)}
-# A picture is rarely narrower than this: below it the order of the axes is a guess.
-_NARROWEST_PICTURE = 16
+# An image is rarely narrower than this: below it the order of the axes is a guess.
+_NARROWEST_IMAGE = 16
 _AXIS_NAMES = {
     **dict.fromkeys(("t", "time", "timepoint", "timepoints", "frame", "frames"), "T"),
     **dict.fromkeys(("c", "ch", "channel", "channels"), "C"),
@@ -57,10 +57,10 @@ def guess_axes(shape: tuple[int, ...], dtype: np.dtype, name: str = "stack") -> 
         return "YX"
     if len(shape) == 3:
         if colour:
-            picture = min(shape[:2]) >= _NARROWEST_PICTURE
-            if picture and dtype in (np.dtype("uint8"), np.dtype("uint16")):
+            is_image = min(shape[:2]) >= _NARROWEST_IMAGE
+            if is_image and dtype in (np.dtype("uint8"), np.dtype("uint16")):
                 return "YXS"
-        elif shape[-1] >= _NARROWEST_PICTURE or shape[-1] * 4 >= max(shape):
+        elif shape[-1] >= _NARROWEST_IMAGE or shape[-1] * 4 >= max(shape):
             return "ZYX"
     if len(shape) == 4:
         if colour:

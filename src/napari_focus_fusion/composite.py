@@ -2,7 +2,7 @@
 
 ``select`` takes every pixel from its slice. ``feather`` starts from that and does two
 things more, each only where it cannot blur: it softens seams between labels along the
-edges of the picture (a guided filter, as in SESF-Fuse), and it averages in the slices
+edges of the image (a guided filter, as in SESF-Fuse), and it averages in the slices
 that show the same as the selected one up to the noise, so that a stack's fused image
 has less noise than any of its slices.
 """
@@ -26,21 +26,21 @@ Blend = Literal["feather", "select"]
 GUIDE_RADIUS = 1
 GUIDE_EPSILON = 1e-4
 #: Two slices are compared over a window of this radius ...
-ALIKE_RADIUS = 3
+SIMILARITY_RADIUS = 3
 #: ... and count as the same up to this multiple of the difference that noise alone
 #: makes, and as different from this multiple on.
-ALIKE, DIFFERENT = 1.2, 1.9
+SIMILAR, DIFFERENT = 1.2, 1.9
 #: Window over which the noise is measured.
 NOISE_RADIUS = 7
 #: Standard deviation of the noise's variance, measured over that window, as a share of
 #: it: ``sqrt(2 * 1.878**2) / 15``, where 1.878 is the sum of the squared
 #: autocorrelation of second differences over the 15 pixels of a row.
-NOISE_SCATTER = 0.177
-#: Second differences along both axes: blind to whatever is smooth, sees white noise
-#: with a gain of 36 in variance (Immerkaer, CVIU 64(2), 1996).
+NOISE_VARIANCE_SD = 0.177
+#: Second differences along both axes: zero where the image is smooth, and a gain of
+#: 36 in variance for white noise (Immerkaer, CVIU 64(2), 1996).
 NOISE_GAIN = 36.0
 #: Pixels that a fused pixel depends on, beyond itself.
-COMPOSITE_HALO = max(2 * GUIDE_RADIUS, ALIKE_RADIUS, NOISE_RADIUS + 1)
+COMPOSITE_HALO = max(2 * GUIDE_RADIUS, SIMILARITY_RADIUS, NOISE_RADIUS + 1)
 
 
 def label_weights(index: Tensor, z: int, guide: Tensor) -> Tensor:
@@ -63,19 +63,19 @@ def label_weights(index: Tensor, z: int, guide: Tensor) -> Tensor:
     Tensor
         float32 in [0, 1], smaller by ``2 * GUIDE_RADIUS`` on each side.
     """
-    chosen = (index == z).to(guide.dtype)
+    mask = (index == z).to(guide.dtype)
     r = GUIDE_RADIUS
-    mean_guide, mean_chosen = box_mean(guide, r), box_mean(chosen, r)
+    mean_guide, mean_mask = box_mean(guide, r), box_mean(mask, r)
     variance = box_mean(guide * guide, r) - mean_guide * mean_guide
-    covariance = box_mean(guide * chosen, r) - mean_guide * mean_chosen
+    covariance = box_mean(guide * mask, r) - mean_guide * mean_mask
     slope = covariance / (variance.clamp_min(0) + GUIDE_EPSILON)
-    offset = mean_chosen - slope * mean_guide
+    offset = mean_mask - slope * mean_guide
     inner = slice(2 * r, -2 * r)
     return (box_mean(slope, r) * guide[inner, inner] + box_mean(offset, r)).clamp(0, 1)
 
 
 def noise_energy(plane: Tensor) -> Tensor:
-    """Local variance of what is as fine as noise.
+    """Local variance of the noise, from second differences.
 
     Parameters
     ----------
@@ -97,35 +97,36 @@ def noise_energy(plane: Tensor) -> Tensor:
 
 
 def least_noise_bias(slices: int) -> float:
-    """What the least of N measurements of one variance is, as a share of it.
+    """Expected least of N measurements of one variance, as a share of it.
 
-    The least over the slices is where the picture itself is most out of focus; being
-    the least, it lies below the truth (Blom's approximation of normal order statistics,
-    and Wilson and Hilferty's of the chi-squared distribution by the cube of a normal).
+    The least over the slices is where the image is most out of focus; being the
+    least, it is biased below the true variance (Blom's approximation of normal order
+    statistics, and Wilson and Hilferty's of the chi-squared distribution by the cube of
+    a normal).
     """
     if slices < 2:
         return 1.0
     rank = NormalDist().inv_cdf((slices - 0.375) / (slices + 0.25))
-    return max((1 - NOISE_SCATTER**2 / 9 - rank * NOISE_SCATTER / 3) ** 3, 0.3)
+    return max((1 - NOISE_VARIANCE_SD**2 / 9 - rank * NOISE_VARIANCE_SD / 3) ** 3, 0.3)
 
 
-def likeness(plane: Tensor, selected: Tensor, noise: Tensor) -> Tensor:
-    """How far a slice shows the same as the selected image, in [0, 1].
+def similarity(plane: Tensor, selected: Tensor, noise: Tensor) -> Tensor:
+    """Similarity of a slice to the selected image, in [0, 1].
 
     Parameters
     ----------
     plane, selected
-        (h, w), normalised, with ``ALIKE_RADIUS`` pixels around what is wanted.
+        (h, w), normalised, with ``SIMILARITY_RADIUS`` pixels of halo.
     noise
-        Variance of the noise of one slice, of the shape wanted.
+        Variance of the noise of one slice, (h, w) less the halo.
 
     Returns
     -------
     Tensor
         1 where the mean squared difference is what noise alone makes of two equal
-        pictures, twice its variance; 0 where it is clearly more.
+        images, twice its variance; 0 where it is clearly more.
     """
-    difference = box_sum((plane - selected).square_(), ALIKE_RADIUS)
-    unit = (2 * ALIKE_RADIUS + 1) ** 2 * 2 * noise
+    difference = box_sum((plane - selected).square_(), SIMILARITY_RADIUS)
+    unit = (2 * SIMILARITY_RADIUS + 1) ** 2 * 2 * noise
     ratio = difference / unit.clamp_min(1e-20)
-    return ratio.sub_(DIFFERENT).div_(ALIKE - DIFFERENT).clamp_(0, 1)
+    return ratio.sub_(DIFFERENT).div_(SIMILAR - DIFFERENT).clamp_(0, 1)

@@ -1,8 +1,8 @@
 """From scores to a decision map: arg-max while slices stream by, then verification.
 
-Slices are categories here, not positions: nothing that decides looks at the order of
-the slices, so that permuting them permutes the map and leaves the fused image alone.
-Only the depth map, which measures along Z, knows its neighbours.
+Slices are categories here, not positions: labels and confidence do not depend on the
+order of the slices, so that permuting them permutes the map and leaves the fused image
+unchanged. Only the depth map, which is interpolated along Z, uses neighbouring slices.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from skimage.measure import label
 from torch import Tensor
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.filters import box_sum, line_sum
+from napari_focus_fusion.filters import box_sum, line_sum, without_border
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from napari_focus_fusion.stack import FocusStack
 
-#: Guards divisions of scores; far below any score of a picture with detail.
+#: Guards divisions of scores; far below any score of an image with detail.
 TINY = 1e-30
 
 #: Scores are added up over windows inside one another: the model's own, one three times
 #: as wide (this is its weight, of the mean), and one nine times as wide (weighted by
-#: the smoothness that the user chooses). Where the small window holds detail it
-#: decides; where it holds none, or only the weak rims that refraction makes out of
-#: focus, the surroundings do.
+#: the smoothness that the user chooses). Where the small window holds detail its
+#: sum dominates; where it holds none, or only the weak fringes that refraction makes
+#: out of focus, the sums over the surroundings do.
 SURROUNDINGS_WEIGHT = 0.5
 
 #: Below this confidence a pixel takes the label that its neighbours vote for.
-UNSURE = 0.2
+LOW_CONFIDENCE = 0.2
 VOTE_RADIUS = 12
 #: Connected regions with fewer pixels are taken for mistakes.
 SMALLEST_REGION = 32
-#: Pixels around a region that its verification looks at: a region that reaches
-#: further than its own number of pixels does not exist.
+#: Pixels around a region that its verification depends on: no connected region extends
+#: further than its own number of pixels.
 VERIFY_HALO = VOTE_RADIUS + SMALLEST_REGION
 
 
 class Maps(NamedTuple):
-    """What is known of each pixel of a region, (h, w) each.
+    """Decision, confidence and depth at each pixel of a region, (h, w) each.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Maps(NamedTuple):
 
 
 def aggregate_halo(radius: int) -> int:
-    """Pixels that :func:`aggregate` looks beyond a pixel: nine windows are 81 wide."""
+    """Pixels of halo that :func:`aggregate` needs: half the widest window."""
     return (9 * (2 * radius + 1) - 1) // 2
 
 
@@ -72,7 +72,7 @@ def aggregate(score: Tensor, radius: int, smoothness: float) -> Tensor:
     Parameters
     ----------
     score
-        (h, w), with :func:`aggregate_halo` pixels around what is wanted.
+        (h, w), with :func:`aggregate_halo` pixels of halo.
     radius
         Of the model's window, which has ``2 * radius + 1`` pixels a side.
     smoothness
@@ -88,14 +88,10 @@ def aggregate(score: Tensor, radius: int, smoothness: float) -> Tensor:
     # Nine windows side by side are the window three times as wide, and so on.
     wide = line_sum(line_sum(window, 3, -1, side), 3, -2, side)
     widest = line_sum(line_sum(wide, 3, -1, 3 * side), 3, -2, 3 * side)
-    total = _inner(window, 4 * side).add(
-        _inner(wide, 3 * side), alpha=SURROUNDINGS_WEIGHT / 9
+    total = without_border(window, 4 * side).add(
+        without_border(wide, 3 * side), alpha=SURROUNDINGS_WEIGHT / 9
     )
     return total.add_(widest, alpha=smoothness / 81)
-
-
-def _inner(image: Tensor, margin: int) -> Tensor:
-    return image[margin:-margin, margin:-margin]
 
 
 class RunningDecision:
@@ -115,8 +111,8 @@ class RunningDecision:
         self.count = 0
         self.best = torch.full(shape, -1.0, device=device)
         self.index = torch.zeros(shape, dtype=torch.int16, device=device)
-        # Twice as precise as the scores, so that it does not tell in which order they
-        # were added.
+        # Twice as precise as the scores, so that it does not depend on the order in
+        # which they were added.
         precise = torch.float32 if device.type == "mps" else torch.float64
         self.total = torch.zeros(shape, dtype=precise, device=device)
         # Scores of the slices before and after the best one, for the parabola.
@@ -142,7 +138,7 @@ class RunningDecision:
         previous.copy_(score)
 
     def maps(self) -> Maps:
-        """What the slices so far say."""
+        """Decision, confidence and depth from the slices so far."""
         return Maps(
             self.index.cpu().numpy().astype(np.uint16),
             self.confidence().cpu().numpy(),
@@ -182,9 +178,10 @@ def verify(maps: Maps) -> Maps:
     """Consistency verification: no islands, and no guesses where nothing is sharp.
 
     Pixels of regions smaller than :data:`SMALLEST_REGION`, and pixels less confident
-    than :data:`UNSURE`, take the label with most votes around them; a pixel's vote
-    counts with the fourth power of its confidence. Their depth becomes that of the
-    voters. Pixels without a confident neighbour stay as they are.
+    than :data:`LOW_CONFIDENCE`, take the label with most votes around them; a
+    pixel's vote is weighted with the fourth power of its confidence. Their depth
+    becomes the weighted mean of the pixels that voted for that label. Pixels without a
+    confident neighbour stay as they are.
 
     Parameters
     ----------
@@ -195,12 +192,12 @@ def verify(maps: Maps) -> Maps:
     Returns
     -------
     Maps
-        Of the same shape; right where the halo was there.
+        Of the same shape; exact where the halo was complete.
     """
     components = label(maps.labels.astype(np.int32) + 1, connectivity=1, background=0)
     islands = np.bincount(components.ravel())[components] < SMALLEST_REGION
-    doubtful = islands | (maps.confidence < UNSURE)
-    if not doubtful.any():
+    uncertain = islands | (maps.confidence < LOW_CONFIDENCE)
+    if not uncertain.any():
         return maps
     votes = torch.from_numpy(np.where(islands, 0, maps.confidence) ** 4)
     index = torch.from_numpy(maps.labels.astype(np.int32))
@@ -219,9 +216,9 @@ def verify(maps: Maps) -> Maps:
         torch.where(more, mean, winning_depth, out=winning_depth)
         torch.maximum(most, total, out=most)
     return Maps(
-        np.where(doubtful, winner.numpy(), maps.labels).astype(np.uint16),
+        np.where(uncertain, winner.numpy(), maps.labels).astype(np.uint16),
         maps.confidence,
-        np.where(doubtful, winning_depth.numpy(), maps.depth).astype(np.float32),
+        np.where(uncertain, winning_depth.numpy(), maps.depth).astype(np.float32),
     )
 
 
@@ -236,10 +233,10 @@ def as_decision(
         Whole numbers, of any type, at each pixel of (Y, X) or (T, Y, X); further axes
         of length 1 do not matter. One plane serves all time points.
     stack
-        What it shall decide for.
+        The stack that the map belongs to.
     first
-        How the map calls the first slice, 0 or 1; None: 1 if it goes up to the number
-        of slices, which no map that counts from 0 does, else 0.
+        Number of the first slice in the map, 0 or 1; None: 1 if it goes up to the
+        number of slices, which no map that counts from 0 does, else 0.
 
     Returns
     -------

@@ -11,10 +11,10 @@ import torch
 
 from napari_focus_fusion.errors import FocusFusionError
 
-#: Share of the free memory that a run takes when it is not told otherwise, and the most
-#: it takes: more room does not make it faster.
-SHARE_OF_FREE = 0.25
-MOST_BYTES = 1 << 30
+#: Share of the free memory that a run takes by default, and the most it takes:
+#: more memory does not make it faster.
+FREE_MEMORY_SHARE = 0.25
+MAX_BYTES = 1 << 30
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
@@ -82,12 +82,12 @@ def memory_budget(device: torch.device, memory: int | None) -> int:
     free = psutil.virtual_memory().available
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
-        return int(free * SHARE_OF_FREE)
-    return min(int(free * SHARE_OF_FREE), MOST_BYTES)
+        return int(free * FREE_MEMORY_SHARE)
+    return min(int(free * FREE_MEMORY_SHARE), MAX_BYTES)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that device or host memory ran out."""
+    """Whether an error is raised because device or host memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and (

@@ -1,4 +1,4 @@
-"""Errors whose text is meant for the person at the microscope."""
+"""Errors whose text is written for users of microscopes, not for programmers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FocusFusionError(ValueError):
 
 
 class Cancelled(Exception):
-    """The caller asked the run to stop; nothing that looks finished was left behind.
+    """The caller asked the run to stop; no file that looks complete is left.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""One picture that shows a fusion: slices, fused image, decision map, confidence.
+"""One image that shows a fusion: slices, fused image, decision map, confidence.
 
-What it is drawn with serves the benchmark's contact sheets, too.
+Its functions also draw the contact sheets of the benchmark.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def side_by_side(result: FusionResult, *, panel: int = 512) -> NDArray[np.uint8]
     # One window for all, so that brightness can be compared between the panels.
     low, high = np.percentile(slices, (0.1, 99.9))
 
-    def photo(components: NDArray[Any]) -> NDArray[np.uint8]:
+    def to_rgb(components: NDArray[Any]) -> NDArray[np.uint8]:
         grey = grey_levels(components, low, high)
         if stack.n_samples >= 3:
             return np.moveaxis(grey[:3], 0, -1)
@@ -74,10 +74,10 @@ def side_by_side(result: FusionResult, *, panel: int = 512) -> NDArray[np.uint8]
     last = max(stack.n_slices - 1, 1)
     panels = [
         *(
-            (f"slice {z + 1} of {stack.n_slices}", photo(slices[:, i]))
+            (f"slice {z + 1} of {stack.n_slices}", to_rgb(slices[:, i]))
             for i, z in enumerate(shown)
         ),
-        (f"fused ({result.provenance.get('model', 'all in focus')})", photo(fused)),
+        (f"fused ({result.provenance.get('model', 'all in focus')})", to_rgb(fused)),
         ("decision map: dark = first slice", viridis(decision / last)),
         ("confidence: white = sure", (confidence * 255).astype(np.uint8)),
     ]
@@ -100,14 +100,14 @@ def viridis(values: NDArray[Any]) -> NDArray[np.uint8]:
 def sheet_of_panels(
     panels: list[tuple[str, NDArray[np.uint8]]], *, columns: int, panel: int
 ) -> NDArray[np.uint8]:
-    """Arrange pictures in rows, each with its caption below it.
+    """Arrange images in rows, each with its caption below it.
 
     Parameters
     ----------
     panels
-        Caption and pixels, (h, w) or (h, w, 3) uint8, of each picture.
+        Caption and pixels, (h, w) or (h, w, 3) uint8, of each image.
     columns
-        Pictures in a row.
+        Images in a row.
     panel
         Largest width and height of one in pixels; larger ones are reduced.
 
@@ -116,22 +116,22 @@ def sheet_of_panels(
     ndarray
         (height, width, 3) uint8.
     """
-    pictures = []
+    thumbnails = []
     for _, pixels in panels:
-        picture = Image.fromarray(pixels).convert("RGB")
-        picture.thumbnail((panel, panel))
-        pictures.append(picture)
-    wide = max(picture.width for picture in pictures) + _GAP
-    high = max(picture.height for picture in pictures) + _CAPTION + _GAP
+        thumbnail = Image.fromarray(pixels).convert("RGB")
+        thumbnail.thumbnail((panel, panel))
+        thumbnails.append(thumbnail)
+    wide = max(thumbnail.width for thumbnail in thumbnails) + _GAP
+    high = max(thumbnail.height for thumbnail in thumbnails) + _CAPTION + _GAP
     rows = -(-len(panels) // columns)
     sheet = Image.new("RGB", (columns * wide + _GAP, rows * high + _GAP), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=16)
-    for number, (picture, (caption, _)) in enumerate(
-        zip(pictures, panels, strict=True)
+    for number, (thumbnail, (caption, _)) in enumerate(
+        zip(thumbnails, panels, strict=True)
     ):
         x = _GAP + number % columns * wide
         y = _GAP + number // columns * high
-        sheet.paste(picture, (x, y))
-        draw.text((x, y + picture.height + 4), caption, fill="black", font=font)
+        sheet.paste(thumbnail, (x, y))
+        draw.text((x, y + thumbnail.height + 4), caption, fill="black", font=font)
     return np.asarray(sheet)

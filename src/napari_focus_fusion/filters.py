@@ -1,4 +1,4 @@
-"""Sums and means over windows, of which the tiles do not show."""
+"""Sums and means over windows, equal to the bit however a plane is tiled."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def line_sum(image: Tensor, length: int, axis: int, step: int = 1) -> Tensor:
     Shorter along that axis by ``(length - 1) * step``.
     """
     kept = image.shape[axis] - (length - 1) * step
-    # After k doublings `power` holds sums of 2**k pixels; the bits of the length say
-    # which of them make up the window.
+    # After k doublings `power` holds sums of 2**k pixels; the bits of the length
+    # select those that make up the window.
     power, total, covered, size = image, None, 0, 1
     while True:
         if length & size:
-            part = power.narrow(axis, covered * step, kept)
-            total = part if total is None else total + part
+            addend = power.narrow(axis, covered * step, kept)
+            total = addend if total is None else total + addend
             covered += size
         if 2 * size > length:
             assert total is not None

@@ -1,6 +1,6 @@
-"""The road from a stack to a fused image.
+"""Fusing a stack, from opening it to the result.
 
-open -> plan -> for each time point: look at a sample -> score and decide -> compose,
+open -> plan -> for each time point: read a sample -> score and select -> compose,
 or super-resolve -> check -> result
 """
 
@@ -78,26 +78,26 @@ def fuse(
     ----------
     stack
         numpy, dask or Zarr array, path of a TIFF or OME-Zarr, list of 2-D files or
-        arrays, or a FocusStack; (..., Z, Y, X) with channels, time and RGB as `axes`
-        says. One slice passes through.
+        arrays, or a FocusStack; (..., Z, Y, X) with channels, time and RGB in the
+        order of `axes`. One slice passes through.
     model
         Name in :func:`models`, path of a ``.safetensors`` file, or a loaded model.
     axes
         One letter a dimension out of ``TCZYXS``; None: metadata, then the shape.
     reference
-        What decides for all channels: a channel's index or name, ``"luminance"`` or
-        ``"mean"``; None: luminance on RGB, the mean of the channels otherwise. Or
-        another FocusStack of as many time points, slices, rows and columns, whose
-        sharpness decides.
+        Reference channel, whose sharpness is measured for all channels: its index or
+        name, ``"luminance"`` or ``"mean"``; None: luminance on RGB, the mean of the
+        channels otherwise. Or another FocusStack of as many time points, slices, rows
+        and columns, whose sharpness is measured instead.
     scale
         Factor of super-resolution, one that the model offers: the fused image gets so
         many times the rows and columns. What is finer than the source's pixels is
-        inferred, not observed; ``result.consistency`` holds it against the slices.
+        inferred, not observed; ``result.consistency`` compares it with the slices.
     decision
         A decision map of your own, like one you have edited or of another channel:
         the index of a slice, from 0, at each pixel of (T,) Y, X; nothing is then
-        scored or verified. Or, with super-resolution, another model that decides, as
-        `model` names them. None: the model's own decision.
+        scored or verified. Or, with super-resolution, another model that makes the
+        decision map, named as `model` is. None: the model's own decision.
     joint
         With super-resolution: whether slices are made finer and then fused (the
         default), or the fused image is made finer.
@@ -105,12 +105,12 @@ def fuse(
         ``"feather"``: softened seams, and less noise where slices agree;
         ``"select"``: every pixel exactly as observed in its slice.
     smoothness
-        How much the surroundings of a pixel (some 50 pixels around) have a say in its
-        decision: 0 for the finest detail at different depths, 1 for most stacks, up to
+        Weight of the surroundings of a pixel (some 50 pixels around) in its decision:
+        0 for the finest detail at different depths, 1 for most stacks, up to
         10 where refraction makes things look sharp out of focus.
     verify
-        Whether islands and unsure pixels of the decision map take the label that their
-        surroundings vote for.
+        Whether islands and pixels of low confidence in the decision map take the label
+        that their surroundings vote for.
     tile
         Largest side of a model's tile in pixels; None: what suits the device. The
         result does not depend on it.
@@ -126,8 +126,8 @@ def fuse(
         Whether `out` may replace an existing result.
     client
         ``dask.distributed.Client``: regions are computed by its workers, which write
-        straight into `out`, a path that all of them see. `device` and `memory` (of a
-        job, by default 512 MB) are then the workers'.
+        straight into `out`, a path that all of them can access. `device` and `memory`
+        (of a job, by default 512 MB) are then the workers'.
     progress
         Called with a :class:`Progress`, at most ten times a second, in this thread.
     should_stop
@@ -142,7 +142,7 @@ def fuse(
     FocusFusionError
         If the input or a parameter is wrong; the text says what to do.
     Cancelled
-        If `should_stop` said so.
+        If `should_stop` returned True.
 
     Examples
     --------
@@ -185,7 +185,7 @@ def fuse(
     execute = partial(run_on_dask, client=client) if cluster else run_locally
     for used in plan.networks:
         used.to(plan.device)
-    # Only networks run convolutions; oneDNN's choice of algorithm is deterministic.
+    # Only networks run convolutions; oneDNN selects its algorithms deterministically.
     with torch.inference_mode(), deterministic(plan.device):
         for t in range(source.n_times):
             _fuse_time_point(plan, t, store, execute, monitor)
@@ -242,7 +242,7 @@ def _voxels(stack: FocusStack) -> int:
 
 
 def _open(stack: Any, axes: str | None) -> FocusStack:
-    """The stack that is fused; frames of a film are not taken for slices."""
+    """The stack that is fused; frames of a time series are not taken for slices."""
     source = as_stack(stack, axes=axes)
     if axes is None and source.n_slices == 1 and source.n_times > 1:
         raise FocusFusionError(
@@ -258,7 +258,7 @@ def _decision(
     stack: FocusStack,
     scale: int,
 ) -> FusionModel | NDArray[np.uint16] | None:
-    """The model, or the decision map, that decides in place of the model."""
+    """The model, or the given decision map, that replaces the model's decision."""
     if decision is None:
         return None
     if not isinstance(decision, str | Path | FusionModel):
@@ -272,7 +272,7 @@ def _decision(
 
 
 def _check_cluster(stack: FocusStack, reference: Any, out: Any, client: Any) -> int:
-    """How many jobs a cluster wants; raises where its workers could not do them."""
+    """Number of jobs for a cluster; raises where its workers cannot run them."""
     if out is None:
         raise FocusFusionError(
             "On a cluster the workers write the result: give out= an OME-Zarr on a "

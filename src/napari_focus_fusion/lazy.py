@@ -1,4 +1,4 @@
-"""Arrays that are read by region: what is not asked for stays where it is."""
+"""Arrays that are read by region, and only where they are sliced."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class LazyArray(ABC):
 
 
 class SliceList(LazyArray):
-    """Arrays of one slice each, seen as one array with Z in front, read one by one."""
+    """Arrays of one slice each, as one array with Z in front, read one by one."""
 
     def __init__(self, items: Sequence[Pixels], axes: Sequence[str]) -> None:
         self.items = list(items)
@@ -134,7 +134,7 @@ class Reordered(LazyArray):
     """An array with its axes in another order, read and written by region."""
 
     def __init__(self, data: Pixels, order: tuple[int, ...]) -> None:
-        self.data: Any = data  # can it be written, so can this
+        self.data: Any = data  # writable if the array is
         self.order = order
         chunks = getattr(data, "chunks", None)
         super().__init__(

@@ -1,4 +1,4 @@
-"""Where metadata of napari layers and of files say what is ours."""
+"""Key under which this package writes metadata into layers and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one door in: what users name, opened as focus stacks."""
+"""Opens arrays, files and folders as focus stacks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import SliceList, reordered
 from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.read import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     TIFF_SUFFIXES,
     ZARR_SUFFIX,
     files_in,
@@ -68,7 +68,7 @@ def find_jobs(
 ) -> tuple[list[Job], list[tuple[str, str]]]:
     """Sort out which files make which stack.
 
-    A stack file (a TIFF or OME-Zarr with a Z axis) is a stack. Single pictures (PNG,
+    A stack file (a TIFF or OME-Zarr with a Z axis) is a stack. Single images (PNG,
     JPEG, TIFF of one plane) are slices: those of one folder make one stack, in the
     order of their names with numbers read as numbers.
 
@@ -77,7 +77,7 @@ def find_jobs(
     inputs
         Files, folders, or glob patterns.
     as_one_stack
-        Everything given is one stack, in the order given.
+        Whether all inputs form one stack, in the order given.
 
     Returns
     -------
@@ -96,9 +96,9 @@ def find_jobs(
     if as_one_stack:
         return [_job_of_slices(files)], failures
 
-    stacks = [path for path in files if not _is_picture(path)]
+    stacks = [path for path in files if not _is_single_plane(path)]
     folders: dict[Path, list[Path]] = {}
-    # The shell hands over z1, z10, z2: names decide.
+    # The shell gives z1, z10, z2: sorted by name instead.
     for path in sorted(files, key=lambda path: natural_key(str(path))):
         if path not in stacks:
             folders.setdefault(path.parent, []).append(path)
@@ -115,7 +115,7 @@ def _job_of_slices(slices: Sequence[Path]) -> Job:
 def _files_of(text: str) -> Iterator[Path]:
     path = Path(text).expanduser()
     if path.is_dir() and path.suffix.lower() != ZARR_SUFFIX:
-        endings = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES, ZARR_SUFFIX)
+        endings = (*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX)
         names = sorted((inside.name for inside in path.iterdir()), key=natural_key)
         for name in names:
             if name.lower().endswith(endings) and not name.startswith("."):
@@ -127,11 +127,11 @@ def _files_of(text: str) -> Iterator[Path]:
             yield from _files_of(match)
 
 
-def _is_picture(path: Path) -> bool:
+def _is_single_plane(path: Path) -> bool:
     """Whether a file holds one plane; what cannot be read is left to ``fuse``."""
     suffix = path.suffix.lower()
     if suffix not in TIFF_SUFFIXES:
-        return suffix in PICTURE_SUFFIXES
+        return suffix in IMAGE_SUFFIXES
     try:
         stack = as_stack(path)
     except (FocusFusionError, OSError):
@@ -156,11 +156,11 @@ def as_stack(
     ----------
     source
         Array (numpy, dask, Zarr, xarray, HDF5); Zarr group with OME metadata; path of a
-        TIFF, OME-TIFF, OME-Zarr, PNG or JPEG; glob pattern or folder of pictures (in
-        natural order: ``a2`` before ``a10``); list of pictures or 2-D arrays, which
+        TIFF, OME-TIFF, OME-Zarr, PNG or JPEG; glob pattern or folder of images (in
+        natural order: ``a2`` before ``a10``); list of images or 2-D arrays, which
         become slices in the order given; or a FocusStack.
     axes
-        One letter per dimension out of ``TCZYXS``, overriding what the source says.
+        One letter per dimension out of ``TCZYXS``, overriding the source's.
         None: from metadata, then from the shape where that leaves no doubt.
     scale
         Pixel sizes by axis letter, or one number per axis; overrides the source's.
@@ -169,7 +169,7 @@ def as_stack(
     name
         Name of the stack; None: the file's, or ``"stack"``.
     channel_names, display
-        See :class:`FocusStack`; `display` is added to what the source brings.
+        See :class:`FocusStack`; `display` is added to the source's.
     series
         Which image of a file that holds several (TIFF series, OME-Zarr position).
 

@@ -1,4 +1,4 @@
-"""Where the pixels of a stack, and of its results, lie in the world."""
+"""Where the pixels of a stack, and of its results, lie in world coordinates."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Meter:
     total
         Work to do.
     report
-        Called with a :class:`Progress`; None for nobody.
+        Called with a :class:`Progress`; None: nothing is reported.
     """
 
     def __init__(self, total: float, report: Callable[[Progress], None] | None) -> None:
@@ -70,22 +70,22 @@ class Meter:
         """Begin a stage; work so far is set to ``done``."""
         self.stage = stage
         self._done = done
-        self._tell(force=True)
+        self._send_report(force=True)
 
     def add(self, work: float) -> None:
         """Count work."""
         self._done += work
         self._worked += work
-        self._tell()
+        self._send_report()
 
-    def _tell(self, force: bool = False) -> None:
+    def _send_report(self, force: bool = False) -> None:
         now = time.monotonic()
         if self._report is None or (not force and now - self._reported < INTERVAL):
             return
         self._reported = now
         self._share = max(self._share, min(self._done / self.total, 1.0))
         spent = now - self._began
-        # What an earlier, interrupted run did is done, but says nothing of the speed.
+        # What an earlier, interrupted run did counts as done, but not for the speed.
         known = self._worked > 0 and spent > 0.5
         left = spent * (1 - self._share) * self.total / self._worked if known else None
         steps = 1000

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_focus_fusion.decision import UNSURE
+from napari_focus_fusion.decision import LOW_CONFIDENCE
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.metrics import WITHOUT_TRUTH, as_sources, evaluate
@@ -24,7 +24,7 @@ from napari_focus_fusion.progress import Meter
 from napari_focus_fusion.report_chart import histogram, page, slice_at
 from napari_focus_fusion.report_words import (
     channel_names,
-    crowded_ends,
+    find_clipped_ends,
     flat,
     stack_text,
     verdict,
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 #: Pixels of all slices and components together that are measured.
-MOST_PIXELS = 3_000_000
+MAX_PIXELS = 3_000_000
 SMALLEST_WINDOW, LARGEST_WINDOW = 64, 1024
 #: Rows are read in bands of so many pixels.
 _BAND = 1 << 24
@@ -66,7 +66,7 @@ class Report:
     name
         The stack's.
     holds
-        Its size in words.
+        Size of the stack, in words.
     measures
         By name the values of each channel; empty with fewer than two slices.
     measured_on
@@ -82,15 +82,15 @@ class Report:
         confidence is known.
     low_confidence
         Share of the pixels whose confidence is below
-        :data:`~napari_focus_fusion.decision.UNSURE`; None if it is not known.
+        :data:`~napari_focus_fusion.decision.LOW_CONFIDENCE`; None if it is not known.
     verdict
-        What this says, in sentences.
-    crowded
-        Slices at the ends, from 0, where the stack may be too short.
+        The findings, in sentences.
+    clipped_ends
+        First or last slice, from 0, where the stack may be clipped (too short).
     channels
         Names of the channels; empty for one.
     provenance
-        What the fusion says of itself.
+        Provenance of the fusion.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Report:
     clear_share: tuple[float, ...]
     low_confidence: float | None
     verdict: tuple[str, ...]
-    crowded: tuple[int, ...] = ()
+    clipped_ends: tuple[int, ...] = ()
     channels: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -158,15 +158,15 @@ class Report:
         FocusFusionError
             If the file exists and may not be replaced, or cannot be written.
         """
-        with _written(path, overwrite) as part:
-            with part.open("w", newline="", encoding="utf-8") as file:
+        with _written(path, overwrite) as partial:
+            with partial.open("w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
                 table.writerow(("section", "name", "value"))
                 table.writerows(self.rows())
         return Path(path)
 
     def save_png(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the histogram over the text, as a picture.
+        """Write the histogram over the text, as a PNG image.
 
         Raises
         ------
@@ -175,11 +175,11 @@ class Report:
         """
         from PIL import Image
 
-        with _written(path, overwrite) as part:
-            Image.fromarray(self.picture()).save(part, format="PNG")
+        with _written(path, overwrite) as partial:
+            Image.fromarray(self.draw()).save(partial, format="PNG")
         return Path(path)
 
-    def picture(self, width: int = 800) -> NDArray[np.uint8]:
+    def draw(self, width: int = 800) -> NDArray[np.uint8]:
         """Draw the histogram over the text: (height, width, 3) uint8, on white."""
         return page(self, self.text(), width)
 
@@ -193,7 +193,7 @@ def report(
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Report:
-    """Hold a fused image against its stack.
+    """Check a fused image against its stack.
 
     Parameters
     ----------
@@ -206,9 +206,9 @@ def report(
     t
         Time point.
     measures
-        Names of :func:`napari_focus_fusion.evaluate`. They see a window of at most
-        :data:`MOST_PIXELS` pixels in all slices together, of nine the one with the most
-        detail; a super-resolved image is averaged to the slices' pixels.
+        Names of :func:`napari_focus_fusion.evaluate`. They are computed on a window of
+        at most :data:`MAX_PIXELS` pixels in all slices together, of nine the one with
+        the most detail; a super-resolved image is averaged to the slices' pixels.
     progress
         Called with a :class:`~napari_focus_fusion.Progress` between measures.
     should_stop
@@ -223,7 +223,7 @@ def report(
     FocusFusionError
         If the image is not of this stack, or a measure is not known.
     Cancelled
-        If `should_stop` said so.
+        If `should_stop` returned True.
 
     Examples
     --------
@@ -267,7 +267,7 @@ def report(
             )
     fused_sharpness, slice_sharpness = _sharpness(fused, slices)
     meter.enter("Done", meter.total)
-    crowded = crowded_ends(clear)
+    clipped_ends = find_clipped_ends(clear)
     return Report(
         name=source.name,
         holds=stack_text(source, t),
@@ -278,8 +278,8 @@ def report(
         share=shares[0],
         clear_share=shares[1],
         low_confidence=low,
-        verdict=tuple(verdict(counts, clear, low, crowded, maps)),
-        crowded=crowded,
+        verdict=tuple(verdict(counts, clear, low, clipped_ends, maps)),
+        clipped_ends=clipped_ends,
         channels=channel_names(source),
         provenance=dict(maps.get("provenance") or {}),
     )
@@ -342,10 +342,10 @@ def _counted(
     decision, confidence = maps.get("decision"), maps.get("confidence")
     unclear = 0
     for place in _bands(stack, t):
-        sure: Any = slice(None)
+        confident: Any = slice(None)
         if confidence is not None:
-            sure = np.asarray(confidence[place]) >= UNSURE
-            unclear += int((~sure).sum())
+            confident = np.asarray(confidence[place]) >= LOW_CONFIDENCE
+            unclear += int((~confident).sum())
         if decision is None:
             continue
         labels = np.asarray(decision[place])
@@ -355,14 +355,14 @@ def _counted(
                 f"has slices 0 to {stack.n_slices - 1}. Choose its own map."
             )
         counts += np.bincount(labels.ravel(), minlength=stack.n_slices)
-        clear += np.bincount(labels[sure].ravel(), minlength=stack.n_slices)
+        clear += np.bincount(labels[confident].ravel(), minlength=stack.n_slices)
     pixels = stack.height * stack.width
     return counts, clear, None if confidence is None else unclear / pixels
 
 
 def _window(stack: FocusStack, fused: Any, t: int, factor: int) -> tuple[slice, slice]:
     """Rows and columns that are measured: those with the most detail of a few."""
-    budget = MOST_PIXELS // (stack.n_slices * stack.n_components)
+    budget = MAX_PIXELS // (stack.n_slices * stack.n_components)
     if stack.height * stack.width <= min(budget, LARGEST_WINDOW**2):
         return slice(0, stack.height), slice(0, stack.width)
     side = int(np.clip(budget**0.5, SMALLEST_WINDOW, LARGEST_WINDOW))
@@ -516,5 +516,5 @@ def _written(path: str | Path, overwrite: bool) -> Iterator[Path]:
     """Give a temporary file, which is put in place if nothing fails."""
     target = Path(path).expanduser()
     check_targets([target], overwrite=overwrite)
-    with written_whole([target], overwrite=overwrite) as (part,):
-        yield part
+    with written_whole([target], overwrite=overwrite) as (partial,):
+        yield partial

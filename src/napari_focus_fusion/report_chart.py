@@ -24,7 +24,7 @@ class Shares(Protocol):
         """The same, of the pixels whose confidence is not low."""
 
     @property
-    def crowded(self) -> tuple[int, ...]:
+    def clipped_ends(self) -> tuple[int, ...]:
         """Slices at the ends where the stack may be too short."""
 
 
@@ -73,7 +73,7 @@ def histogram(
     for z, (whole, clear) in enumerate(
         zip(found.share, found.clear_share, strict=True)
     ):
-        colour = (224, 122, 31) if z in found.crowded else (42, 120, 190)
+        colour = (224, 122, 31) if z in found.clipped_ends else (42, 120, 190)
         for value, inset, fill in ((whole, 0.08, pale), (clear, 0.3, colour)):
             box = (
                 left + (z + inset) * step,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_focus_fusion.decision import UNSURE
+from napari_focus_fusion.decision import LOW_CONFIDENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,30 +17,32 @@ if TYPE_CHECKING:
 
 #: The stack may be too short where its first or last slice holds more than this share
 #: of the clear pixels, and more than half of its fair share.
-CROWDED = 0.05
-#: A share of pixels that is next to nothing.
-HARDLY = 0.001
-#: Fewer clear pixels than this share say nothing of the ends.
-FEWEST_CLEAR = 0.02
+LARGE_END_SHARE = 0.05
+#: Slices with at most this share of the clear pixels count as hardly used.
+NEGLIGIBLE_SHARE = 0.001
+#: With fewer clear pixels than this share the ends are not judged.
+MIN_CLEAR_SHARE = 0.02
 
 
-def crowded_ends(clear: NDArray[Any]) -> tuple[int, ...]:
-    """Slices at the ends that hold suspiciously many clear pixels."""
+def find_clipped_ends(clear: NDArray[Any]) -> tuple[int, ...]:
+    """First or last slice where it holds too large a share of the clear pixels."""
     slices = len(clear)
     if slices < 3 or not clear.sum():
         return ()
     share = clear / clear.sum()
-    return tuple(z for z in (0, slices - 1) if share[z] > max(CROWDED, 0.5 / slices))
+    return tuple(
+        z for z in (0, slices - 1) if share[z] > max(LARGE_END_SHARE, 0.5 / slices)
+    )
 
 
 def verdict(
     counts: NDArray[Any],
     clear: NDArray[Any],
     low: float | None,
-    crowded: tuple[int, ...],
+    clipped_ends: tuple[int, ...],
     maps: Mapping[str, Any],
 ) -> Iterator[str]:
-    """What the counts of a decision map say, in sentences.
+    """Findings from the counts of a decision map, in sentences.
 
     Parameters
     ----------
@@ -48,8 +50,8 @@ def verdict(
         Pixels, and pixels whose confidence is not low, of each slice.
     low
         Share of the pixels whose confidence is low; None if it is not known.
-    crowded
-        What `crowded_ends` found.
+    clipped_ends
+        Slices that `find_clipped_ends` returned.
     maps
         What :func:`~napari_focus_fusion.report.report` took; its ``"provenance"`` has
         the notes of the run.
@@ -57,8 +59,8 @@ def verdict(
     yield from maps.get("provenance", {}).get("notes", ())
     if low is not None:
         yield (
-            f"{low:.0%} of the pixels have a low confidence (below {UNSURE}): nothing "
-            "sharp is seen there in any slice, or the same in all."
+            f"{low:.0%} of the pixels have a low confidence (below {LOW_CONFIDENCE}): "
+            "nothing sharp is seen there in any slice, or the same in all."
         )
     if maps.get("decision") is None:
         yield "Without a decision map nothing can be said about the slices."
@@ -68,23 +70,23 @@ def verdict(
     if len(clear) < 3:
         yield "With fewer than three slices nothing can be said about the stack's ends."
         return
-    if clear.sum() < FEWEST_CLEAR * counts.sum():
+    if clear.sum() < MIN_CLEAR_SHARE * counts.sum():
         yield "Too few pixels are clear to say whether the stack is long enough."
         return
     share = clear / clear.sum()
-    for z in crowded:
+    for z in clipped_ends:
         end, beyond = ("first", "before") if z == 0 else ("last", "beyond")
         yield (
             f"{share[z]:.0%} of the {kind} are sharpest in the {end} slice ({z}): the "
             f"stack may be too short at this end. If the object goes on, take more "
             f"slices {beyond} it."
         )
-    if not crowded:
+    if not clipped_ends:
         yield (
             f"The first slice holds {share[0]:.1%} of the {kind} and the last one "
             f"{share[last]:.1%}: no sign that the stack is too short."
         )
-    used = np.flatnonzero(share > HARDLY)
+    used = np.flatnonzero(share > NEGLIGIBLE_SHARE)
     for count, where in ((used[0], "first"), (last - used[-1], "last")):
         if count > 1:
             yield f"The {where} {count} slices are hardly used."

@@ -166,12 +166,12 @@ class FusionResult:
             source=self.stack.source,
             nbytes=self._nbytes(),
         )
-        with written_whole(targets, overwrite=overwrite) as parts:
+        with written_whole(targets, overwrite=overwrite) as partials:
             names = ("fused", *_maps_of(self.scale))
-            for name, part in zip(names, parts, strict=True):
+            for name, partial in zip(names, partials, strict=True):
                 fused = name == "fused"
                 write_ome_tiff(
-                    part,
+                    partial,
                     getattr(self, name),
                     self.stack.fused_axes if fused else self.stack.map_axes,
                     name=f"{self.stack.name} {name}",
@@ -188,8 +188,8 @@ class FusionResult:
             source=self.stack.source,
             nbytes=self._nbytes(),
         )
-        with written_whole([path], overwrite=overwrite) as (part,):
-            arrays = create_output(part, self.stack, scale=self.scale)
+        with written_whole([path], overwrite=overwrite) as (partial,):
+            arrays = create_output(partial, self.stack, scale=self.scale)
             for name, target in arrays.items():
                 source = getattr(self, name)
                 axes = self.stack.fused_axes if name == "fused" else self.stack.map_axes
@@ -197,7 +197,7 @@ class FusionResult:
                 size = 2 * target.chunks[plane[0]]
                 for region in regions(target.shape, size, plane=plane):
                     target[region] = np.asarray(source[region])
-            complete_output(part, self.provenance)
+            complete_output(partial, self.provenance)
         return [path]
 
     def _nbytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Correcting a decision map by hand, with the fused image following what changes.
+"""Correcting a decision map by hand, with the fused image updated where it changes.
 
     decision, fused = result.decision.copy(), result.fused.copy()
     area = take_slice(decision, mask, 7)
@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_focus_fusion.composite import ALIKE_RADIUS, COMPOSITE_HALO, GUIDE_RADIUS
+from napari_focus_fusion.composite import (
+    COMPOSITE_HALO,
+    GUIDE_RADIUS,
+    SIMILARITY_RADIUS,
+)
 from napari_focus_fusion.decision import as_decision
 from napari_focus_fusion.engine.finishing import compose_region
 from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import RunPlan, plan_run
 from napari_focus_fusion.engine.prepare import Prepared, prepare
 from napari_focus_fusion.engine.reading import Reference
-from napari_focus_fusion.engine.scoring import SWEEP
+from napari_focus_fusion.engine.scoring import BLOCK_SIDE
 from napari_focus_fusion.engine.settings import FusionSettings
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.opening import as_stack
@@ -48,8 +52,8 @@ __all__ = [
     "take_slice",
 ]
 
-#: Pixels around a changed label whose fused value it has a say in.
-LABEL_HALO = max(2 * GUIDE_RADIUS, ALIKE_RADIUS)
+#: Pixels around a changed label whose fused values depend on it.
+LABEL_HALO = max(2 * GUIDE_RADIUS, SIMILARITY_RADIUS)
 
 
 def take_slice(
@@ -146,7 +150,7 @@ def recompose(
     black_and_white: tuple[float, float] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Rectangle:
-    """Make a fused image follow its decision map where that has changed.
+    """Update a fused image where its decision map has changed.
 
     Parameters
     ----------
@@ -164,7 +168,7 @@ def recompose(
     reference, blend
         As for :func:`napari_focus_fusion.fuse`.
     black_and_white
-        What :func:`intensities` gave, so that it is not looked for again; needed only
+        What :func:`intensities` gave, so that it is not computed again; needed only
         for pixels of more than 16 bits.
     should_stop
         Asked between blocks; when it returns True, what is left stays as it was.
@@ -179,7 +183,7 @@ def recompose(
     FocusFusionError
         If the slices cannot be read.
     Cancelled
-        If `should_stop` said so.
+        If `should_stop` returned True.
 
     Examples
     --------
@@ -205,7 +209,7 @@ def recompose(
     size = (stack.height, stack.width)
     whole = area.grown(LABEL_HALO).inside_plane(*size)
     with torch.inference_mode():
-        for block in TilePlan(whole.height, whole.width, (SWEEP, SWEEP)):
+        for block in TilePlan(whole.height, whole.width, (BLOCK_SIDE, BLOCK_SIDE)):
             region = block.moved(whole.y0, whole.x0)
             around = region.grown(COMPOSITE_HALO).inside_plane(*size)
             labels = np.ascontiguousarray(plane[around.slices])
@@ -236,7 +240,7 @@ def save_decision(
     decision
         Axes ``stack.map_axes``, slices counted from 0.
     stack
-        What it decides for.
+        The stack that the map belongs to.
     overwrite
         Whether an existing file may be replaced.
 
@@ -269,9 +273,9 @@ def save_decision(
             "this ending."
         )
     check_targets([target], overwrite=overwrite, source=stack.source)
-    with written_whole([target], overwrite=overwrite) as (part,):
+    with written_whole([target], overwrite=overwrite) as (partial,):
         write_ome_tiff(
-            part,
+            partial,
             np.asarray(decision, np.uint16),
             stack.map_axes,
             name=f"{stack.name} decision",
@@ -288,7 +292,7 @@ def save_decision(
 def load_decision(
     path: str | Path, stack: FocusStack, *, first: int | None = None
 ) -> NDArray[np.uint16]:
-    """Read a decision map: one of :func:`save_decision`, of a fusion, or any picture.
+    """Read a decision map: one of :func:`save_decision`, of a fusion, or any image.
 
     Parameters
     ----------

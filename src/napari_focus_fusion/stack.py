@@ -1,6 +1,6 @@
 """A focus stack: pixels that are read by region, and what their axes mean.
 
-Everything downstream works on one form, ``(component, z, y, x)`` of one time point;
+All other modules work on one form, ``(component, z, y, x)`` of one time point;
 :class:`FocusStack` translates between that and whatever the data came as.
 """
 
@@ -57,7 +57,7 @@ class FocusStack:
         Where the pixels came from: path(s) or ``"array"``.
     display
         napari layer state that results inherit (translate, rotate, shear, affine,
-        contrast_limits, colormap, gamma, ...); the core does not look inside.
+        contrast_limits, colormap, gamma, ...); the core does not read it.
         ``display["axes"]``, if present, is the order of the axes (without S) in the
         source as it is displayed, where that differs from `axes`.
 
@@ -249,7 +249,7 @@ class FocusStack:
             region = take(self.data, tuple(picks[axis] for axis in self.axes))
         except (FocusFusionError, MemoryError):
             raise
-        except Exception as error:  # readers raise whatever they like
+        except Exception as error:  # readers raise errors of any type
             raise FocusFusionError(
                 f"{self.name!r} cannot be read at time point {t}, slices {z.start} to "
                 f"{z.stop}: {error}. Check that {self.source} is still there and was "
@@ -262,7 +262,7 @@ class FocusStack:
         return np.array(region, dtype=self.dtype, order="C", copy=True)
 
     def reference_weights(self, reference: int | str | None = None) -> NDArray[Any]:
-        """Weights of the components in the one image that decides what is sharp.
+        """Weights of the components in the reference image, which is scored.
 
         Parameters
         ----------
@@ -324,7 +324,7 @@ def check_finite(
     x0: int = 0,
     name: str = "stack",
 ) -> None:
-    """Raise if a block holds NaN or infinity, saying where the first one is.
+    """Raise if a block holds NaN or infinity, naming where the first one is.
 
     Parameters
     ----------
@@ -368,7 +368,7 @@ def check_finite(
 
 
 def check_dtype(dtype: np.dtype, name: str) -> None:
-    """Raise if pixels of this type cannot be fused, saying what to do."""
+    """Raise if pixels of this type cannot be fused, with what to do."""
     if dtype.newbyteorder("=") in SUPPORTED_DTYPES:
         return
     advice = {

@@ -1,8 +1,8 @@
 """Tiles of a plane: pure integer geometry, no pixels.
 
-A plane is cut into *cores* that cover it exactly once. To compute a core, a model must
-see its *halo* too: the ring of pixels that its receptive field reaches. All tiles of a
-plan are read in windows of one shape, so that one set of buffers, or one compiled
+A plane is cut into *cores* that cover it exactly once. To compute a core, a model
+needs its *halo* too: the pixels around it that its receptive field covers. All tiles of
+a plan are read in windows of one shape, so that one set of buffers, or one compiled
 graph, serves them.
 """
 
@@ -159,13 +159,13 @@ class TilePlan:
         for y0, y1 in self._rows():
             for x0, x1 in self._columns():
                 # The last window of a row or column starts earlier, so that it has the
-                # shape of the others and does not look past the plane for nothing.
+                # shape of the others and does not extend past the plane needlessly.
                 y = min(y0, self.height - high)
                 x = min(x0, self.width - wide)
                 yield Tile(y0, y1, x0, x1, y0 - y + self.halo, x0 - x + self.halo)
 
     def window_of(self, tile: Tile) -> tuple[slice, slice]:
-        """Rows and columns to read for a tile; they may reach outside the plane."""
+        """Rows and columns to read for a tile; they may extend outside the plane."""
         high, wide = self.window
         y, x = tile.y0 - tile.top, tile.x0 - tile.left
         return slice(y, y + high), slice(x, x + wide)

@@ -19,11 +19,11 @@ from napari_focus_fusion.benchmark.data import (
     case_of_scene,
     find_data_set,
 )
-from napari_focus_fusion.benchmark.pictures import bicubic, pictures_of
+from napari_focus_fusion.benchmark.images import bicubic, split_images
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.simulation.scenes import (
     TRAINING_SEEDS,
-    held_back_scenes,
+    benchmark_scenes,
     make_scene,
 )
 
@@ -134,9 +134,9 @@ def test_neither_a_data_set_nor_a_path(tmp_path):
         next(find_data_set(str(tmp_path)).cases())
 
 
-def test_scenes_are_those_that_no_training_sees():
+def test_scenes_are_those_that_are_never_trained_on():
     groups = {spec.name: groups for spec, groups in _scene_specs()}
-    specs = held_back_scenes()
+    specs = benchmark_scenes()
     assert list(groups) == [spec.name for spec in specs]
     assert min(spec.seed for spec in specs) not in TRAINING_SEEDS
     assert groups["pair-steps-noisy"] == ("2 slices", "grey", "noisy")
@@ -155,7 +155,7 @@ def test_channels_are_measured_one_by_one():
     np.testing.assert_array_equal(slices[1], scene.stack[1])
 
 
-def test_scenes_photographed_again_show_the_same_with_other_noise():
+def test_scenes_exposed_again_show_the_same_with_other_noise():
     assert len(list(_re_exposed_specs())) == 12
     some = itertools.islice(find_data_set("scenes-noise").cases(), 6)
     cases = {case.name: case for case in some}
@@ -170,13 +170,13 @@ def test_scenes_photographed_again_show_the_same_with_other_noise():
     assert noise(dim) > 1.5 * noise(bright)
 
 
-def test_scenes_in_all_kinds_of_light():
+def test_scenes_at_all_exposures():
     """Nine scenes that neither training nor the other tables know, four times each."""
     specs = [spec for spec, _ in _light_specs()]
     groups = [group for _, groups in _light_specs() for group in groups]
     seeds = {spec.seed for spec in specs}
     assert len(specs) == 36 and len(seeds) == 9
-    assert not seeds & {*TRAINING_SEEDS, *(spec.seed for spec in held_back_scenes())}
+    assert not seeds & {*TRAINING_SEEDS, *(spec.seed for spec in benchmark_scenes())}
     for name in ("2 slices", "8 slices", "32 slices", "relief", "steep", "layers"):
         assert groups.count(name) == 12
     for name in ("clean", "10000 electrons", "1000 electrons", "250 electrons"):
@@ -249,12 +249,12 @@ def test_cubic_interpolation_is_that_of_opencv():
     np.testing.assert_array_equal(colour[..., 1], -colour[..., 0])
 
 
-def test_images_fall_into_one_picture_a_time_point_and_channel():
+def test_images_are_split_by_time_point_and_channel():
     image = np.arange(2 * 3 * 4 * 5 * 6).reshape(2, 3, 4, 5, 6)
-    pictures = pictures_of(image, "ZTYXC")  # any order of axes
-    assert len(pictures) == 3 * 6
+    images = split_images(image, "ZTYXC")  # any order of axes
+    assert len(images) == 3 * 6
     # time first, then channels
-    np.testing.assert_array_equal(pictures[6 * 2 + 5], image[:, 2, :, :, 5])
+    np.testing.assert_array_equal(images[6 * 2 + 5], image[:, 2, :, :, 5])
     rgba = np.arange(3 * 4 * 5 * 4).reshape(3, 4, 5, 4)
-    first, *_ = pictures_of(rgba, "TYXS")
+    first, *_ = split_images(rgba, "TYXS")
     np.testing.assert_array_equal(first, rgba[0, ..., :3])

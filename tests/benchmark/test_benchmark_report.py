@@ -51,7 +51,7 @@ def table():
     table.runs = [
         Run("lytro", "good", "model", device="cpu", peak_mb=300.0),
         Run("lytro", "bad", "model", device="cpu", peak_mb=200.0),
-        Run("lytro", "copy", "yardstick"),
+        Run("lytro", "copy", "baseline"),
     ]
     table.scores = [
         Score("lytro", "one", "good", {"Q_MI": 1.1, "Q_G": 0.7}, dict(cost)),
@@ -176,7 +176,7 @@ def test_all_files_are_written(table, tmp_path):
     assert "(lytro-a_b_c.png)" in written[0].read_text(encoding="utf-8")
 
 
-def test_who_enlarges_by_itself_is_not_enlarged_again():
+def test_a_model_that_enlarges_is_not_enlarged_again():
     small = np.full((2, 8, 10, 3), 0.5, np.float32)
     case = Case("pair", as_stack(small, axes="ZYXS"), "", enlarge=2)
     by_cubic = finished(case, [small[0]])[0]

@@ -105,7 +105,7 @@ def test_a_broken_candidate_is_in_the_table_and_stops_no_other(table, folder):
 
 def test_own_stacks_are_measured_against_their_slices(table, folder):
     rows = rows_of(table, folder.name)
-    assert "PSNR" not in rows["sml"]  # no truth, no guess
+    assert "PSNR" not in rows["sml"]  # the truth is not known
     assert ORACLE not in rows
     assert rows["sml"]["sharpness"] > 1.2 * rows[AVERAGE]["sharpness"]
     one = rows_of(table, folder.name, "stack: channels")["sml"]
@@ -147,8 +147,8 @@ def without_cost(table):
 
 
 def all_sheets(table):
-    for data, pictures in table.sheets.items():
-        for stack, sheet in pictures.items():
+    for data, images in table.sheets.items():
+        for stack, sheet in images.items():
             yield f"{data} {stack}", sheet
 
 
@@ -265,16 +265,16 @@ def test_the_range_of_the_truth_counts_with_and_without_q_p():
     scene = make_scene(1_000_002, shape=(64, 64), slices=3, exposure=0.5)
     case = case_of_scene("dim", scene)
     truth = scene.truth.astype(float)
-    picture = scene.stack[1]
-    squared = np.mean((picture - truth) ** 2)
+    image = scene.stack[1]
+    squared = np.mean((image - truth) ** 2)
     expected = 10 * np.log10(np.ptp(truth) ** 2 / squared)
     for names in (("PSNR",), ("PSNR", "Q_P")):
         references = references_of(case, "Q_P" in names)
-        found = values_of(case, [picture], references, names)
+        found = values_of(case, [image], references, names)
         assert found["PSNR"] == pytest.approx(expected)
 
 
-def test_depth_counts_where_focus_shows():
+def test_depth_counts_where_the_truth_has_texture():
     scene = make_scene(
         1_000_001, shape=(96, 96), slices=6, surface="steps", electrons=None
     )
@@ -291,7 +291,7 @@ def test_depth_counts_where_focus_shows():
     assert values["depth error"] == pytest.approx(2 * band, abs=1e-5)
 
 
-def test_memory_is_that_of_the_program_and_not_of_who_started_it():
+def test_memory_is_that_of_the_program_and_not_of_its_parent():
     """The kernel's other count starts at what the parent held."""
     if not sys.platform.startswith("linux"):
         pytest.skip("only Linux has that count")

@@ -1,4 +1,4 @@
-"""Pictures that show what candidates made of a stack."""
+"""Images that show what candidates made of a stack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DARKEST, BRIGHTEST = (68, 1, 84), (253, 231, 37)  # viridis at 0 and 1
 
 
 def panel(sheet, row, column, shape):
-    """Pixels of a panel of a sheet whose largest picture has this shape."""
+    """Pixels of a panel of a sheet whose largest image has this shape."""
     y = GAP + row * (shape[0] + CAPTION + GAP)
     x = GAP + column * (shape[1] + GAP)
     return sheet[y : y + shape[0], x : x + shape[1]]
@@ -44,14 +44,14 @@ def test_the_sheet_shows_slices_results_decisions_and_crops(colours):
     np.testing.assert_array_equal(panel(sheet, 0, 0, shape), first)
     np.testing.assert_array_equal(panel(sheet, 0, 1, shape), second)
 
-    for row, picture in ((1, first), (2, second)):
+    for row, image in ((1, first), (2, second)):
         shown = panel(sheet, row, 0, shape)
         framed = np.zeros(shape, bool)
         framed[39:73, 99:133] = True
         framed[40:72, 100:132] = False
-        np.testing.assert_array_equal(shown[~framed], picture[~framed])
+        np.testing.assert_array_equal(shown[~framed], image[~framed])
         assert (shown[framed] == (255, 0, 0)).all()
-        zoomed = picture[place].repeat(10, axis=0).repeat(10, axis=1)
+        zoomed = image[place].repeat(10, axis=0).repeat(10, axis=1)
         np.testing.assert_array_equal(panel(sheet, row, 2, shape), zoomed)
 
     assert (panel(sheet, 1, 1, shape) == 255).all()  # no decision map
@@ -93,7 +93,7 @@ def test_windows_do_not_overlap_and_lie_inside(colours):
         assert covered.max() == 1
 
 
-def test_one_candidate_is_held_against_the_truth():
+def test_one_candidate_is_compared_with_the_truth():
     scene = make_scene(
         1_000_001, shape=(96, 96), slices=3, electrons=None, surface="relief"
     )

@@ -11,7 +11,7 @@ from napari_focus_fusion.errors import FocusFusionError
 
 
 def stack(shape, convert):
-    """Three slices, each sharp in one band of a textured picture, and the picture."""
+    """Three slices, each sharp in one band of a textured image, and the image."""
     rng = np.random.default_rng(3)
     colour = (0,) * (len(shape) - 2)
     truth = gaussian_filter(rng.random(shape), (0.7, 0.7, *colour))

@@ -35,16 +35,16 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def read_until(terminal: int, words: bytes | None) -> bytes:
     """What a program prints on a terminal until it says these words, or ends."""
-    seen = b""
-    while words is None or words not in seen:
+    output = b""
+    while words is None or words not in output:
         try:
             chunk = os.read(terminal, 4096)
         except OSError:  # Linux's way of saying that the other end has closed
             break
         if not chunk:
             break
-        seen += chunk
-    return seen
+        output += chunk
+    return output
 
 
 def report_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def test_no_command_is_an_error(capsys: Any) -> None:
     assert "COMMAND" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_had_enough_is_no_error() -> None:
+def test_a_reader_that_closes_the_output_is_no_error() -> None:
     command = [sys.executable, "-m", "napari_focus_fusion", "models"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -27,7 +27,7 @@ SHORT = ["--steps", "2", "--patch", "48", "--lr", "0.01", "--seed", "1"]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "models"
     monkeypatch.setenv("NAPARI_FOCUS_FUSION_MODELS", str(path))
-    monkeypatch.setattr(module, "MADE", 2)
+    monkeypatch.setattr(module, "RESYNTHESISED", 2)
     monkeypatch.setattr(module, "FUSED", 1)
     return path
 
@@ -62,7 +62,7 @@ def test_a_tuned_model_is_listed_and_fuses(
         "Q_AB/F",
         "VIFF",
     ]
-    assert "pollen: step 2, held back" in said.err
+    assert "pollen: step 2, validation" in said.err
 
     assert main(["models"]) == 0
     titles = dict(
@@ -132,7 +132,7 @@ def test_interrupted_it_goes_on_where_it_was(
     )
     assert running.stderr is not None
     for line in running.stderr:
-        if "step 7, held back" in line:
+        if "step 7, validation" in line:
             break
     running.send_signal(signal.SIGINT)
     printed, errors = running.communicate()
@@ -140,7 +140,7 @@ def test_interrupted_it_goes_on_where_it_was(
     assert "the same command goes on where it was" in errors
     assert "better than its parent" in printed
     assert (folder / "pollen.checkpoint").exists()
-    # With a stop before the next look it has not begun anew.
+    # With a stop before the next validation it has not begun anew.
     rows: list[float] = []
     with pytest.raises(KeyboardInterrupt):
         _until_first_step(inputs, rows)

@@ -56,8 +56,8 @@ def test_the_sharpness_of_another_stack_decides(
     expected = ff.fuse(
         stack_file, "sml", reference=reference, blend="select", device="cpu"
     )
-    decided = ff.fuse(other, "sml", blend="select", device="cpu").decision
-    np.testing.assert_array_equal(expected.decision, decided)
+    decision = ff.fuse(other, "sml", blend="select", device="cpu").decision
+    np.testing.assert_array_equal(expected.decision, decision)
     np.testing.assert_array_equal(tifffile.imread(out), expected.fused)
 
 

@@ -1,4 +1,4 @@
-"""A network that contradicts the plain focus measure is found out."""
+"""A network that contradicts the plain focus measure is noted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from napari_focus_fusion.simulation.scenes import make_scene
 
 
 class Sharpest(SumModifiedLaplacian):
-    """Right, but looks at a sample, as networks do."""
+    """Right, but with statistics of a sample, as networks have."""
 
     needs_sample = True
 
@@ -36,7 +36,7 @@ def test_only_a_model_that_contradicts_is_noted(kind: type, notes: int) -> None:
     assert all("contradicts the plain focus measure" in note for note in found)
 
 
-def test_nothing_is_said_where_nothing_is_sure() -> None:
+def test_no_note_where_nothing_is_confident() -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(4, 9, 40, 40)).astype(np.float32)
     assert correlation_with_plain(noise, [np.zeros((40, 40), np.uint16)] * 9) is None

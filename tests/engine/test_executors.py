@@ -91,7 +91,7 @@ def test_stopping_keeps_what_is_done(
     np.testing.assert_array_equal(again.fused, here.fused)
 
 
-def test_an_error_on_a_worker_is_told_in_its_words(client: Any, tmp_path: Path) -> None:
+def test_an_error_on_a_worker_keeps_its_message(client: Any, tmp_path: Path) -> None:
     broken = np.ones((3, 40, 40), np.float32)
     broken[1, 7, 9] = np.nan
     with pytest.raises(FocusFusionError, match="slice 1, row 7, column 9"):

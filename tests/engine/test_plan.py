@@ -18,7 +18,7 @@ from napari_focus_fusion.engine.settings import FusionSettings
 from napari_focus_fusion.engine.steps import steps_of
 from napari_focus_fusion.engine.store import MemoryStore
 from napari_focus_fusion.progress import Meter, Progress
-from small_models import energy_pictures, finer_pairs, random_sesf, relief
+from small_models import energy_reconstructor, finer_pairs, random_sesf, relief
 
 
 def film() -> Any:
@@ -72,7 +72,7 @@ def test_steps_of_a_region_give_the_same_in_another_process() -> None:
 
 
 @pytest.mark.parametrize("blend", ["feather", "select"])
-@pytest.mark.parametrize("make", [random_sesf, energy_pictures])
+@pytest.mark.parametrize("make", [random_sesf, energy_reconstructor])
 def test_the_work_of_a_step_is_its_cost_times_pixels_and_slices(
     make: Any, blend: Any
 ) -> None:
@@ -123,7 +123,7 @@ def test_wrong_settings_are_found_before_there_is_a_stack(
         FusionSettings(**settings)
 
 
-def test_who_decides_and_who_makes_pixels() -> None:
+def test_which_models_score_and_reconstruct() -> None:
     stack = film()
     settings = FusionSettings(device="cpu", scale=2)
     finer = finer_pairs()
@@ -134,7 +134,7 @@ def test_who_decides_and_who_makes_pixels() -> None:
     given = plan_run(stack, finer, settings, decision=decision)
     assert given.model is None and given.networks == (finer,)
     assert given.halo == 0 and not given.settings.verify
-    pictures = energy_pictures()
-    assert plan_run(stack, pictures, FusionSettings()).reconstructs
+    reconstructor = energy_reconstructor()
+    assert plan_run(stack, reconstructor, FusionSettings()).reconstructs
     observed = FusionSettings(blend="select")
-    assert not plan_run(stack, pictures, observed).reconstructs
+    assert not plan_run(stack, reconstructor, observed).reconstructs

@@ -1,4 +1,4 @@
-"""Windows of the reference plane, the sample, and reading ahead."""
+"""Windows of the reference plane, the sample, and prefetching."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def test_planes_are_weighted_and_normalised() -> None:
 @pytest.mark.parametrize("shape", [(20, 30), (5, 7), (1, 9)])
 def test_outside_the_image_is_its_mirror_image(shape: tuple[int, int]) -> None:
     stack = random_stack((1, *shape))
-    reach = 23
-    whole = np.pad(all_of(stack)[0, 0], reach, mode="symmetric")
+    halo = 23
+    whole = np.pad(all_of(stack)[0, 0], halo, mode="symmetric")
     high, wide = shape
     for y0, y1, x0, x1 in ((0, high, 0, wide), (high // 2, high, 0, wide // 2 + 1)):
-        rows = slice(y0 - reach, y1 + reach)
-        columns = slice(x0 - reach, x1 + reach)
+        rows = slice(y0 - halo, y1 + halo)
+        columns = slice(x0 - halo, x1 + halo)
         window = read_components(stack, 0, [0], slice(0, 1), rows, columns)[0, 0]
-        expected = whole[y0 : y1 + 2 * reach, x0 : x1 + 2 * reach]
+        expected = whole[y0 : y1 + 2 * halo, x0 : x1 + 2 * halo]
         np.testing.assert_array_equal(window, expected)
 
 
-def test_channels_that_do_not_decide_are_not_read() -> None:
+def test_channels_without_weight_are_not_read() -> None:
     pixels = np.random.default_rng(0).integers(0, 99, (3, 2, 20, 30), dtype=np.uint8)
     watched = Watched(pixels)
     reference = Reference(as_stack(watched, axes="CZYX"), 0, (0.0, 1.0, 0.0))
@@ -110,7 +110,7 @@ def test_the_sample_of_a_large_plane_is_spread_over_it() -> None:
 
 def test_the_sample_does_not_grow_with_the_number_of_slices() -> None:
     class Endless:
-        """As many slices as one likes, without the memory."""
+        """Any number of slices, without the memory."""
 
         shape, dtype, ndim = (300, 700, 700), np.dtype(np.uint8), 3
 
@@ -132,7 +132,7 @@ def test_the_sample_of_a_tiny_plane_leaves_something_to_unpadded_networks() -> N
 def test_the_sample_begins_inside_the_plane_or_before_it_where_it_is_tiny(
     length: int,
 ) -> None:
-    """To tell whether the sample is part of the plane, look at where it begins."""
+    """Where it begins tells whether it lies inside the plane."""
     for y, _ in sample_places(random_stack((1, length, 30))):
         inside = y.start >= 0
         assert inside == (length >= SMALLEST_SIDE)
@@ -147,7 +147,7 @@ def test_black_and_white_leave_out_the_rarest_values() -> None:
     assert white == pytest.approx(998, rel=1e-4)
 
 
-def test_black_and_white_of_a_picture_that_is_nearly_all_black() -> None:
+def test_black_and_white_of_an_image_that_is_nearly_all_black() -> None:
     plane = np.full((1, 100, 100), 7, np.float32)
     plane[0, 3, 4] = 90
     assert black_and_white([plane]) == (7, 90)
@@ -159,7 +159,7 @@ def test_black_and_white_of_a_constant_stack_can_be_divided_by() -> None:
         assert white > black
 
 
-def test_reading_ahead_keeps_the_order_and_its_distance() -> None:
+def test_prefetching_keeps_the_order_and_its_distance() -> None:
     """Never more than one task beyond the one that is waited for."""
     begun: list[int] = []
     taken = 0
@@ -176,12 +176,12 @@ def test_reading_ahead_keeps_the_order_and_its_distance() -> None:
     assert begun == list(range(20))
 
 
-def test_reading_ahead_happens_in_another_thread() -> None:
+def test_prefetching_happens_in_another_thread() -> None:
     names = list(prefetch([lambda: threading.current_thread().name]))
     assert names[0].startswith("focus-fusion-reader")
 
 
-def test_what_goes_wrong_while_reading_ahead_is_raised_in_its_turn() -> None:
+def test_what_goes_wrong_while_prefetching_is_raised_in_its_turn() -> None:
     def task(number: int) -> int:
         if number == 3:
             raise OSError("the cable came loose")

@@ -83,11 +83,11 @@ def agree(a: Maps, b: Maps) -> None:
     np.testing.assert_allclose(a.depth[agreed], b.depth[agreed], atol=1e-3)
 
 
-def part_of(maps: Maps, tile: Tile) -> Maps:
+def crop_maps(maps: Maps, tile: Tile) -> Maps:
     return Maps(*(np.ascontiguousarray(a[tile.y, tile.x]) for a in maps))
 
 
-def rim_of(tile: Tile) -> Tile:
+def with_halo(tile: Tile) -> Tile:
     return Tile(
         max(tile.y0 - FINISH_HALO, 0),
         min(tile.y1 + FINISH_HALO, HIGH),
@@ -103,7 +103,7 @@ def test_scores_are_the_same_however_the_plane_is_cut(name: str) -> None:
     for core, tile, slab in (((45, 110), 777, 1), ((90, 55), 32, 3)):
         point = point_with(model, tile=tile, slab=slab)
         for region in TilePlan(HIGH, WIDE, core):
-            found, expected = score(point, region), part_of(whole, region)
+            found, expected = score(point, region), crop_maps(whole, region)
             same(found, expected) if name == "sml" else agree(found, expected)
 
 
@@ -115,14 +115,14 @@ def test_pixels_are_the_same_however_the_plane_is_cut(blend: Any) -> None:
     for core in ((41, 110), (90, 37), (23, 31), (7, 5)):
         regions = list(TilePlan(HIGH, WIDE, core))
         for region in regions[:: max(len(regions) // 6, 1)]:
-            rim = rim_of(region)
-            part, found = finish(point, region, part_of(raw, rim), rim)
-            same(found, part_of(maps, region))
-            np.testing.assert_array_equal(part, fused[:, region.y, region.x])
+            area = with_halo(region)
+            pixels, found = finish(point, region, crop_maps(raw, area), area)
+            same(found, crop_maps(maps, region))
+            np.testing.assert_array_equal(pixels, fused[:, region.y, region.x])
 
 
-def test_doubt_and_islands_are_settled_the_same_however_the_plane_is_cut() -> None:
-    """Maps at their worst: every pixel depends on as much around it as it can."""
+def test_verification_is_the_same_however_the_plane_is_cut() -> None:
+    """The worst case: every pixel depends on its whole halo."""
     rng = np.random.default_rng(0)
     labels = ndimage.gaussian_filter(rng.normal(size=(HIGH, WIDE)), 2)
     confidence = ndimage.gaussian_filter(rng.normal(size=(HIGH, WIDE)), 5)
@@ -135,61 +135,61 @@ def test_doubt_and_islands_are_settled_the_same_however_the_plane_is_cut() -> No
     fused, maps = finish(point, WHOLE, raw, WHOLE)
     assert (maps.labels != raw.labels).mean() > 0.2
     for region in TilePlan(HIGH, WIDE, (13, 11)):
-        rim = rim_of(region)
-        part, found = finish(point, region, part_of(raw, rim), rim)
-        same(found, part_of(maps, region))
-        np.testing.assert_array_equal(part, fused[:, region.y, region.x])
+        area = with_halo(region)
+        pixels, found = finish(point, region, crop_maps(raw, area), area)
+        same(found, crop_maps(maps, region))
+        np.testing.assert_array_equal(pixels, fused[:, region.y, region.x])
 
 
 def test_a_score_is_the_models_own_added_up_over_its_window() -> None:
     """The engine against the model on one mirrored plane, all at once."""
     point = point_with(load_model("sml"), smoothness=0.7)
-    rim = 120
+    halo = 120
     planes = point.reference.planes(
-        slice(0, 4), slice(-rim, HIGH + rim), slice(-rim, WIDE + rim)
+        slice(0, 4), slice(-halo, HIGH + halo), slice(-halo, WIDE + halo)
     )
     scores = SumModifiedLaplacian().score(torch.from_numpy(planes)[:, None])
     summed = torch.stack(
         [aggregate(score, SumModifiedLaplacian.window, 0.7) for score in scores]
     )
-    margin = (summed.shape[-2] - HIGH) // 2
-    summed = summed[:, margin : margin + HIGH, margin : margin + WIDE]
+    border = (summed.shape[-2] - HIGH) // 2
+    summed = summed[:, border : border + HIGH, border : border + WIDE]
     np.testing.assert_array_equal(score(point, WHOLE).labels, summed.argmax(0))
 
 
-def test_a_pair_masker_meets_the_best_of_the_others() -> None:
-    """Seen by a masker that says how far its rivals lie from what they should be."""
+def test_a_pair_masker_gets_the_best_of_the_other_slices() -> None:
+    """By a masker that records the slices and rivals it is given."""
     point = point_with(energy_pairs(), tile=777)
-    rim = 120
+    halo = 120
     planes = point.reference.planes(
-        slice(0, 4), slice(-rim, HIGH + rim), slice(-rim, WIDE + rim)
+        slice(0, 4), slice(-halo, HIGH + halo), slice(-halo, WIDE + halo)
     )
     plain = SumModifiedLaplacian()
     scores = plain.score(torch.from_numpy(planes)[:, None])
     summed = torch.stack(
         [aggregate(s, plain.window, point.plan.settings.smoothness) for s in scores]
     )
-    margin = (planes.shape[-2] - summed.shape[-2]) // 2
-    meetings = []
+    border = (planes.shape[-2] - summed.shape[-2]) // 2
+    calls = []
 
     class Recorder(type(point.plan.model)):  # type: ignore[misc]
         def mask(self, a: Any, b: Any, context: Any = None) -> Any:
-            meetings.append((a[:, 0], b[:, 0]))
+            calls.append((a[:, 0], b[:, 0]))
             return super().mask(a, b, context)
 
     point.plan.model.__class__ = Recorder
     score(point, WHOLE)
-    assert len(meetings) == 4
-    for z, (slices, rivals) in enumerate(meetings):
-        reach = (rivals.shape[-2] - HIGH) // 2
-        window = slice(rim - reach, -(rim - reach))
+    assert len(calls) == 4
+    for z, (slices, rivals) in enumerate(calls):
+        mask_halo = (rivals.shape[-2] - HIGH) // 2
+        window = slice(halo - mask_halo, -(halo - mask_halo))
         own = torch.from_numpy(planes[z])[window, window]
         torch.testing.assert_close(slices[0], own, rtol=0, atol=0)
         others = summed.clone()
         others[z] = -1
         best = torch.from_numpy(planes).gather(
             0,
-            torch.nn.functional.pad(others.argmax(0), [margin] * 4)[None],
+            torch.nn.functional.pad(others.argmax(0), [border] * 4)[None],
         )[0][window, window]
         seen = slice(HALO, -HALO)
         torch.testing.assert_close(
@@ -204,7 +204,7 @@ def test_running_out_of_memory_changes_nothing_but_the_size_of_what_is_tried() -
     scarce = too_large(most)
     same(score(point_with(scarce, tile=777, slab=4), WHOLE), whole)
     failed = [size for size in scarce.sizes if size > most]
-    # What has once been too large is not tried again.
+    # A size that failed once is not tried again.
     assert failed == sorted(set(failed), reverse=True)
     assert len(failed) < len(scarce.sizes) / 2
 
@@ -291,7 +291,7 @@ def test_work_is_counted_in_full_and_can_be_stopped_anywhere(name: str) -> None:
 
 
 def test_a_set_masker_of_energies_prefers_what_is_sharp() -> None:
-    """The measure the maskers of these tests are made of does what it is for."""
+    """The measure of the maskers of these tests weighs the sharp slice most."""
     scene = relief(HIGH, WIDE, 4)
     planes = torch.from_numpy(scene.stack.astype(np.float32) / 65535)[:, None]
     index = smooth_energy(planes).argmax(0).numpy()

@@ -50,7 +50,7 @@ def random_maps(seed: int, shape: tuple[int, int] = (HIGH, WIDE)) -> Maps:
     )
 
 
-def part_of(maps: Maps, tile: Tile) -> Maps:
+def crop_maps(maps: Maps, tile: Tile) -> Maps:
     return Maps(*(a[tile.y, tile.x] for a in maps))
 
 
@@ -65,16 +65,16 @@ def test_regions_come_together_in_the_axes_of_the_stack(
         store = ZarrStore(tmp_path / "a.ome.zarr", stack, RUN, overwrite=False)
     for t in range(stack.n_times):
         maps = random_maps(t)
-        # The first slice as it is: what any layout has to give back.
+        # The first slice as it is, which any layout must return.
         pixels = stack.read(t, slice(0, 1), slice(None), slice(None))[:, 0]
         for region in TilePlan(HIGH, WIDE, (64, 96), align=(32, 32)):
-            part = part_of(maps, region)
-            put_raw(store.raw, t, region, part)
+            cropped = crop_maps(maps, region)
+            put_raw(store.raw, t, region, cropped)
             block = pixels[:, region.y, region.x]
-            put_finished(store.outputs, stack, t, region, block, part)
+            put_finished(store.outputs, stack, t, region, block, cropped)
         around = Tile(20, 77, 31, 99)
         for mine, other in zip(
-            get_raw(store.raw, t, around), part_of(maps, around), strict=True
+            get_raw(store.raw, t, around), crop_maps(maps, around), strict=True
         ):
             np.testing.assert_array_equal(mine, other)
     outputs = store.outputs
@@ -117,10 +117,10 @@ def test_what_an_earlier_run_wrote_is_still_there(tmp_path: Path) -> None:
     path, stack, maps = tmp_path / "a.ome.zarr", stack_of(), random_maps(0)
     region = Tile(0, 32, 0, WIDE)
     store = ZarrStore(path, stack, RUN, overwrite=False)
-    put_raw(store.raw, 0, region, part_of(maps, region))
+    put_raw(store.raw, 0, region, crop_maps(maps, region))
     again = ZarrStore(path, stack, RUN, overwrite=False)
     for mine, other in zip(
-        get_raw(again.raw, 0, region), part_of(maps, region), strict=True
+        get_raw(again.raw, 0, region), crop_maps(maps, region), strict=True
     ):
         np.testing.assert_array_equal(mine, other)
 

@@ -1,4 +1,4 @@
-"""Finer images: in place, the same however they are cut, true to their slices."""
+"""Finer images: in place, the same for any tiles, consistent with their slices."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_in_two_steps_it_is_the_fused_image_made_finer(scale: int) -> None:
     np.testing.assert_allclose(result.fused, expected, atol=1.01)
 
 
-def test_another_model_can_decide() -> None:
+def test_another_model_can_make_the_decision() -> None:
     stack = small()
     result = fuse(stack, finer_pairs(), scale=2, decision="sml")
     plain = fuse(stack, "sml")
@@ -132,8 +132,8 @@ def test_times_are_made_finer_one_by_one() -> None:
     assert result.consistency.shape == (2, 60, 76)
 
 
-def test_a_network_that_invents_is_found_out() -> None:
-    class Inventing(FinerPairs):
+def test_a_network_that_contradicts_its_slices_is_noted() -> None:
+    class Inconsistent(FinerPairs):
         def resolve(self, features: Any, scale: int, context: Any = None) -> Any:
             return 0.5 * features
 
@@ -141,13 +141,13 @@ def test_a_network_that_invents_is_found_out() -> None:
     assert honest.consistency.mean() < 0.02
     assert not honest.provenance["notes"]
     model = finer_pairs()
-    model.__class__ = Inventing
+    model.__class__ = Inconsistent
     result = fuse(small(), model, scale=2)
     assert result.consistency.mean() > 0.1
     assert "Do not trust" in result.provenance["notes"][0]
 
 
-def test_results_know_their_place(tmp_path: Path) -> None:
+def test_results_lie_on_their_source(tmp_path: Path) -> None:
     stack = as_stack(small(), axes="ZYX", scale={"Y": 0.5, "X": 0.25})
     result = fuse(stack, finer_pairs(), scale=2)
     fused, *maps = result.layers()

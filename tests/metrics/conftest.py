@@ -1,6 +1,6 @@
 """The scenes whose measures were computed elsewhere, made from whole numbers alone.
 
-Each scene has a sharp picture, two slices that share its sharpness out along a zig-zag
+Each scene has a sharp image, two slices that share its sharpness out along a zig-zag
 line, and several fusions of them. Only integer arithmetic, so that the bytes (checked
 by their SHA-256 in golden.json) are the same on every machine.
 """
@@ -39,7 +39,7 @@ def zigzag(phase, half_period, height):
     return away * height // half_period
 
 
-def sharp_picture(height, width, seed):
+def sharp_image(height, width, seed):
     """Crossing triangle waves, a checkerboard, a ramp and hashed noise, uint8."""
     y, x = np.indices((height, width), dtype=np.int64)
     noise = (73856093 * (x + 1)) ^ (19349663 * (y + 1)) ^ (83492791 * (seed + 1))
@@ -54,9 +54,9 @@ def sharp_picture(height, width, seed):
     return (10 + waves + 35 * checker + ramp + noise).clip(0, 255).astype(np.uint8)
 
 
-def defocused(picture):
+def defocused(image):
     """Four binomial blurs (5 x 5), each rounded to whole numbers."""
-    levels = picture.astype(np.int64)
+    levels = image.astype(np.int64)
     for _ in range(4):
         for axis in (1, 0):
             levels = correlate1d(levels, [1, 4, 6, 4, 1], axis=axis, mode="nearest")
@@ -64,13 +64,13 @@ def defocused(picture):
     return levels.astype(np.uint8)
 
 
-def slices_of(picture):
+def slices_of(image):
     """Two slices, the first sharp left of a zig-zag line, the other beyond it."""
-    height, width = picture.shape
+    height, width = image.shape
     y, x = np.indices((height, width))
     left = 4 * x < 2 * width + zigzag(y, 16, 24) - 12
-    blurred = defocused(picture)
-    return np.where(left, picture, blurred), np.where(left, blurred, picture)
+    blurred = defocused(image)
+    return np.where(left, image, blurred), np.where(left, blurred, image)
 
 
 def sharper_of(first, second):
@@ -99,7 +99,7 @@ def fusions_of(first, second, truth):
 
 
 def grey_scene(height, width, seed):
-    truth = sharp_picture(height, width, seed)
+    truth = sharp_image(height, width, seed)
     first, second = slices_of(truth)
     return Scene((first, second), truth, fusions_of(first, second, truth))
 
@@ -142,7 +142,7 @@ def scene(name: str) -> Scene:
         case "flat64":
             return half_empty_scene()
         case "ident64":
-            truth = sharp_picture(64, 64, 0)
+            truth = sharp_image(64, 64, 0)
             return Scene((truth, truth), truth, {"same": truth})
     raise KeyError(name)
 

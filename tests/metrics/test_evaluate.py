@@ -72,7 +72,7 @@ def test_colour_is_the_mean_of_its_channels(colour):
         (lambda image: image.astype(">u2"), 255),
     ],
 )
-def test_one_picture_in_another_type_scores_the_same(scene, convert, data_range):
+def test_one_image_in_another_type_scores_the_same(scene, convert, data_range):
     expected = evaluate(scene.fused["mean"], scene.slices, scene.truth)
     other = scene.map(convert)
     values = evaluate(
@@ -165,7 +165,7 @@ def test_refusals_say_what_is_wrong(call, words):
         call()
 
 
-def test_smallest_pictures(make_scene):
+def test_smallest_images(make_scene):
     scene = make_scene("s64").map(lambda image: image[:41, :41])
     assert all(map(math.isfinite, evaluate(scene.truth, scene.slices).values()))
     scene = scene.map(lambda image: image[:11, :11])

@@ -1,4 +1,4 @@
-"""What the measures promise beyond the figures of single pictures."""
+"""What the measures promise beyond the figures of single images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BEST = {
     "VIFF": math.inf,
     "Q_AB/F": 0.9748,
 }
-SMALL_PICTURES = hnp.arrays(
+SMALL_IMAGES = hnp.arrays(
     np.uint8,
     (3, 12, 13),
     elements=st.sampled_from([0, 1, 100, 101, 254, 255]),
@@ -175,7 +175,7 @@ def test_flat_slices_count_alike():
 # Defined everywhere
 
 
-def test_constant_pictures_have_the_stated_values():
+def test_constant_images_have_the_stated_values():
     flat = np.full((48, 48), 7, np.uint8)
     values = evaluate(flat, [flat, flat])
     assert values == pytest.approx(
@@ -217,10 +217,10 @@ def test_phase_features_of_a_constant_plane_are_zero():
 
 
 @settings(max_examples=25, deadline=None)
-@given(SMALL_PICTURES)
-def test_every_measure_of_any_picture_is_finite_and_in_range(pictures):
+@given(SMALL_IMAGES)
+def test_every_measure_of_any_image_is_finite_and_in_range(images):
     names = [name for name in WITHOUT_TRUTH if name != "VIFF"]
-    values = evaluate(pictures[0], pictures[1:], measures=names)
+    values = evaluate(images[0], images[1:], measures=names)
     assert all(math.isfinite(value) for value in values.values())
     for name in COMPARISONS:
         if name != "VIFF":
@@ -228,10 +228,10 @@ def test_every_measure_of_any_picture_is_finite_and_in_range(pictures):
 
 
 @settings(max_examples=25, deadline=None)
-@given(SMALL_PICTURES)
-def test_no_result_is_better_than_identical_pictures(pictures):
-    same = evaluate(pictures[1], [pictures[1]] * 2, measures=("Q_G", "Q_S", "Q_Y"))
-    other = evaluate(pictures[0], [pictures[1]] * 2, measures=("Q_G", "Q_S", "Q_Y"))
+@given(SMALL_IMAGES)
+def test_no_result_is_better_than_identical_images(images):
+    same = evaluate(images[1], [images[1]] * 2, measures=("Q_G", "Q_S", "Q_Y"))
+    other = evaluate(images[0], [images[1]] * 2, measures=("Q_G", "Q_S", "Q_Y"))
     assert same["Q_G"] == pytest.approx((1 + math.exp(-5)) ** -2, abs=1e-9)
     assert same["Q_S"] == pytest.approx(1, abs=1e-9)
     assert same["Q_Y"] == pytest.approx(1, abs=1e-9)

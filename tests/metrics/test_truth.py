@@ -19,10 +19,10 @@ def test_psnr_is_that_of_its_formula():
     assert psnr(ramp + 0.5, ramp, data_range=2) == pytest.approx(20 * math.log10(4))
 
 
-def test_identical_pictures_are_perfect():
-    picture = np.arange(256, dtype=np.uint16).reshape(16, 16)
+def test_identical_images_are_perfect():
+    ramp = np.arange(256, dtype=np.uint16).reshape(16, 16)
     flat = np.full((16, 16), 3.5)
-    for image in (picture, flat, np.stack([picture] * 3, axis=2)):
+    for image in (ramp, flat, np.stack([ramp] * 3, axis=2)):
         assert psnr(image, image) == math.inf
         assert ssim(image, image) == 1
 

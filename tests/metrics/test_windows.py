@@ -1,4 +1,4 @@
-"""Windows slid over a plane, held against scipy's; threads that leave no trace."""
+"""Windows slid over a plane, checked against scipy's; threads of PyTorch."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def test_windows_are_those_of_scipy(shape, size):
     edge = size // 2
     inside = expected[edge:-edge, edge:-edge]
     np.testing.assert_allclose(smooth_valid(plane, weights), inside, rtol=1e-13)
-    part = np.asfortranarray(plane)  # strides do not matter
+    transposed = np.asfortranarray(plane)  # strides do not matter
     np.testing.assert_array_equal(
-        smooth_same(part, weights), smooth_same(plane, weights)
+        smooth_same(transposed, weights), smooth_same(plane, weights)
     )
 
 

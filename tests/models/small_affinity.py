@@ -1,4 +1,4 @@
-"""affinity-sr with random weights, smaller ones, and what they see; for its tests."""
+"""affinity-sr with random weights, small networks, and receptive fields; for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from napari_focus_fusion.models.affinity_sr import LIGHT, AffinitySR, AffinitySR
 SMALL = AffinitySRConfig(
     path=(4,),
     branch=(3,),
-    reach=3,
+    half_width=3,
     rows=2,
     near=(4, 6),
     far=(4, 5),
@@ -56,12 +56,12 @@ def random_model(config: AffinitySRConfig = LIGHT, seed: int = 0) -> AffinitySR:
     return model.eval().requires_grad_(False)
 
 
-def pictures(count: int, height: int = 40, width: int = 44, seed: int = 0) -> Tensor:
+def images(count: int, height: int = 40, width: int = 44, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, 1, height, width, generator=generator)
 
 
-def reach_of(changed: Tensor, y: int, x: int) -> int:
+def changed_radius(changed: Tensor, y: int, x: int) -> int:
     """How far from (y, x) a map (h, w) has changed."""
     rows, columns = np.nonzero(changed.numpy())
     far = (y - rows.min(), rows.max() - y, x - columns.min(), columns.max() - x)

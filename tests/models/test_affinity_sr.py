@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_affinity import OF_MASKS, SMALL, VARIANTS, pictures, random_model
+from small_affinity import OF_MASKS, SMALL, VARIANTS, images, random_model
 from torch import Tensor, nn
 
 from napari_focus_fusion.models.affinity import Gates
@@ -30,13 +30,13 @@ def test_mirrored_kernels_see_the_mirrored_picture(
     for parameter in mirrored.parameters():
         if parameter.ndim == 4:
             parameter.copy_(parameter.flip(axis))
-    a, b = pictures(2, 18, 15).double().chunk(2)
+    a, b = images(2, 18, 15).double().chunk(2)
 
-    def picture(network: AffinitySR, image: Tensor) -> Tensor:
+    def fused(network: AffinitySR, image: Tensor) -> Tensor:
         return network.resolve(network.features(image, scale), scale)
 
-    found = picture(mirrored, a.flip(axis)).flip(axis)
-    torch.testing.assert_close(found, picture(model, a))
+    found = fused(mirrored, a.flip(axis)).flip(axis)
+    torch.testing.assert_close(found, fused(model, a))
     if scale == 2:
         gates = Gates(*torch.rand(2, 3).double())
         found = mirrored.mask(a.flip(axis), b.flip(axis), gates).flip(axis)
@@ -56,7 +56,7 @@ def test_every_part_makes_a_difference(name: str) -> None:
     shapes = {key: value.shape for key, value in without.state_dict().items()}
     shared = {k: v for k, v in model.state_dict().items() if shapes.get(k) == v.shape}
     without.load_state_dict(shared, strict=False)
-    a, b = (pictures(2) - 0.5).chunk(2)
+    a, b = (images(2) - 0.5).chunk(2)
     sample = [a, b]
     masks = [m.mask(a, b, m.context(sample)) for m in (model, without)]
     finer = [m.resolve(m.features(a, 2), 2) for m in (model, without)]
@@ -68,7 +68,7 @@ def test_every_part_makes_a_difference(name: str) -> None:
 def test_fusing_takes_the_slice_that_the_masks_say(scale: int) -> None:
     """Eq. 15, divided by the masks' sum."""
     model = random_model()
-    slices = pictures(4).unflatten(0, (2, 2))
+    slices = images(4).unflatten(0, (2, 2))
     masks = torch.zeros(2, 2, 40, 44)
     masks[0, 0] = masks[1, 1] = 0.2
     fused = model.fuse(slices, masks, scale)

@@ -131,11 +131,11 @@ def test_windows_with_a_halo_are_the_whole(
     slices, (y, x) = stack_of(3, 120), offset
     whole = model.masks(slices)
     high, wide = 11, 24
-    part = model.masks(slices[..., y : y + high + 2 * HALO, x : x + wide + 2 * HALO])[
+    crop = model.masks(slices[..., y : y + high + 2 * HALO, x : x + wide + 2 * HALO])[
         :, HALO:-HALO, HALO:-HALO
     ]
     expected = whole[:, y + HALO :, x + HALO :][:, :high, :wide]
-    torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(crop, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("tile", [32, 67, 128])
@@ -190,7 +190,7 @@ print(json.dumps(peaks))
 
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(),
-    reason="the kernel does not tell the peak of a part of a run",
+    reason="the kernel does not report the peak of a part of a run",
 )
 def test_memory_holds_planes_of_all_slices_and_features_of_one() -> None:
     here = Path(__file__).parent
@@ -233,7 +233,7 @@ def test_a_gradient_is_that_of_sobel() -> None:
 
 
 def test_the_start_alone_is_the_plain_measure() -> None:
-    """With networks that say nothing, the masks are powers of the gradient energy."""
+    """With networks that output zero, the masks are powers of the gradient energy."""
     model = random_dual_path()
     for stage in model.stages:
         stage.logit.weight.zero_()
@@ -252,28 +252,29 @@ def test_the_predictor_never_sees_what_is_hidden() -> None:
     model = random_dual_path(4)
     slices = stack_of(3, 33)[:, 0][None]
     generator = torch.Generator().manual_seed(7)
-    shown = (torch.rand(1, 1, 33, 33, generator=generator) < 0.6).float()
+    visible = (torch.rand(1, 1, 33, 33, generator=generator) < 0.6).float()
     mask, other = (
         torch.rand(1, 3, 33, 33, generator=generator).softmax(1) for _ in range(2)
     )
-    other = torch.where(shown > 0, mask, other)
+    other = torch.where(visible > 0, mask, other)
     assert torch.equal(
-        model.predictor(slices, mask, shown), model.predictor(slices, other, shown)
+        model.predictor(slices, mask, visible), model.predictor(slices, other, visible)
     )
-    # What is shown does matter.
+    # What is visible does matter.
     flipped = mask.flip(1)
     assert not torch.allclose(
-        model.predictor(slices, mask, shown), model.predictor(slices, flipped, shown)
+        model.predictor(slices, mask, visible),
+        model.predictor(slices, flipped, visible),
     )
 
 
 def test_the_predictor_permutes_with_the_slices() -> None:
     model, order = random_dual_path(4), [2, 0, 3, 1]
     slices = stack_of(4, 30)[:, 0][None]
-    mask, shown = slices.softmax(1), (slices[:, :1] > 0.4).float()
-    guess = model.predictor(slices, mask, shown)
-    permuted = model.predictor(slices[:, order], mask[:, order], shown)
-    torch.testing.assert_close(permuted, guess[:, order], rtol=1e-4, atol=1e-5)
+    mask, visible = slices.softmax(1), (slices[:, :1] > 0.4).float()
+    predicted = model.predictor(slices, mask, visible)
+    permuted = model.predictor(slices[:, order], mask[:, order], visible)
+    torch.testing.assert_close(permuted, predicted[:, order], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["dual-path", "dual-path-brightfield"])
@@ -291,7 +292,7 @@ def test_the_shipped_weights_are_those_on_their_card(name: str) -> None:
 
 
 def test_the_weights_for_brightfield_know_refraction() -> None:
-    """Rims that look sharp do not deceive them as they deceive a plain measure."""
+    """Cell rims that look sharp cause less error than with a plain focus measure."""
     spec = next(s for s in refractile_scenes() if s.name == "tilt, 10 slices, clean")
     scene = spec.make()
     names = ("dual-path-brightfield", "dual-path", "sml")

@@ -45,7 +45,7 @@ def stack_of(slices: int = 4, side: int = 60, seed: int = 0) -> Tensor:
 
 
 def pooled(model: MSCNN, stack: Tensor) -> tuple[Encoded, Tensor]:
-    """Features of all slices, taken in one at a time, and which slice won each."""
+    """Features of all slices, added one at a time, and the slice with the largest."""
     best, total, winner = torch.tensor(-torch.inf), torch.tensor(0.0), torch.tensor(0)
     for z, plane in enumerate(stack):
         one = model.encode(plane[None, None])
@@ -58,8 +58,8 @@ def streamed(model: MSCNN, stack: Tensor) -> Tensor:
     return model.reconstruct(*pooled(model, stack)[0], len(stack))[0]
 
 
-def inside(margin: int) -> tuple[slice, slice]:
-    return slice(margin, -margin), slice(margin, -margin)
+def inside(border: int) -> tuple[slice, slice]:
+    return slice(border, -border), slice(border, -border)
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +80,9 @@ def steep() -> Scene:
     )
 
 
-def psnr(picture: np.ndarray, scene: Scene) -> float:
+def psnr(reconstruction: np.ndarray, scene: Scene) -> float:
     truth = scene.truth.astype(np.float64)
-    squared = np.mean((picture.astype(np.float64) - truth) ** 2)
+    squared = np.mean((reconstruction.astype(np.float64) - truth) ** 2)
     return float(10 * np.log10(np.ptp(truth) ** 2 / squared))
 
 
@@ -113,19 +113,19 @@ def test_the_order_of_the_slices_changes_nothing(model: MSCNN) -> None:
 def test_gain_and_offset_of_the_stack_are_those_of_the_picture(model: MSCNN) -> None:
     stack = stack_of(3)
     with torch.inference_mode():
-        picture = streamed(model, stack)
-        assert (picture - stack.mean(0)).std() > 0.05
+        reconstruction = streamed(model, stack)
+        assert (reconstruction - stack.mean(0)).std() > 0.05
         for gain, offset in ((0.05, 0.3), (7.0, -2.0)):
             other = streamed(model, gain * stack + offset)
-            expected = gain * picture + offset
+            expected = gain * reconstruction + offset
             torch.testing.assert_close(other, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_flat_stack_gives_itself(model: MSCNN) -> None:
     with torch.inference_mode():
         for slices in (1, 2, 32):
-            picture = streamed(model, torch.full((slices, 40, 40), 0.37))
-            torch.testing.assert_close(picture, torch.full((40, 40), 0.37))
+            reconstruction = streamed(model, torch.full((slices, 40, 40), 0.37))
+            torch.testing.assert_close(reconstruction, torch.full((40, 40), 0.37))
 
 
 def test_the_network_is_told_how_many_slices_there_were(model: MSCNN) -> None:
@@ -141,7 +141,7 @@ def test_the_network_is_told_how_many_slices_there_were(model: MSCNN) -> None:
 def test_the_halo_is_how_far_a_pixel_reaches(model: MSCNN) -> None:
     """Of the encoder and of the decoder; the halo is both together."""
 
-    def reach(one: Tensor, other: Tensor) -> int:
+    def radius(one: Tensor, other: Tensor) -> int:
         places = (one != other).nonzero()[:, -2:]
         return int((places - 40).abs().max())
 
@@ -150,13 +150,13 @@ def test_the_halo_is_how_far_a_pixel_reaches(model: MSCNN) -> None:
     touched[..., 40, 40] += 0.5
     with torch.inference_mode():
         first, second = model.encode(plane), model.encode(touched)
-        assert reach(first.largest, second.largest) == ENCODER
-        assert reach(first.added, second.added) == ENCODER
+        assert radius(first.largest, second.largest) == ENCODER
+        assert radius(first.added, second.added) == ENCODER
         added = first.added.clone()
         added[..., DETAILS : 2 * DETAILS, 40, 40] *= 1.5
         whole = model.reconstruct(first.largest, first.added, 1)
         other = model.reconstruct(first.largest, added, 1)
-        assert reach(whole, other) == model.decoder_halo
+        assert radius(whole, other) == model.decoder_halo
 
 
 def test_tiles_with_a_halo_give_the_whole(model: MSCNN) -> None:
@@ -165,13 +165,13 @@ def test_tiles_with_a_halo_give_the_whole(model: MSCNN) -> None:
         whole = streamed(model, stack)
         for y, x, high, wide in ((25, 25, 11, 23), (31, 40, 40, 31), (60, 27, 1, 9)):
             window = stack[:, y - HALO : y + high + HALO, x - HALO : x + wide + HALO]
-            part = streamed(model, window)[inside(HALO)]
+            crop = streamed(model, window)[inside(HALO)]
             expected = whole[y : y + high, x : x + wide]
-            torch.testing.assert_close(part, expected, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(crop, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_votes_go_to_the_slice_with_most_detail(model: MSCNN) -> None:
-    """Shares add up to the detail and more; a tie is nobody's."""
+    """Shares add up to the detail and more; a tie is counted for no slice."""
     stack = stack_of(3)
     with torch.inference_mode():
         detail = model.encode(stack[:, None]).largest[:, 0]
@@ -215,10 +215,10 @@ def test_the_picture_beats_any_choice_of_slices_and_the_network_untrained() -> N
     )
     nearest = np.clip(np.rint(scene.depth), 0, len(scene.stack) - 1).astype(np.intp)
     chosen = np.take_along_axis(scene.stack, nearest[None], 0)[0]
-    reached = psnr(after.fused, scene)
-    assert reached > psnr(chosen, scene) + 2
-    assert reached > psnr(before.fused, scene) + 2
-    assert reached > psnr(plain.fused, scene) + 1
+    score = psnr(after.fused, scene)
+    assert score > psnr(chosen, scene) + 2
+    assert score > psnr(before.fused, scene) + 2
+    assert score > psnr(plain.fused, scene) + 1
     bright = after.fused.mean() / scene.truth.mean()
     assert abs(bright - 1) < 0.01
     errors = [

@@ -90,21 +90,25 @@ import torch
 from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import slice_ranking
 from napari_focus_fusion.training.recipe import Recipe
-from napari_focus_fusion.training.resynthesis import self_made_batch
+from napari_focus_fusion.training.resynthesis import resynthesised_batch
 
-def objective(network, batch):
+def training_loss(network, batch):
     score = network.score(batch.noisy.flatten(0, 1)[:, None])
     score = score.unflatten(0, batch.noisy.shape[:2])
     return {"loss": slice_ranking(score, batch.depth, radius=3)}
 
-def pretext(network, slices, generator):
-    return objective(network, self_made_batch(slices, generator))
+def self_supervised_loss(network, slices, generator):
+    return training_loss(network, resynthesised_batch(slices, generator))
 
 def validate(network, batches):
-    return sum(float(objective(network, b)["loss"]) for b in batches) / len(batches)
+    losses = [float(training_loss(network, b)["loss"]) for b in batches]
+    return sum(losses) / len(losses)
 
 RECIPE = Recipe(
-    objective, pretext, validate, Schedule(4, 0.02, warm_up=0, validate_every=2),
+    training_loss,
+    self_supervised_loss,
+    validate,
+    Schedule(4, 0.02, warm_up=0, validate_every=2),
     scenes=2, slices=3, side=64, stacks=1, crop=48,
 )
 """
@@ -185,12 +189,12 @@ def test_other_packages_add_models(site: Path) -> None:
 
 @pytest.fixture
 def scored_on_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few small scenes say as much here as all of them do."""
+    """A few small scenes are enough here."""
     options = {"shape": (64, 64), "slices": 3}
     small = [SceneSpec("small", 1_000_000, tuple(options.items()))]
-    monkeypatch.setattr(scores, "held_back_scenes", lambda: small)
+    monkeypatch.setattr(scores, "benchmark_scenes", lambda: small)
     monkeypatch.setattr(training, "VALIDATION_SEEDS", range(900_000, 900_004))
-    monkeypatch.setattr(finetuning, "MADE", 2)
+    monkeypatch.setattr(finetuning, "RESYNTHESISED", 2)
     monkeypatch.setattr(finetuning, "FUSED", 1)
 
 

@@ -61,18 +61,18 @@ def down_and_up(length: int, phase: int) -> np.ndarray:
 
 def test_the_prior_is_the_mean_over_all_places_of_the_grid() -> None:
     """Sixteen times down and up on a grid of every fourth pixel, by matrices."""
-    picture = np.random.default_rng(0).random((50, 60))
+    image = np.random.default_rng(0).random((50, 60))
     copies = [
-        down_and_up(50, a) @ picture @ down_and_up(60, b).T
+        down_and_up(50, a) @ image @ down_and_up(60, b).T
         for a in range(FACTOR)
         for b in range(FACTOR)
     ]
-    residual = picture - np.mean(copies, axis=0)
-    expected = np.zeros_like(picture)
+    residual = image - np.mean(copies, axis=0)
+    expected = np.zeros_like(image)
     expected[1:, 1:] = (
         np.diff(residual, axis=0)[:, 1:] ** 2 + np.diff(residual, axis=1)[1:] ** 2
     )
-    given = torch.from_numpy(picture)[None, None].float()
+    given = torch.from_numpy(image)[None, None].float()
     found = ResidualZero().score(given)[0].numpy()
     inner = (slice(ZERO_HALO, -ZERO_HALO), slice(ZERO_HALO, -ZERO_HALO))
     np.testing.assert_allclose(found[inner], expected[inner], rtol=1e-3, atol=1e-6)
@@ -83,9 +83,9 @@ def test_slopes_have_no_residual(factor: int) -> None:
     taps = np.array(low_pass(factor))
     kernel = np.concatenate([taps[:0:-1], taps])
     ramp = 3.0 + 0.25 * np.arange(80)
-    rim = len(taps)
+    halo = len(taps)
     np.testing.assert_allclose(
-        np.convolve(ramp, kernel, "same")[rim:-rim], ramp[rim:-rim], rtol=1e-12
+        np.convolve(ramp, kernel, "same")[halo:-halo], ramp[halo:-halo], rtol=1e-12
     )
 
 
@@ -93,8 +93,8 @@ def test_the_prior_does_not_know_where_a_tile_begins() -> None:
     stack = stack_of(2, 64)
     whole = ResidualZero().score(stack)
     for top, left in ((1, 0), (2, 3), (7, 5)):
-        part = ResidualZero().score(stack[..., top : top + 50, left : left + 47])
-        inner = part[:, ZERO_HALO:-ZERO_HALO, ZERO_HALO:-ZERO_HALO]
+        crop = ResidualZero().score(stack[..., top : top + 50, left : left + 47])
+        inner = crop[:, ZERO_HALO:-ZERO_HALO, ZERO_HALO:-ZERO_HALO]
         y, x = top + ZERO_HALO, left + ZERO_HALO
         high, wide = inner.shape[1:]
         expected = whole[:, y : y + high, x : x + wide]
@@ -113,7 +113,7 @@ def test_the_statistics_do_not_know_the_order_of_the_slices(model: Residual) -> 
 
 
 def test_each_feature_counts_in_units_of_its_deviation(model: Residual) -> None:
-    """A feature that is a hundred times as large says no more than before."""
+    """A feature that is a hundred times as large has the same influence."""
     stack, sample = stack_of(), [stack_of(2, 40, seed) for seed in range(3)]
     louder = random_residual(3)
     with torch.inference_mode():
@@ -134,8 +134,8 @@ def test_the_network_that_is_trained_is_the_one_that_scores(model: Residual) -> 
         trained = model(stacks, stacks=2)
         scored = torch.cat(
             [
-                model.score(part, model.context([plane[None] for plane in part]))
-                for part in stacks.chunk(2)
+                model.score(crop, model.context([plane[None] for plane in crop]))
+                for crop in stacks.chunk(2)
             ]
         )
     inner = scored[:, HALO:-HALO, HALO:-HALO]
@@ -167,12 +167,12 @@ def test_tiles_are_invisible(name: str) -> None:
     stack = relief(100, 130, 3).stack
     whole = fuse(stack, name)
     for tile in (31, 64, 100):
-        part = fuse(stack, name, tile=tile)
-        agreed = part.decision == whole.decision
+        crop = fuse(stack, name, tile=tile)
+        agreed = crop.decision == whole.decision
         assert agreed.mean() >= 0.9999
-        change = part.fused[agreed].astype(int) - whole.fused[agreed].astype(int)
+        change = crop.fused[agreed].astype(int) - whole.fused[agreed].astype(int)
         assert np.abs(change).max() <= 1
-        np.testing.assert_allclose(part.confidence, whole.confidence, atol=1e-4)
+        np.testing.assert_allclose(crop.confidence, whole.confidence, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["residual", "residual-zero"])
@@ -204,9 +204,9 @@ def test_other_units_change_nothing() -> None:
 
 
 def test_the_sharper_the_higher() -> None:
-    """Also for pictures sharper than any that was made smaller: no turning back."""
-    picture = relief(120, 130, 1).truth.astype(np.float64) / 65535
-    blurred = [ndimage.gaussian_filter(picture, s) for s in (0.0, 0.4, 0.8, 1.6, 3.2)]
+    """Also for images sharper than any that was made smaller: monotone in the blur."""
+    image = relief(120, 130, 1).truth.astype(np.float64) / 65535
+    blurred = [ndimage.gaussian_filter(image, s) for s in (0.0, 0.4, 0.8, 1.6, 3.2)]
     stack = torch.from_numpy(np.stack(blurred)[:, None]).float()
     for name in ("residual", "residual-zero"):
         network: Any = load_model(name)

@@ -27,7 +27,7 @@ def as_trained(model: SESF, stack: Tensor, sample: list[Tensor]) -> Tensor:
     """Scores by the unfolded network in evaluation mode.
 
     Block by block, as it is drawn in the paper: convolution, ReLU, normalisation, and
-    gates from the means of the sample (where no border reaches).
+    gates from the means of the sample (without padding).
     """
     gates: list[Tensor] = []
 
@@ -66,7 +66,7 @@ def test_folding_changes_nothing(model: SESF) -> None:
 
 
 def test_the_network_that_is_trained_is_the_one_that_scores(model: SESF) -> None:
-    """Gates of a large picture: with or without its border, nearly the same."""
+    """Gates of a large image: with or without its border, nearly the same."""
     stack = stack_of(3, 160)
     with torch.inference_mode():
         _, trained = model(stack)
@@ -77,7 +77,7 @@ def test_the_network_that_is_trained_is_the_one_that_scores(model: SESF) -> None
 
 
 def test_stacks_in_one_batch_have_gates_of_their_own(model: SESF) -> None:
-    """With offsets between them, so that shared gates would show."""
+    """With offsets between them, so that shared gates would change them."""
     first, second = stack_of(2, 24, 0), 0.2 * stack_of(2, 24, 1)
     with torch.inference_mode():
         together = model.features(torch.cat([first, second]), stacks=2)
@@ -126,9 +126,9 @@ def test_tiles_with_a_halo_score_as_the_whole(model: SESF) -> None:
         whole = model.score(stack, context)
         for y, x, high, wide in ((5, 5, 17, 23), (20, 31, 35, 24), (11, 5, 1, 50)):
             window = stack[..., y - HALO : y + high + HALO, x - HALO : x + wide + HALO]
-            part = model.score(window, context)[:, HALO:-HALO, HALO:-HALO]
+            crop = model.score(window, context)[:, HALO:-HALO, HALO:-HALO]
             torch.testing.assert_close(
-                part, whole[:, y : y + high, x : x + wide], rtol=1e-5, atol=1e-7
+                crop, whole[:, y : y + high, x : x + wide], rtol=1e-5, atol=1e-7
             )
 
 

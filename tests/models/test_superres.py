@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from small_affinity import SMALL, VARIANTS, pictures, random_model, reach_of
+from small_affinity import SMALL, VARIANTS, changed_radius, images, random_model
 
 from napari_focus_fusion.models.affinity_sr import (
     LIGHT,
@@ -20,7 +20,7 @@ from napari_focus_fusion.models.registry import new_model, our_models
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_interpolation_is_that_of_torch_where_it_has_no_end(scale: int) -> None:
     """``antialias`` selects the cubic kernel of Keys; enlarging it changes nothing."""
-    image = pictures(2, 9, 11).double().unflatten(0, (1, 2))[:, :, 0]
+    image = images(2, 9, 11).double().unflatten(0, (1, 2))[:, :, 0]
     size = [scale * n for n in image.shape[-2:]]
     expected = F.interpolate(image, size, mode="bicubic", antialias=True)
     found = interpolate(image, scale)
@@ -43,7 +43,7 @@ def test_interpolation_puts_a_ramp_where_it_is(scale: int) -> None:
 def test_untrained_it_interpolates(scale: int) -> None:
     model = new_model(our_models()["affinity-sr"])
     assert isinstance(model, AffinitySR)
-    colours = pictures(3).unflatten(0, (1, 3))[:, :, 0]
+    colours = images(3).unflatten(0, (1, 3))[:, :, 0]
     found = model.resolve(model.features(colours, scale), scale)
     torch.testing.assert_close(found, interpolate(colours, scale))
     flat = torch.full((1, 1, 20, 20), 0.3)
@@ -58,25 +58,25 @@ def test_the_halo_is_how_far_super_resolution_sees(name: str) -> None:
     config = replace(LIGHT if not name else SMALL, **VARIANTS.get(name, {}))
     model = random_model(config).double()
     side = 2 * config.upscale_halo + 7
-    image = pictures(1, side, side).double()
+    image = images(1, side, side).double()
     other = image.clone()
     y, x = side // 2, side // 2 - 1
     other[..., y, x] += 1
-    reached = []
+    radii = []
     for scale in (2, 3, 4):
         one, two = (
             model.resolve(model.features(i, scale), scale) for i in (image, other)
         )
         changed = (one != two).any(1, keepdim=True).double()
-        reached.append(reach_of(F.max_pool2d(changed, scale)[0, 0], y, x))
-    assert max(reached) == config.upscale_halo
+        radii.append(changed_radius(F.max_pool2d(changed, scale)[0, 0], y, x))
+    assert max(radii) == config.upscale_halo
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_tiles_with_a_halo_are_made_finer_as_the_whole(scale: int) -> None:
     model = random_model()
     halo = model.upscale_halo
-    image = pictures(1, 60, 70)
+    image = images(1, 60, 70)
     whole = model.features(image, scale)
     for y, x, high, wide in ((20, 20, 10, 13), (21, 25, 19, 24)):
         window = (
@@ -84,20 +84,20 @@ def test_tiles_with_a_halo_are_made_finer_as_the_whole(scale: int) -> None:
             slice(y - halo, y + high + halo),
             slice(x - halo, x + wide + halo),
         )
-        rim = slice(scale * halo, -scale * halo)
-        part = model.features(image[window], scale)[..., rim, rim]
+        inner = slice(scale * halo, -scale * halo)
+        crop = model.features(image[window], scale)[..., inner, inner]
         rows, columns = (
             slice(scale * i, scale * (i + n)) for i, n in ((y, high), (x, wide))
         )
         expected = whole[..., rows, columns]
-        torch.testing.assert_close(part, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(crop, expected, rtol=0, atol=1e-5)
         resolved = model.resolve(whole, scale)[..., rows, columns]
-        # D2 sees single pixels: no halo on the finer grid.
+        # D2 is a 1x1 convolution: no halo on the finer grid.
         torch.testing.assert_close(model.resolve(expected, scale), resolved)
 
 
 def test_the_gradient_map_is_the_laplacian_of_eight_neighbours() -> None:
-    image = pictures(3, 6, 8).double().unflatten(0, (1, 3))[:, :, 0]
+    image = images(3, 6, 8).double().unflatten(0, (1, 3))[:, :, 0]
     grey = image.mean(1)[0].numpy()
     found = laplacian(image)[0, 0].numpy()
     expected = 9 * grey[3, 4] - grey[2:5, 3:6].sum()
@@ -107,7 +107,7 @@ def test_the_gradient_map_is_the_laplacian_of_eight_neighbours() -> None:
 
 def test_grey_is_seen_as_colour() -> None:
     model = random_model()
-    grey = pictures(2)
+    grey = images(2)
     torch.testing.assert_close(
         model.features(grey, 3), model.features(grey.expand(-1, 3, -1, -1), 3)
     )

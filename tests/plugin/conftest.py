@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def remembered(tmp_path, monkeypatch):
-    """Where widgets remember what was chosen: no test knows of another one."""
+    """The file of stored settings: each test has its own."""
     path = tmp_path / "remembered" / "napari-focus-fusion.json"
     monkeypatch.setattr(
         "napari_focus_fusion.plugin.common.settings.settings_file", lambda: path
@@ -29,7 +29,7 @@ def remembered(tmp_path, monkeypatch):
     return path
 
 
-#: What earlier tests left, so that each is reported once.
+#: Objects left by earlier tests, so that each is reported once.
 _left_before: WeakSet[Any] = WeakSet()
 
 
@@ -37,14 +37,14 @@ _left_before: WeakSet[Any] = WeakSet()
 def no_widget_outlives_its_test(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test after which a window, or a widget of ours, is still there.
 
-    A closed widget that something holds on to keeps its layers, and with them the
+    A closed widget that is still referenced keeps its layers, and with them the
     user's stack, in memory.
     """
     failed = request.session.testsfailed
     yield
     if "qapp" not in request.fixturenames:
         return  # it opens no window
-    request.node.funcargs.clear()  # pytest would hold on to fixtures until we return
+    request.node.funcargs.clear()  # pytest would keep fixtures until we return
     left = [each for each in qt_objects() if each not in _left_before]
     _left_before.update(left)
     if left and request.session.testsfailed == failed:  # else the traceback holds them
@@ -84,7 +84,7 @@ def fluorescence():
 
 @pytest.fixture
 def window(make_napari_viewer, qtbot):
-    """A viewer and the fuse widget docked in it, ready to run the plain model."""
+    """A viewer and the fuse widget docked in it, ready to run ``sml``."""
     from napari.utils.notifications import notification_manager
 
     notification_manager.records.clear()
@@ -99,7 +99,7 @@ def window(make_napari_viewer, qtbot):
 
 @pytest.fixture
 def gate(slices):
-    """A layer whose pixels nobody can read before the gate opens."""
+    """A layer whose pixels cannot be read before the gate opens."""
     reached, opened = Event(), Event()
 
     def read(block_info):

@@ -1,17 +1,17 @@
-"""The check that every test here goes through finds what is still there."""
+"""The check for leaked widgets, which every test here goes through, finds them."""
 
 from __future__ import annotations
 
 from leaks import holders, qt_objects
-from napari_focus_fusion.plugin.common.choice import Choice
+from napari_focus_fusion.plugin.common.combo_boxes import ValueComboBox
 
 
-def test_a_widget_that_is_held_is_found(qtbot):
-    held = {"somebody": Choice("")}
+def test_a_referenced_widget_is_found(qtbot):
+    owner = {"somebody": ValueComboBox("")}
     (found,) = qt_objects()
-    assert found is held["somebody"]
+    assert found is owner["somebody"]
     assert "somebody" in holders(found)
-    held.clear()
+    owner.clear()
     del found
     assert qt_objects() == []
 

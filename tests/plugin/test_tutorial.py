@@ -16,10 +16,10 @@ TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 
 
 def entries(menu, path=()):
-    """All entries of a menu and of those below it, by what is written on the way."""
+    """All entries of a menu and its submenus, by their path of titles."""
     found = {}
     for action in menu.actions():
-        # napari adds to each entry whose it is.
+        # napari appends the plugin's name to each entry.
         name = action.text().replace("&", "").removesuffix(" (Focus Fusion)")
         here = (*path, name)
         below = action.menu()
@@ -31,15 +31,15 @@ def entries(menu, path=()):
     return found
 
 
-def choose(viewer, *way):
-    """Choose an entry of the menu bar by the names on the way to it."""
+def choose(viewer, *path):
+    """Choose an entry of the menu bar by its path of titles."""
     found = entries(viewer.window._qt_window.menuBar())
-    assert way in found, sorted(one for one in found if one[:2] == way[:2])
-    found[way].trigger()
+    assert path in found, sorted(one for one in found if one[:2] == path[:2])
+    found[path].trigger()
 
 
 def by_text(widget, kind, text):
-    """The one button or box to be seen that bears a text."""
+    """The one visible button or box with a text."""
     (found,) = [
         one
         for one in widget.findChildren(kind)
@@ -126,8 +126,8 @@ def test_the_first_five_minutes(make_napari_viewer, qtbot):
         layer.visible = layer is surface
     viewer.window._qt_viewer.viewerButtons.ndisplayButton.click()
     assert viewer.dims.ndisplay == 3
-    picture = viewer.screenshot(canvas_only=True, flash=False)
-    assert picture[..., :3].max() > 100  # there it is
+    screenshot = viewer.screenshot(canvas_only=True, flash=False)
+    assert screenshot[..., :3].max() > 100  # the surface is visible
 
     # 6. The other channel
     viewer.window._qt_viewer.viewerButtons.ndisplayButton.click()

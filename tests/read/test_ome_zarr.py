@@ -98,7 +98,7 @@ def test_version_05_and_groups_and_arrays(tmp_path) -> None:
     assert as_stack(path / "0").axes == "TZYX"  # the array knows its dimensions' names
 
 
-def test_axes_told_take_over_scale_by_place(tmp_path) -> None:
+def test_given_axes_take_over_scale_by_place(tmp_path) -> None:
     write_04(tmp_path / "a.zarr", CZYX, [SCALE])
     stack = as_stack(tmp_path / "a.zarr", axes="TZYX")
     assert stack.axes == "TZYX"

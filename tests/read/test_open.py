@@ -19,12 +19,12 @@ COLOUR = np.random.default_rng(1).integers(0, 256, (12, 32, 48, 3), np.uint8)
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def image_folder(tmp_path):
     """Twelve PNG files whose names sort differently as text and as numbers."""
     folder = tmp_path / "beetle"
     folder.mkdir()
-    for i, picture in enumerate(COLOUR):
-        Image.fromarray(picture).save(folder / f"a{i}.png")
+    for i, image in enumerate(COLOUR):
+        Image.fromarray(image).save(folder / f"a{i}.png")
     return folder
 
 
@@ -39,17 +39,17 @@ def test_stem() -> None:
     assert stem("a.b.tif") == "a.b"
 
 
-def test_folder_and_pattern_are_in_natural_order(pictures) -> None:
-    (pictures / "notes.txt").write_text("not a picture")
+def test_folder_and_pattern_are_in_natural_order(image_folder) -> None:
+    (image_folder / "notes.txt").write_text("not a picture")
     want = COLOUR.transpose(3, 0, 1, 2)
-    for source in (pictures, f"{pictures}/a*.png"):
+    for source in (image_folder, f"{image_folder}/a*.png"):
         stack = as_stack(source)
         np.testing.assert_array_equal(stack.read(0, ALL, ALL, ALL), want)
         assert (stack.axes, stack.name, stack.chunk_yx) == ("ZYXS", "beetle", (32, 48))
 
 
-def test_a_list_keeps_the_order_given_and_reads_file_by_file(pictures) -> None:
-    paths = [pictures / f"a{i}.png" for i in (5, 2, 7)]
+def test_a_list_keeps_the_order_given_and_reads_file_by_file(image_folder) -> None:
+    paths = [image_folder / f"a{i}.png" for i in (5, 2, 7)]
     stack = pickle.loads(pickle.dumps(as_stack(paths)))
     paths[2].unlink()
     got = stack.read(0, [0, 1], *REGION[1:])
@@ -101,20 +101,20 @@ def test_many_compressed_files_do_not_stay_open(tmp_path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_the_odd_file_is_named(pictures) -> None:
-    Image.fromarray(COLOUR[0][:30]).save(pictures / "a3.png")
+def test_the_odd_file_is_named(image_folder) -> None:
+    Image.fromarray(COLOUR[0][:30]).save(image_folder / "a3.png")
     with pytest.raises(FocusFusionError, match=r"a3\.png.*30 x 48.*a0\.png.*32 x 48"):
-        as_stack(pictures)
-    Image.fromarray(COLOUR[0][..., 0]).save(pictures / "a3.png")
+        as_stack(image_folder)
+    Image.fromarray(COLOUR[0][..., 0]).save(image_folder / "a3.png")
     with pytest.raises(FocusFusionError, match=r"a3\.png.*colour samples 1"):
-        as_stack(pictures)
+        as_stack(image_folder)
     deep = COLOUR[0].astype(np.uint16)
-    (pictures / "a3.png").write_bytes(imagecodecs.png_encode(deep))
+    (image_folder / "a3.png").write_bytes(imagecodecs.png_encode(deep))
     with pytest.raises(FocusFusionError, match=r"a3\.png.*uint16.*uint8"):
-        as_stack(pictures)
-    tifffile.imwrite(pictures / "a3.tif", COLOUR, photometric="rgb")
+        as_stack(image_folder)
+    tifffile.imwrite(image_folder / "a3.tif", COLOUR, photometric="rgb")
     with pytest.raises(FocusFusionError, match=r"a3\.tif.*12 slices itself"):
-        as_stack([pictures / "a0.png", pictures / "a3.tif"])
+        as_stack([image_folder / "a0.png", image_folder / "a3.tif"])
 
 
 @pytest.mark.parametrize(
@@ -162,17 +162,17 @@ def test_jpeg_is_read_by_region(tmp_path) -> None:
     np.testing.assert_array_equal(got, np.moveaxis(whole[4:9, 3:30], -1, 0))
 
 
-def test_one_bit_and_damaged_pictures(pictures) -> None:
-    Image.fromarray(COLOUR[0][..., 0] > 99).save(pictures / "mask.png")
+def test_one_bit_and_damaged_images(image_folder) -> None:
+    Image.fromarray(COLOUR[0][..., 0] > 99).save(image_folder / "mask.png")
     with pytest.raises(FocusFusionError, match=r"mask\.png.*black-and-white"):
-        as_stack(pictures / "mask.png")
-    whole = (pictures / "a0.png").read_bytes()
-    (pictures / "a0.png").write_bytes(whole[: len(whole) // 2])
+        as_stack(image_folder / "mask.png")
+    whole = (image_folder / "a0.png").read_bytes()
+    (image_folder / "a0.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FocusFusionError, match=r"a0\.png.*damaged"):
-        as_stack(pictures / "a0.png").read(0, ALL, ALL, ALL)
-    (pictures / "a0.png").write_text("no picture")
+        as_stack(image_folder / "a0.png").read(0, ALL, ALL, ALL)
+    (image_folder / "a0.png").write_text("no picture")
     with pytest.raises(FocusFusionError, match=r"a0\.png"):
-        as_stack(pictures / "a0.png")
+        as_stack(image_folder / "a0.png")
 
 
 def test_paths_that_lead_nowhere(tmp_path) -> None:

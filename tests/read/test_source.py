@@ -1,4 +1,4 @@
-"""Sources: what a file says of itself, before anything makes a stack of it."""
+"""Sources: the metadata of a file, before a stack is made of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_focus_fusion.read import files_in, read_path
 PIXELS = np.random.default_rng(0).integers(0, 2**16, (5, 40, 50), np.uint16)
 
 
-def test_a_tiff_says_what_it_holds(tmp_path) -> None:
+def test_the_metadata_of_a_tiff(tmp_path) -> None:
     path = str(tmp_path / "cells.ome.tif")
     metadata = {"axes": "ZYX", "PhysicalSizeZ": 2.0, "PhysicalSizeZUnit": "nm"}
     tifffile.imwrite(path, PIXELS, metadata=metadata)
@@ -35,7 +35,7 @@ def test_axes_that_no_metadata_name_are_left_open(tmp_path) -> None:
     np.testing.assert_array_equal(source.data[2], PIXELS[2])
 
 
-def test_a_picture_is_one_slice(tmp_path) -> None:
+def test_an_image_file_is_one_slice(tmp_path) -> None:
     path = str(tmp_path / "p.png")
     Image.fromarray(PIXELS[0]).save(path)
     source = read_path(path)
@@ -56,11 +56,11 @@ def test_what_a_path_stands_for(tmp_path) -> None:
         files_in(str(tmp_path / "gone"))
 
 
-def test_readers_know_no_stack() -> None:
+def test_readers_do_not_import_stack() -> None:
     code = """
 import sys
 import napari_focus_fusion.read.ome_zarr
-import napari_focus_fusion.read.pictures
+import napari_focus_fusion.read.image_files
 import napari_focus_fusion.read.tiff
 above = ("stack", "opening", "write", "result")
 print([name for name in above if f"napari_focus_fusion.{name}" in sys.modules])

@@ -174,7 +174,7 @@ def test_several_files_of_one_ome_data_set(tmp_path) -> None:
         as_stack(tmp_path / "z0.ome.tif")
 
 
-def test_axes_told_win_over_the_files(tmp_path) -> None:
+def test_given_axes_override_the_files(tmp_path) -> None:
     path = tmp_path / "time.ome.tif"
     tifffile.imwrite(path, PIXELS[None, :, :1], metadata={"axes": "ZTCYX"})
     assert as_stack(path).axes == "TYX"

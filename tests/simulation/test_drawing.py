@@ -6,8 +6,8 @@ from scipy import fft
 
 from napari_focus_fusion.simulation.drawing import (
     TEXTURES,
-    cut_picture,
-    draw_many,
+    crop_picture,
+    draw_objects,
     draw_path,
     make_atlas,
     plane,
@@ -36,7 +36,7 @@ def test_a_line_covers_its_length_times_its_width():
     y, x, coverage, point = draw_path(path, 3.0, (100, 90))
     length = np.hypot(40, 60)
     assert coverage.sum() == pytest.approx(3 * length + np.pi * 1.5**2, rel=0.05)
-    # The index of a pixel is that of a path point within the pen's reach of it.
+    # The index of a pixel is that of a path point within the pen's radius of it.
     rows, columns = np.nonzero(coverage)
     near = path[:, point[rows, columns]]
     assert np.hypot(near[0] - rows - y, near[1] - columns - x).max() <= 2.01
@@ -54,7 +54,7 @@ def test_a_line_is_cut_at_the_canvas_and_may_miss_it():
 def test_objects_lie_on_the_canvas(content):
     rng, canvas = np.random.default_rng(5), (70, 90)
     atlas = make_atlas(rng, canvas)
-    for sprite in draw_many(rng, canvas, content, atlas, 1.0):
+    for sprite in draw_objects(rng, canvas, content, atlas, 1.0):
         rows, columns = sprite.box
         assert 0 <= rows.start < rows.stop <= 70
         assert 0 <= columns.start < columns.stop <= 90
@@ -64,11 +64,11 @@ def test_objects_lie_on_the_canvas(content):
         assert sprite.shade.min() >= 0 and sprite.shade.max() <= 1
 
 
-def test_a_small_picture_goes_on_as_its_mirror_image():
-    picture = np.linspace(0, 1, 400).reshape(20, 20)
-    piece = cut_picture(np.random.default_rng(0), [picture], (45, 30))
-    assert piece.shape == (45, 30)
-    np.testing.assert_allclose(piece[20:40], piece[:20][::-1])
+def test_a_small_image_is_continued_by_its_mirror_image():
+    image = np.linspace(0, 1, 400).reshape(20, 20)
+    crop = crop_picture(np.random.default_rng(0), [image], (45, 30))
+    assert crop.shape == (45, 30)
+    np.testing.assert_allclose(crop[20:40], crop[:20][::-1])
 
 
 def test_planes_rise_by_what_was_asked():

@@ -10,13 +10,13 @@ from napari_focus_fusion.simulation.optics import (
     Layer,
     Optics,
     Piece,
+    blur_halo,
+    composite_layers,
     disk_transfer,
     expose,
     gaussian_transfer,
-    pile_up,
-    reach,
-    see,
-    see_layers,
+    render_layers,
+    render_slices,
     split_depth,
     strongest_depth,
 )
@@ -36,7 +36,7 @@ def make_optics(**changes) -> Optics:
     return Optics(**{**options, **changes})
 
 
-def noise_picture(seed: int = 0) -> np.ndarray:
+def noise_image(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((1, *CANVAS), dtype=np.float32)
 
 
@@ -95,14 +95,14 @@ def test_levels_share_out_each_depth(depth, per_slice):
 
 
 def test_matter_is_itself_in_its_slice_and_keeps_its_light_in_all():
-    optics, picture = make_optics(), noise_picture()
-    seen = see([(2 * optics.levels_per_slice, picture)], optics)
-    np.testing.assert_allclose(seen[2], picture, atol=1e-5)
-    np.testing.assert_allclose(seen[-1], picture, atol=1e-5)
-    np.testing.assert_allclose(seen.sum(axis=(1, 2, 3)), picture.sum(), rtol=1e-5)
-    contrast = seen.std(axis=(1, 2, 3))
+    optics, image = make_optics(), noise_image()
+    rendered = render_slices([(2 * optics.levels_per_slice, image)], optics)
+    np.testing.assert_allclose(rendered[2], image, atol=1e-5)
+    np.testing.assert_allclose(rendered[-1], image, atol=1e-5)
+    np.testing.assert_allclose(rendered.sum(axis=(1, 2, 3)), image.sum(), rtol=1e-5)
+    contrast = rendered.std(axis=(1, 2, 3))
     assert contrast[2] > contrast[1] > contrast[0]
-    np.testing.assert_allclose(seen[1], seen[3], atol=1e-6)
+    np.testing.assert_allclose(rendered[1], rendered[3], atol=1e-6)
 
 
 def test_pieces_add_up_in_any_order():
@@ -117,11 +117,11 @@ def test_pieces_add_up_in_any_order():
         )
         for y, x in rng.integers(0, 40, (12, 2))
     ]
-    seen = see(pile_up(pieces, 2, optics), optics)
-    turned = see(pile_up(pieces[::-1], 2, optics), optics)
-    np.testing.assert_allclose(seen, turned, atol=1e-5)
+    rendered = render_slices(composite_layers(pieces, 2, optics), optics)
+    turned = render_slices(composite_layers(pieces[::-1], 2, optics), optics)
+    np.testing.assert_allclose(rendered, turned, atol=1e-5)
     total = [sum(p.amount.sum() for p in pieces if p.component == c) for c in (0, 1)]
-    for image in seen:
+    for image in rendered:
         np.testing.assert_allclose(image.sum(axis=(1, 2)), total, rtol=1e-4)
 
 
@@ -130,7 +130,7 @@ def test_a_piece_between_two_levels_is_shared_out_to_both():
     amount = np.random.default_rng(0).random((6, 7), dtype=np.float32)
     depth = np.linspace(0, 4, 42, dtype=np.float32).reshape(6, 7)
     piece = Piece(0, (slice(3, 9), slice(5, 12)), amount, depth)
-    planes = list(pile_up([piece], 1, optics))
+    planes = list(composite_layers([piece], 1, optics))
     total = sum(plane for _, plane in planes)[0]
     moment = sum(level * plane for level, plane in planes)[0]
     np.testing.assert_allclose(total[3:9, 5:12], amount, rtol=1e-5)
@@ -140,10 +140,10 @@ def test_a_piece_between_two_levels_is_shared_out_to_both():
 
 
 def test_the_truth_has_the_blur_of_focus():
-    optics, picture = make_optics(focus_blur=1.5), noise_picture()
-    seen = see([(2 * optics.levels_per_slice, picture)], optics)
-    np.testing.assert_allclose(seen[-1], seen[2], atol=1e-5)
-    assert seen[-1].std() < 0.6 * picture.std()
+    optics, image = make_optics(focus_blur=1.5), noise_image()
+    rendered = render_slices([(2 * optics.levels_per_slice, image)], optics)
+    np.testing.assert_allclose(rendered[-1], rendered[2], atol=1e-5)
+    assert rendered[-1].std() < 0.6 * image.std()
 
 
 def test_the_strongest_piece_gives_the_depth_and_the_nearest_where_there_is_none():
@@ -165,15 +165,15 @@ def test_phase_is_invisible_in_focus_and_turns_over_across_it():
     optics = make_optics()
     bump = np.zeros((1, *CANVAS), np.float32)
     bump[0, 20:28, 20:30] = 1
-    seen = see([(2 * optics.levels_per_slice, bump)], optics, phase=True)
-    np.testing.assert_allclose(seen[[2, 5]], 0, atol=1e-6)
-    np.testing.assert_allclose(seen[1], -seen[3], atol=1e-5)
-    assert seen[3].max() > 0.1 and seen[3].min() < -0.1
+    rendered = render_slices([(2 * optics.levels_per_slice, bump)], optics, phase=True)
+    np.testing.assert_allclose(rendered[[2, 5]], 0, atol=1e-6)
+    np.testing.assert_allclose(rendered[1], -rendered[3], atol=1e-5)
+    assert rendered[3].max() > 0.1 and rendered[3].min() < -0.1
 
 
-def test_nothing_to_see_is_an_error():
+def test_no_plane_is_an_error():
     with pytest.raises(ValueError, match="nothing to see"):
-        see([], make_optics())
+        render_slices([], make_optics())
 
 
 @settings(max_examples=10, deadline=None)
@@ -182,7 +182,7 @@ def test_a_surface_of_one_colour_has_no_seams_in_any_slice(seed, psf):
     rng = np.random.default_rng(seed)
     depth = rng.uniform(0, 4, CANVAS).astype(np.float32)
     layer = Layer(np.full((1, *CANVAS), 0.6, np.float32), None, depth)
-    image, seen_depth = see_layers([layer], make_optics(psf=psf))
+    image, seen_depth = render_layers([layer], make_optics(psf=psf))
     np.testing.assert_allclose(image, 0.6, atol=1e-4)
     np.testing.assert_array_equal(seen_depth, depth)
 
@@ -191,16 +191,16 @@ def test_a_layer_hides_what_lies_behind_it_and_its_blurred_edge_does_not():
     optics = make_optics()
     square = even(0)
     square[10:38, 10:50] = 1
-    back = Layer(noise_picture(), None, even(0))
+    back = Layer(noise_image(), None, even(0))
     front = Layer(np.full((1, *CANVAS), 0.9, np.float32), square, even(4))
-    image, depth = see_layers([back, front], optics)
+    image, depth = render_layers([back, front], optics)
     truth = np.where(square, np.float32(0.9), back.colour)
     np.testing.assert_allclose(image[-1], truth, atol=1e-5)
     np.testing.assert_array_equal(depth, np.where(square, 4, 0))
     # Front in focus: exactly there inside, the background blurred outside.
     np.testing.assert_allclose(image[4, 0, 10:38, 10:50], 0.9, atol=1e-5)
     assert image[4, 0, :8].std() < 0.4 * back.colour[0, :8].std()
-    # Back in focus: sharp beyond the reach of the front's blur (4.8 px), hidden well
+    # Back in focus: sharp beyond the radius of the front's blur (4.8 px), hidden well
     # inside, and half of each on the outline.
     np.testing.assert_allclose(image[0, 0, :4], back.colour[0, :4], atol=1e-5)
     np.testing.assert_allclose(image[0, 0, 16:32, 16:44], 0.9, atol=1e-5)
@@ -210,23 +210,23 @@ def test_a_layer_hides_what_lies_behind_it_and_its_blurred_edge_does_not():
     )
 
 
-def test_layers_are_seen_in_their_order():
+def test_layers_are_rendered_in_their_order():
     optics = make_optics()
     dark, light = (
         Layer(np.full((1, *CANVAS), value, np.float32), even(1), even(depth))
         for value, depth in ((0.1, 1), (0.9, 3))
     )
-    back = Layer(noise_picture(), None, even(0))
+    back = Layer(noise_image(), None, even(0))
     for layers, value in (([back, dark, light], 0.9), ([back, light, dark], 0.1)):
-        image, depth = see_layers(layers, optics)
+        image, depth = render_layers(layers, optics)
         np.testing.assert_allclose(image, value, atol=1e-4)
         np.testing.assert_array_equal(depth, layers[-1].depth)
 
 
-def test_reach_covers_the_largest_blur():
-    assert reach(make_optics()) == 7
-    assert reach(make_optics(max_blur=100.0)) == 7
-    assert reach(make_optics(psf="gaussian", slices=9)) == 13
+def test_the_halo_covers_the_largest_blur():
+    assert blur_halo(make_optics()) == 7
+    assert blur_halo(make_optics(max_blur=100.0)) == 7
+    assert blur_halo(make_optics(psf="gaussian", slices=9)) == 13
 
 
 @pytest.mark.parametrize("electrons", [30.0, 400.0, 20_000.0])

@@ -14,8 +14,8 @@ from napari_focus_fusion.simulation.scenes import (
     PSFS,
     SURFACES,
     TRAINING_SEEDS,
+    benchmark_scenes,
     depth_edges,
-    held_back_scenes,
     make_scene,
 )
 
@@ -42,7 +42,7 @@ def test_a_seed_makes_one_scene_and_leaves_the_random_state_alone(modality):
     assert not np.array_equal(scene.depth, other.depth)
 
 
-def test_another_camera_sees_the_same_scene():
+def test_another_camera_keeps_the_scene():
     clean = make_scene(11, **SMALL, **EXACT)
     noisy = make_scene(11, electrons=300.0, offset=0.02, dtype="uint8", **SMALL)
     np.testing.assert_array_equal(clean.depth, noisy.depth)
@@ -112,8 +112,8 @@ def test_noise_of_a_scene_follows_its_parameters(modality):
     assert normal.var() == pytest.approx(1, abs=0.03)
     for low, high in ((0, 50), (50, 100)):
         ends = np.percentile(clean.stack, (low, high))
-        part = (clean.stack >= ends[0]) & (clean.stack <= ends[1])
-        assert normal[part].var() == pytest.approx(1, abs=0.05)
+        unclipped = (clean.stack >= ends[0]) & (clean.stack <= ends[1])
+        assert normal[unclipped].var() == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_axes(modality, options, axes, stack, truth):
     ],
 )
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_every_kind_of_scene_has_focus_to_tell(content, surface, modality):
+def test_every_kind_of_scene_has_texture_to_focus_on(content, surface, modality):
     scene = make_scene(
         1, content=content, surface=surface, modality=modality, **SMALL, **EXACT
     )
@@ -181,11 +181,11 @@ def test_any_number_of_slices(slices):
         assert inside.mean() > 0.9
 
 
-def test_pictures_lend_their_texture_and_stay_as_they_are():
-    picture = np.random.default_rng(0).random((50, 200))
-    picture.setflags(write=False)
+def test_textures_come_from_pictures_which_stay_unchanged():
+    image = np.random.default_rng(0).random((50, 200))
+    image.setflags(write=False)
     options = {"content": "texture", "surface": "tilt", **SMALL, **EXACT}
-    scene = make_scene(13, pictures=[picture], **options)
+    scene = make_scene(13, pictures=[image], **options)
     assert not np.allclose(scene.truth, make_scene(13, **options).truth)
     with pytest.raises(FocusFusionError, match="grey"):
         make_scene(13, pictures=[np.zeros((9, 9, 3))], **options)
@@ -222,8 +222,8 @@ def test_edges_lie_along_jumps_alone():
     assert not depth_edges(depth, matter).any()
 
 
-def test_held_back_scenes_are_never_trained_on_and_cover_what_users_bring():
-    specs = held_back_scenes()
+def test_benchmark_scenes_are_never_trained_on_and_cover_what_users_bring():
+    specs = benchmark_scenes()
     options = [dict(spec.options) for spec in specs]
     assert not any(spec.seed in TRAINING_SEEDS for spec in specs)
     assert (
@@ -234,11 +234,11 @@ def test_held_back_scenes_are_never_trained_on_and_cover_what_users_bring():
     electrons = {o["electrons"] for o in options}
     assert None in electrons and min(e for e in electrons if e) == 250
     assert any(o.get("rgb") for o in options)
-    assert specs == held_back_scenes()
+    assert specs == benchmark_scenes()
 
 
-def test_a_held_back_scene_is_made_by_its_name():
-    spec = {spec.name: spec for spec in held_back_scenes()}["fluorescence-channels"]
+def test_a_benchmark_scene_is_made_by_its_name():
+    spec = {spec.name: spec for spec in benchmark_scenes()}["fluorescence-channels"]
     scene = spec.make()
     assert scene.axes == "CZYX" and scene.seed == spec.seed
     assert scene.parameters["electrons"] == 1000
@@ -248,10 +248,11 @@ THICK = {"modality": "brightfield", "content": "cells", "thick": True}
 
 
 def test_thick_cells_look_sharpest_where_they_are_out_of_focus():
-    seen = {"surface": "flat", "span": (4.0, 4.0), "slices": 9, "shape": (96, 96)}
+    sampling = {"surface": "flat", "span": (4.0, 4.0), "slices": 9, "shape": (96, 96)}
     blur = {"blur_per_slice": 0.4, "focus_blur": 0.0}
     dull, scene = (
-        make_scene(5, **THICK, **seen, **blur, **EXACT, refraction=k) for k in (0, 0.5)
+        make_scene(5, **THICK, **sampling, **blur, **EXACT, refraction=k)
+        for k in (0, 0.5)
     )
     np.testing.assert_array_equal(scene.truth, dull.truth)
     np.testing.assert_allclose(scene.stack[4], scene.truth, atol=1e-5)
@@ -264,7 +265,7 @@ def test_thick_cells_look_sharpest_where_they_are_out_of_focus():
 
 
 def test_thick_matter_lies_flat():
-    """A body that is seen as a whole has one depth, whatever it lies on."""
+    """A thick cell has one depth, whatever the surface is."""
     options = {**SMALL, **EXACT, **THICK, "surface": "tilt"}
     scene, smooth = (
         make_scene(3, **options),

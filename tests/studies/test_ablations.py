@@ -11,8 +11,8 @@ from studies.ablations import VARIANTS, ablate, as_markdown
 @pytest.fixture(scope="module")
 def rows():
     pool = make_pool(range(2), 3, 96)
-    held_back = [pool.draw(0, stacks=1, crop=64, seed=0)]
-    return {v.title: ablate(v, pool, held_back, 2, 0) for v in VARIANTS}
+    validation = [pool.draw(0, stacks=1, crop=64, seed=0)]
+    return {v.title: ablate(v, pool, validation, 2, 0) for v in VARIANTS}
 
 
 def test_every_variant_learns_something_else(rows):

@@ -1,4 +1,4 @@
-"""Fine-tuning: judged on what it never saw, kept only if better, taken up exactly."""
+"""Fine-tuning: validated on unseen windows, kept only if better, resumed exactly."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def tune(**options: Any) -> FineTuneResult:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def judged_by_less() -> Iterator[None]:
-    """Two made stacks and a fused window say as much here as more of them do."""
+def smaller_validation() -> Iterator[None]:
+    """Two resynthesised stacks and one fused window are enough here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "MADE", 2)
+        patch.setattr(module, "RESYNTHESISED", 2)
         patch.setattr(module, "FUSED", 1)
         yield
 
@@ -97,13 +97,13 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> FineTuneResult:
     place = tmp_path_factory.mktemp("tuned")
     rows: list[dict[str, float]] = []
 
-    def tell(row: dict[str, float]) -> None:
+    def record(row: dict[str, float]) -> None:
         rows.append(row)
         shutil.copytree(place / "models", place / f"at {row['step']}")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAPARI_FOCUS_FUSION_MODELS", str(place / "models"))
-        result = tune(name="my-Pollen_2", on_step=tell)
+        result = tune(name="my-Pollen_2", on_step=record)
     assert rows == result.history
     return result
 
@@ -117,7 +117,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Stopper:
-    """Says stop before a step; hears from ``on_step`` how far the training is."""
+    """Stops before a step; ``on_step`` counts the steps that are done."""
 
     def __init__(self, step: int) -> None:
         self.step, self.done = step, -1
@@ -281,7 +281,7 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bits(
 
 
 def left_by_a_kill(tuned: FineTuneResult, step: int, folder: Path) -> None:
-    """Put what the folder held at a step where a tuning called *mine* looks for it."""
+    """Put what the folder held at a step where a tuning called *mine* expects it."""
     assert tuned.path is not None
     left = tuned.path.parents[1] / f"at {step}"
     assert files_in(left) == (["my-Pollen_2.checkpoint"] if step else [])
@@ -342,43 +342,45 @@ def test_stopped_before_it_began_it_says_so(
     assert files_in(folder) == []
 
 
-# What is seen of it while it runs -----------------------------------------------------
+# Callbacks ----------------------------------------------------------------------------
 
 
-def test_looks_and_progress(tuned: FineTuneResult) -> None:
-    """What is shown of the model is the model, and showing it changes nothing."""
-    shown: list[tuple[float, NDArray[Any]]] = []
-    heard: list[Progress] = []
+def test_validations_and_progress(tuned: FineTuneResult) -> None:
+    """Callbacks get the model as it is, and do not change it."""
+    validations: list[tuple[float, NDArray[Any]]] = []
+    reports: list[Progress] = []
 
-    def decided(model: FusionModel) -> NDArray[Any]:
+    def decision_map(model: FusionModel) -> NDArray[Any]:
         corner = dark_stack()[:, :64, :80]
         return np.asarray(ff.fuse(corner, model, axes="ZYX", smoothness=0).decision)
 
     found = tune(
-        on_look=lambda model: shown.append((heard[-1].done, decided(model))),
-        progress=heard.append,
+        on_validation=lambda model: validations.append(
+            (reports[-1].done, decision_map(model))
+        ),
+        progress=reports.append,
     )
     assert hash_of_tensors(found.model) == hash_of_tensors(tuned.model)
     assert found.best_step == 3
-    assert len(shown) == 4
-    np.testing.assert_array_equal(shown[0][1], decided(random_sesf()))
-    np.testing.assert_array_equal(shown[-1][1], decided(found.model))
-    assert (shown[0][1] != shown[-1][1]).any()
-    assert list(dict.fromkeys(p.stage for p in heard)) == [
+    assert len(validations) == 4
+    np.testing.assert_array_equal(validations[0][1], decision_map(random_sesf()))
+    np.testing.assert_array_equal(validations[-1][1], decision_map(found.model))
+    assert (validations[0][1] != validations[-1][1]).any()
+    assert list(dict.fromkeys(p.stage for p in reports)) == [
         "Reading the stacks",
         "Training",
         "Comparing it with its parent",
     ]
-    done = [p.done for p in heard]
+    done = [p.done for p in reports]
     assert done == sorted(done)
-    assert done[-1] == heard[-1].total
-    assert shown[0][0] == 0 < shown[-1][0]
+    assert done[-1] == reports[-1].total
+    assert validations[0][0] == 0 < validations[-1][0]
 
 
 def test_minutes_become_steps(
     tuned: FineTuneResult, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trial changes nothing; who goes on, has as many as before."""
+    """The timing changes nothing; a resumed tuning has as many steps as before."""
     monkeypatch.setattr(module, "FEWEST", 3)
     found = tune(steps=300, minutes=1e-3)
     assert found.card["steps"] == 3
@@ -390,14 +392,14 @@ def test_minutes_become_steps(
 
 
 def test_as_many_steps_as_fit_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock on which a step takes two seconds and a look five."""
+    """By a clock on which a step takes two seconds and a validation five."""
     now = [0.0]
 
     def losses(network: torch.nn.Module, batch: Any) -> dict[str, torch.Tensor]:
         now[0] += 2
         return {"loss": network(torch.ones(1, 1)).square().sum()}
 
-    def look(network: torch.nn.Module) -> float:
+    def error(network: torch.nn.Module) -> float:
         now[0] += 5
         return 0.0
 
@@ -405,7 +407,7 @@ def test_as_many_steps_as_fit_in(monkeypatch: pytest.MonkeyPatch) -> None:
     network: Any = torch.nn.Linear(1, 1)
     cpu = torch.device("cpu")
     for seconds, steps in ((20, module.FEWEST), (235, 100), (2035, 1000)):
-        found = module._steps_in(seconds, network, losses, int, look, cpu)
+        found = module._steps_in(seconds, network, losses, int, error, cpu)
         assert found == steps
 
 
@@ -531,7 +533,7 @@ def test_every_pretext_trains_its_network_on_slices_alone(name: str) -> None:
             network = new_model(our_models()[name]).requires_grad_(True)
             generator = torch.Generator().manual_seed(7)
             recipe = recipe_of(our_models()[name])
-            losses = recipe.pretext(network, slices, generator)
+            losses = recipe.self_supervised_loss(network, slices, generator)
             losses["loss"].backward()
             grads = [p.grad for p in network.parameters() if p.grad is not None]
             gradients.append(torch.cat([g.flatten() for g in grads]))

@@ -30,7 +30,7 @@ def draw(step: int) -> tuple[Tensor, Tensor]:
     return x, (x[:, :1] * x[:, 1:2]).detach()
 
 
-def objective(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+def training_loss(model: nn.Module, batch: Any) -> dict[str, Tensor]:
     x, y = batch[:2]
     squared = (model(x) - y).square().mean()
     return {"loss": squared, "also": squared.sqrt()}
@@ -43,7 +43,7 @@ def validate(model: nn.Module) -> float:
 
 
 def run(model: nn.Module, **options: Any) -> Any:
-    given = {"objective": objective, "draw": draw, "validate": validate}
+    given = {"training_loss": training_loss, "draw": draw, "validate": validate}
     given |= {"schedule": SCHEDULE} | options
     return fit(model, **given)
 
@@ -65,10 +65,10 @@ def without_time(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("step", [1, 7, 12, 13, 20])
 def test_taken_up_again_it_ends_with_the_same_bits(step: int, tmp_path: Path) -> None:
-    whole, parts = network(), network()
+    whole, resumed = network(), network()
     expected = run(whole)
     checkpoint = tmp_path / "c"
-    stopped = run(parts, checkpoint=checkpoint, should_stop=stop_at(step))
+    stopped = run(resumed, checkpoint=checkpoint, should_stop=stop_at(step))
     assert stopped.stopped == "asked"
     # Another network, as in another process: everything comes from the checkpoint.
     other = network(99)
@@ -97,12 +97,12 @@ def scripted(scores: list[float]) -> Callable[[nn.Module], float]:
 
 
 def test_the_best_state_is_kept() -> None:
-    """The second look is the best: that of training stopped there."""
+    """The second validation is the best: that of training stopped there."""
     model = network()
     found = run(model, validate=scripted([5, 1, 4, 3, 2]))
     assert (found.best_step, found.best_score) == (6, 1)
-    looks = [(row["step"], row.get("held_back")) for row in found.history]
-    assert looks[::6] == [(0, 5), (6, 1), (12, 4), (18, 3), (24, 2)]
+    validations = [(row["step"], row.get("validation")) for row in found.history]
+    assert validations[::6] == [(0, 5), (6, 1), (12, 4), (18, 3), (24, 2)]
     same_weights(model, trained_until(6))
     assert not model.training
 
@@ -131,7 +131,7 @@ def test_training_helps_and_the_history_says_how() -> None:
     model = network()
     rows: list[dict[str, float]] = []
     found = run(model, on_step=rows.append)
-    assert found.best_score < 0.8 * rows[0]["held_back"]
+    assert found.best_score < 0.8 * rows[0]["validation"]
     assert found.best_score == pytest.approx(validate(model))
     assert rows == found.history
     assert [row["step"] for row in rows] == list(range(25))
@@ -150,7 +150,7 @@ def test_it_ends_after_so_many_looks_without_an_improvement(tmp_path: Path) -> N
     assert found.stopped == "no improvement"
     assert (found.best_step, found.best_score) == (6, 3)
     assert found.history[-1]["step"] == 18
-    # Taken up again it knows that it had ended.
+    # Resumed after its end it ends at once.
     again = run(
         network(),
         schedule=schedule,
@@ -163,7 +163,7 @@ def test_it_ends_after_so_many_looks_without_an_improvement(tmp_path: Path) -> N
 
 def test_a_loss_that_is_no_number_ends_it_with_words() -> None:
     def breaks(model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        losses = objective(model, batch)
+        losses = training_loss(model, batch)
         return losses | {"loss": losses["loss"] * batch[2]}
 
     def draw_factor(step: int) -> tuple[Tensor, Tensor, float]:
@@ -172,7 +172,7 @@ def test_a_loss_that_is_no_number_ends_it_with_words() -> None:
     model = network()
     words = r"at step 9.*nan.*smaller learning rate"
     with pytest.raises(FocusFusionError, match=words):
-        run(model, objective=breaks, draw=draw_factor)
+        run(model, training_loss=breaks, draw=draw_factor)
     for parameter in model.parameters():
         assert torch.isfinite(parameter).all()
 

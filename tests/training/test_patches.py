@@ -60,9 +60,9 @@ class Endless:
         return ((10 - np.minimum(abs(z - 7), 9)) * ((y * 7 + x * 13) % 17)).astype("u2")
 
 
-def overlap(a: Place, b: Place, reach: int) -> bool:
-    """Whether windows of the same stack come nearer to each other than ``reach``."""
-    near = abs(a.y - b.y) < reach and abs(a.x - b.x) < reach
+def overlap(a: Place, b: Place, spacing: int) -> bool:
+    """Whether windows of the same stack lie nearer to each other than ``spacing``."""
+    near = abs(a.y - b.y) < spacing and abs(a.x - b.x) < spacing
     return a.stack == b.stack and near
 
 
@@ -87,7 +87,7 @@ def test_what_is_held_back_lies_apart(
     ]
     rng = np.random.default_rng(seed)
     try:
-        training, held_back, side = module._choose_places(
+        training, validation, side = module._choose_places(
             stacks, module._inside(stacks, None), patch, holdout, rng
         )
     except FocusFusionError as error:
@@ -96,14 +96,14 @@ def test_what_is_held_back_lies_apart(
         assert max(sizes[0][:2]) < 2 * patch + round(patch / 4)
         return
     assert training
-    assert held_back
+    assert validation
     assert side >= patch
-    margin = round(patch / 4)
+    gap = round(patch / 4)
     for a in training:
-        assert not any(overlap(a, b, side + margin) for b in held_back)
+        assert not any(overlap(a, b, side + gap) for b in validation)
         assert 0 <= a.y <= stacks[a.stack].height - side
         assert 0 <= a.x <= stacks[a.stack].width - side
-    everything = [*training, *held_back]
+    everything = [*training, *validation]
     assert len(set(everything)) == len(everything) <= module.WINDOWS + len(stacks)
     for number, stack in enumerate(stacks):
         times = [p.t for p in everything if p.stack == number]
@@ -114,7 +114,7 @@ def test_windows_are_the_pixels_that_the_engine_would_see() -> None:
     scene = noise(2, 2, 5, 160, 200)
     stack = as_stack(scene, axes="TCZYX")
     found = read_patches([stack], reference=1, **OPTIONS)
-    for window in (*found.training, *found.held_back):
+    for window in (*found.training, *found.validation):
         place = window.place
         channel = scene[place.t, 1].astype(np.float32)
         raw = Reference(stack, place.t, (0.0, 1.0))
@@ -140,8 +140,8 @@ def test_each_pixel_is_read_once_beside_the_sample() -> None:
 def test_of_a_huge_stack_a_few_chunks_are_read_and_little_is_held() -> None:
     source = Endless((30, 20_000, 20_000), (1, 512, 512))
     found = read_patches([as_stack(source, axes="ZYX")], **OPTIONS | {"patch": 64})
-    held = sum(w.planes.nbytes for w in (*found.training, *found.held_back))
-    assert held <= module.WINDOW_BYTES
+    nbytes = sum(w.planes.nbytes for w in (*found.training, *found.validation))
+    assert nbytes <= module.WINDOW_BYTES
     assert source.most * 2 <= module.SLAB_BYTES
     assert len(found.training) > 8
     # The sample has 9 windows; others lie in 16 chunks and may reach into the next.
@@ -193,7 +193,7 @@ def test_regions_are_each_stack_s_own() -> None:
     stacks = [as_stack(noise(3, 200, 300, seed=n), axes="ZYX") for n in (1, 2)]
     regions = [[(0, 150, 200, 300)], None]
     found = read_patches(stacks, regions=regions, **OPTIONS)
-    places = [w.place for w in (*found.training, *found.held_back)]
+    places = [w.place for w in (*found.training, *found.validation)]
     assert min(p.x for p in places if p.stack == 0) >= 150
     assert min(p.x for p in places if p.stack == 1) == 0
     with pytest.raises(FocusFusionError, match=r"2 stacks and regions for 1"):
@@ -209,7 +209,7 @@ def test_windows_without_detail_are_left_out() -> None:
     scene = noise(4, 300, 600)
     scene[:, :, 250:] = 1000
     found = read_patches([as_stack(scene, axes="ZYX")], **OPTIONS | {"holdout": 0.5})
-    for window in (*found.training, *found.held_back):
+    for window in (*found.training, *found.validation):
         assert window.place.x < 250
 
 
@@ -227,7 +227,7 @@ def test_the_same_seed_draws_the_same() -> None:
 
 
 def labelled(slices: int, sharpest: int) -> Window:
-    """A window whose pixels tell their slice and place."""
+    """A window whose pixels encode their slice and place."""
     z, y, x = torch.meshgrid(
         *(torch.arange(n) for n in (slices, 72, 72)), indexing="ij"
     )
@@ -281,7 +281,7 @@ def test_some_slices_are_evenly_spaced_round_the_sharpest(
 def test_stacks_of_two_slices_and_of_many_go_together() -> None:
     stacks = [as_stack(noise(n, 150, 150, seed=n), axes="ZYX") for n in (2, 9)]
     found = read_patches(stacks, **OPTIONS)
-    assert {w.place.stack for w in (*found.training, *found.held_back)} == {0, 1}
+    assert {w.place.stack for w in (*found.training, *found.validation)} == {0, 1}
     depths = {found.draw(step, stacks=2, slices=6).slices.shape[1] for step in range(9)}
     assert depths == {2, 6}
 

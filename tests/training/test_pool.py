@@ -14,10 +14,10 @@ def test_a_pool_goes_round_its_modalities() -> None:
     assert same == [True, False, True]
 
 
-def test_rims_of_thick_cells_tell_the_depth_of_what_they_surround() -> None:
+def test_rims_of_thick_cells_have_the_depth_of_what_they_surround() -> None:
     """Where a slice shows detail the depth is known, if the truth is flat there or not.
 
-    A bright rim in the background is not in focus, and training must say so.
+    A bright rim in the background is out of focus: its true depth must be learnt.
     """
     pool = make_pool(range(4), 8, 64, modalities=("refractile",))
     variance = (pool.slices - pool.slices.mean((2, 3), keepdim=True)).square()

@@ -1,4 +1,4 @@
-"""Self-made stacks: their depth is true, their noise is the stack's own."""
+"""Resynthesised stacks: their depth is true, their noise is that of the stack."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.simulation.scenes import make_scene
 from napari_focus_fusion.training.resynthesis import (
     COUNT,
+    denoised,
     noise_of,
-    self_made_batch,
-    self_made_stack,
+    resynthesised_batch,
+    resynthesised_stack,
     sharpest,
-    without_noise,
 )
 
 
@@ -70,12 +70,12 @@ def test_bright_places_have_more_shot_noise() -> None:
 def test_freed_of_noise_the_content_is_nearer_to_the_truth() -> None:
     noisy, truth = leaves(100.0)
     taken = sharpest(noisy)
-    freed = without_noise(taken, *noise_of(noisy))
+    freed = denoised(taken, *noise_of(noisy))
     before, after = ((a - truth).square().mean() for a in (taken, freed))
     assert after < 0.75 * before
 
 
-def test_the_sharpest_slice_is_found_without_noise() -> None:
+def test_the_sharpest_slice_is_found_denoised() -> None:
     clean, truth = leaves(None)
     error = (sharpest(clean) - truth).square().mean()
     assert error < 0.2 * min((plane - truth).square().mean() for plane in clean)
@@ -86,7 +86,7 @@ def test_at_its_depth_the_content_is_itself() -> None:
     noisy, _ = leaves(4_000.0)
     seen = 0
     for seed in range(8):
-        batch = self_made_batch(noisy[None], generator(seed))
+        batch = resynthesised_batch(noisy[None], generator(seed))
         depth, truth = batch.depth[0], batch.truth[0]
         for z in range(COUNT):
             here = (depth - z).abs() < 1e-3
@@ -95,12 +95,12 @@ def test_at_its_depth_the_content_is_itself() -> None:
     assert seen > 0
 
 
-def test_without_noise_a_plain_measure_finds_the_depth() -> None:
+def test_denoised_a_plain_measure_finds_the_depth() -> None:
     clean, _ = leaves(None)
     measure = SumModifiedLaplacian()
     errors = []
     for seed in range(6):
-        noisy, depth = self_made_stack(clean[None], generator(seed))
+        noisy, depth = resynthesised_stack(clean[None], generator(seed))
         score = box_mean(measure.score(noisy[0][:, None]), 4)
         error = (score.argmax(0) - depth[0, 4:-4, 4:-4]).abs()
         errors.append(float(error.nanmean()))
@@ -112,7 +112,7 @@ def test_the_noise_is_as_strong_as_in_the_slices() -> None:
     noisy, _ = leaves(300.0)
     gain, floor = noise_of(noisy)
     for seed in range(4):
-        batch = self_made_batch(noisy[None], generator(seed))
+        batch = resynthesised_batch(noisy[None], generator(seed))
         found = (batch.noisy - batch.clean).square().mean()
         wanted = floor + gain * float(batch.clean.mean())
         assert 0.7 < found / wanted < 1.4
@@ -120,7 +120,7 @@ def test_the_noise_is_as_strong_as_in_the_slices() -> None:
 
 def test_pictures_without_detail_teach_nothing() -> None:
     blank = 0.5 + 0.02 * torch.randn(1, 4, 64, 64, generator=generator())
-    _, depth = self_made_stack(blank, generator())
+    _, depth = resynthesised_stack(blank, generator())
     assert torch.isnan(depth).float().mean() > 0.95
 
 
@@ -128,7 +128,7 @@ def test_the_same_generator_makes_the_same_stacks() -> None:
     noisy, _ = leaves(1_000.0)
     pair = torch.stack([noisy[:3, :50, :61], noisy[:3, 40:90, 30:91]])
     first, second, other = (
-        self_made_batch(pair, generator(seed)) for seed in (1, 1, 2)
+        resynthesised_batch(pair, generator(seed)) for seed in (1, 1, 2)
     )
     for name in ("noisy", "clean", "truth", "depth"):
         mine, theirs = getattr(first, name), getattr(second, name)

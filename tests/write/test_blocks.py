@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import zarr
@@ -9,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_focus_fusion.opening import as_stack
-from napari_focus_fusion.tiling import TilePlan
+from napari_focus_fusion.tiling import Rectangle, TilePlan
 from napari_focus_fusion.write.blocks import regions, write_block
 
 ALL = slice(None)
@@ -56,7 +54,7 @@ def test_blocks_make_the_image_whole(axes: str, scale: int, kind: str) -> None:
 def test_nothing_beside_the_block_is_touched() -> None:
     stack, want = fused_like("TCZYX", 2)
     target = want.copy()
-    region = SimpleNamespace(y=slice(3, 8), x=slice(10, 17))
+    region = Rectangle(3, 8, 10, 17)
     write_block(target, stack, 1, region, np.zeros((2, 10, 14), np.uint16))
     want[1, :, 6:16, 20:34] = 0
     np.testing.assert_array_equal(target, want)

@@ -59,9 +59,9 @@ def test_pyramids_are_means_and_decisions_are_picked(dtype: str, tmp_path) -> No
 def test_an_output_filled_by_region_is_a_result(axes: str, tmp_path) -> None:
     result = result_for(axes, 2, sizes={"Y": 520, "X": 515}, channel_names=None)
     stack = result.stack
-    part, final = tmp_path / "r.partial", tmp_path / "r.ome.zarr"
-    create_output(part, stack, scale=2)
-    for name, array in open_output(part, stack).items():  # as a resumed run does
+    partial, final = tmp_path / "r.partial", tmp_path / "r.ome.zarr"
+    create_output(partial, stack, scale=2)
+    for name, array in open_output(partial, stack).items():  # as a resumed run does
         whole = getattr(result, name)
         row = (stack.fused_axes if name == "fused" else stack.map_axes).index("Y")
         for start in range(0, whole.shape[row], 512):
@@ -72,8 +72,8 @@ def test_an_output_filled_by_region_is_a_result(axes: str, tmp_path) -> None:
             else:
                 array[key] = whole[key]
     assert not final.exists()
-    assert finish_output(part, final, PROVENANCE) == final
-    assert not part.exists()
+    assert finish_output(partial, final, PROVENANCE) == final
+    assert not partial.exists()
     stored = replace(result, **open_output(final, stack))
     yaozarrs.validate_zarr_store(final)
     for (data, attributes, _), (want, plain, _) in zip(

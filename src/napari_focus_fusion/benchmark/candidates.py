@@ -1,4 +1,4 @@
-"""What is compared: models, programs of others, and no method at all."""
+"""What is compared: models, other programs, and baselines without a method."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ ORACLE = "nearest slice of the true depth"
 
 UNTRAINED = ":untrained"  # behind a model's name as it is asked for
 TWO_STEPS = ":two-step"  # fused first, then enlarged by the model
-TWIN = ", untrained"  # and as tables call it
+UNTRAINED_SUFFIX = ", untrained"  # and in tables
 
 Kind = str
-"""``"model"``, ``"untrained"``, ``"peer"``, or ``"yardstick"``: no method at all."""
+"""``"model"``, ``"untrained"``, ``"peer"``, or ``"baseline"``."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is compared.
+    """One model, program or baseline to compare.
 
     Attributes
     ----------
     name
         As tables call it.
     kind
-        ``"model"``, ``"untrained"``, ``"peer"`` or ``"yardstick"``.
+        ``"model"``, ``"untrained"``, ``"peer"`` or ``"baseline"``.
     target
         The model's name or file, or the peer's name.
     options
@@ -52,7 +52,7 @@ class Candidate:
 def find_candidates(
     names: Sequence[str], *, untrained: bool = False
 ) -> list[Candidate]:
-    """What names stand for, each model with its untrained twin where one is wanted.
+    """The candidates of these names, each model also untrained where that is wanted.
 
     Raises
     ------
@@ -97,28 +97,28 @@ def _enlarger(name: str, how: str) -> Candidate:
 
 
 def _untrained(name: str) -> Candidate:
-    return Candidate(f"{name}{TWIN}", "untrained", name)
+    return Candidate(f"{name}{UNTRAINED_SUFFIX}", "untrained", name)
 
 
 def find_peers() -> tuple[list[Candidate], dict[str, str]]:
-    """The programs of others that are installed, and how to install the others."""
+    """The other programs that are installed, and how to install the missing ones."""
     found, missing = [], {}
     for peer in PEERS.values():
         try:
-            there = peer.version() is not None
-        except Exception as error:  # whatever an installation can be broken in
+            installed = peer.version() is not None
+        except Exception as error:  # a broken installation can raise anything
             missing[peer.title] = f"{in_one_line(error)}; {peer.install}"
             continue
-        if there:
+        if installed:
             found.append(Candidate(peer.title, "peer", peer.name))
         else:
             missing[peer.title] = peer.install
     return found, missing
 
 
-def yardsticks(cases: Sequence[Case]) -> list[Candidate]:
-    """What one gets without any method; the oracle where all truths are known."""
+def baselines(cases: Sequence[Case]) -> list[Candidate]:
+    """Results without any method; the oracle where all truths are known."""
     names = [COPY, AVERAGE]
     if all(case.truth for case in cases):
         names.append(ORACLE)
-    return [Candidate(name, "yardstick", name) for name in names]
+    return [Candidate(name, "baseline", name) for name in names]

@@ -1,7 +1,7 @@
 """The stacks that models are compared on.
 
 A data set is a name in `DATA_SETS`, or any file or folder of the user's. The public
-pictures are not part of this package: the environment variable FOCUS_FUSION_DATA names
+images are not part of this package: the environment variable FOCUS_FUSION_DATA names
 the folder that they lie in.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_focus_fusion.benchmark.pictures import bicubic, slices_of
+from napari_focus_fusion.benchmark.images import bicubic, slices_of
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.metrics import SIX
 from napari_focus_fusion.opening import as_stack, find_jobs
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 DATA_VARIABLE = "FOCUS_FUSION_DATA"
 
-#: Groups that scenes are summed up in, in the order of the tables.
+#: Electrons at white up to which a scene is in the group "noisy".
 NOISY = 1000.0
 RE_EXPOSED = ("relief-clean", "layers-leaves", "brightfield-cells", "deep-relief")
 EXPOSURES = (10_000.0, 1000.0, 250.0)
-#: Slices, surface and content of the scenes that are seen by coarser pixels.
+#: Slices, surface and content of the scenes that are binned to coarser pixels.
 BINNED = (
     (2, "relief", "leaves"),
     (8, "relief", "cells"),
@@ -47,7 +47,7 @@ BINNED = (
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a scene.
+    """The ground truth of a scene.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Truth:
     depth : ndarray
         float32 (Y, X), in slices.
     edges, textured : ndarray
-        bool (Y, X): the band round jumps of depth, and where focus shows.
+        bool (Y, X): the band round jumps of depth, and where focus can be measured.
     """
 
     image: Array
@@ -80,7 +80,7 @@ class Case:
     files : tuple of Path
         Where the stack can be read again; empty where it is an array in memory.
     axes : str or None
-        Told by the user of `files`; None for what the files say.
+        Given by the user of `files`; None for the axes in the files.
     groups : tuple of str
         What it is summed up with.
     enlarge : int
@@ -88,7 +88,7 @@ class Case:
     references : FocusStack or None
         What the fused image is measured against, where that is not `stack`.
     truth : Truth or None
-        What is known.
+        The ground truth, where it is known.
     """
 
     name: str
@@ -162,7 +162,7 @@ def find_data_set(text: str) -> DataSet:
 
 
 def _cases_in(path: Path) -> Iterator[Case]:
-    """Each stack file is a stack, and so are the pictures of a folder together."""
+    """Each stack file is a stack, and so are the images of a folder together."""
     inputs = [path]
     if path.is_dir() and path.suffix.lower() != ".zarr":
         inputs += sorted(
@@ -250,14 +250,14 @@ def _reduced_lytro(factor: int) -> Iterator[Case]:
 
 
 def _scene_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
-    from napari_focus_fusion.simulation.scenes import held_back_scenes
+    from napari_focus_fusion.simulation.scenes import benchmark_scenes
 
-    for spec in held_back_scenes():
+    for spec in benchmark_scenes():
         yield spec, _groups_of(dict(spec.options))
 
 
 def _re_exposed_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
-    """The same matter and light under other exposures."""
+    """The same scenes and illumination under other exposures."""
     for spec, _ in _scene_specs():
         for electrons in EXPOSURES if spec.name in RE_EXPOSED else ():
             options = dict(spec.options) | {"electrons": electrons}
@@ -267,10 +267,10 @@ def _re_exposed_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
 
 
 def _light_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
-    """Surfaces and layers in 2, 8 and 32 slices, each in all kinds of light."""
+    """Surfaces and layers in 2, 8 and 32 slices, without noise and at all exposures."""
     from napari_focus_fusion.simulation.scenes import TRAINING_SEEDS, SceneSpec
 
-    seed = TRAINING_SEEDS.stop + 1000  # beyond those of `held_back_scenes`
+    seed = TRAINING_SEEDS.stop + 1000  # beyond those of `benchmark_scenes`
     for slices, side, blur in ((2, 256, 2.5), (8, 224, 1.2), (32, 160, 0.6)):
         for surface, content in (
             ("relief", "cells"),
@@ -302,7 +302,7 @@ def _refractile_specs() -> Iterator[tuple[SceneSpec, tuple[str, ...]]]:
 
 
 def _binned_scenes(factor: int) -> Iterator[Case]:
-    """Fine scenes seen by a camera of coarser pixels, each of which adds up some."""
+    """Fine scenes imaged by a camera of coarser pixels, each the mean of several."""
     from napari_focus_fusion.simulation.optics import expose
     from napari_focus_fusion.simulation.scenes import TRAINING_SEEDS, make_scene
 
@@ -321,12 +321,12 @@ def _binned_scenes(factor: int) -> Iterator[Case]:
             blur_per_slice=0.6 * factor * 8 / slices,
             focus_blur=0.35 * factor,
         )
-        coarse = _bins(scene.stack, factor)
+        coarse = _binned_planes(scene.stack, factor)
         truth = Truth(
             255 * scene.truth,
-            _bins(scene.depth, factor),
-            _bins(scene.edges, factor) > 0.5,
-            _bins(scene.textured, factor) > 0.5,
+            _binned_planes(scene.depth, factor),
+            _binned_planes(scene.edges, factor) > 0.5,
+            _binned_planes(scene.textured, factor) > 0.5,
         )
         fine = np.rint(255 * scene.stack.clip(0, 1)).astype(np.uint8)
         for electrons in (None, 4000.0):
@@ -346,7 +346,7 @@ def _binned_scenes(factor: int) -> Iterator[Case]:
             )
 
 
-def _bins(planes: Array, factor: int) -> NDArray[np.float32]:
+def _binned_planes(planes: Array, factor: int) -> NDArray[np.float32]:
     """Means of squares of ``factor`` x ``factor`` pixels of (..., Y, X)."""
     *lead, height, width = planes.shape
     blocks = planes.reshape(*lead, height // factor, factor, width // factor, factor)
@@ -430,7 +430,7 @@ DATA_SETS: dict[str, DataSet] = {
         ),
         DataSet(
             "scenes-noise",
-            "Four of the held-back scenes photographed again with 10000, 1000 and 250 "
+            "Four of the benchmark scenes exposed again with 10000, 1000 and 250 "
             "electrons at white. Measured like the scenes.",
             _TRUTH_MEASURES,
             lambda: _scenes(_re_exposed_specs),

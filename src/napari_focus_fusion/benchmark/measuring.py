@@ -11,9 +11,9 @@ from napari_focus_fusion.benchmark.candidates import (
     AVERAGE,
     COPY,
     ORACLE,
-    yardsticks,
+    baselines,
 )
-from napari_focus_fusion.benchmark.pictures import bicubic, pictures_of, slices_of
+from napari_focus_fusion.benchmark.images import bicubic, slices_of, split_images
 from napari_focus_fusion.benchmark.table import Score
 from napari_focus_fusion.errors import FocusFusionError, in_one_line
 from napari_focus_fusion.metrics import (
@@ -43,13 +43,13 @@ def measure_case(
     outputs: Sequence[Path],
     measures: Sequence[str],
 ) -> dict[str, list[Array]]:
-    """Measure all that was made of one stack, and what one gets without any method.
+    """Measure all that was made of one stack, and the baselines without any method.
 
     Parameters
     ----------
     table
-        Has the scores of the candidates, whose values are filled in; those of no
-        method at all are added.
+        Has the scores of the candidates, whose values are filled in; those of the
+        baselines are added.
     data
         Name of the data set.
     case
@@ -66,12 +66,12 @@ def measure_case(
     """
     names = tuple(name for name in measures if case.truth or name not in WITH_TRUTH)
     scores = table.scores_of(data, case.name)
-    plain = [Score(data, case.name, item.name) for item in yardsticks([case])]
-    table.scores += plain
+    baseline_scores = [Score(data, case.name, item.name) for item in baselines([case])]
+    table.scores += baseline_scores
     try:
         references = references_of(case, "Q_P" in names)
     except FocusFusionError as error:
-        for score in (*scores, *plain):
+        for score in (*scores, *baseline_scores):
             score.error = score.error or f"cannot be measured: {in_one_line(error)}"
         return {}
     images: dict[str, list[Array]] = {}
@@ -89,8 +89,10 @@ def measure_case(
             )
         except FocusFusionError as error:
             score.error = f"could not be measured: {in_one_line(error)}"
-    for score, pictures in zip(plain, _yardstick_images(case).values(), strict=True):
-        score.values = values_of(case, finished(case, pictures), references, names)
+    for score, planes in zip(
+        baseline_scores, _baseline_images(case).values(), strict=True
+    ):
+        score.values = values_of(case, finished(case, planes), references, names)
         if score.candidate == ORACLE and case.truth:
             nearest = np.rint(case.truth.depth).clip(0, case.stack.n_slices - 1)
             score.values |= depth_values(case, nearest)
@@ -114,18 +116,18 @@ def _measure(
     return images
 
 
-def _yardstick_images(case: Case) -> dict[str, list[Array]]:
-    """What one gets without any method, as `pictures_of` splits images."""
+def _baseline_images(case: Case) -> dict[str, list[Array]]:
+    """The baselines without any method, as `split_images` splits images."""
     stack = case.stack
     slices = slices_of(stack)
     images = {
-        COPY: [picture[0] for picture in slices],
-        AVERAGE: [_rounded(picture.mean(axis=0), stack.dtype) for picture in slices],
+        COPY: [planes[0] for planes in slices],
+        AVERAGE: [_rounded(planes.mean(axis=0), stack.dtype) for planes in slices],
     }
     if case.truth:
         nearest = np.rint(case.truth.depth).clip(0, stack.n_slices - 1).astype(int)
         y, x = np.indices(nearest.shape)
-        images[ORACLE] = [picture[nearest, y, x] for picture in slices]
+        images[ORACLE] = [planes[nearest, y, x] for planes in slices]
     return images
 
 
@@ -146,16 +148,16 @@ def references_of(case: Case, with_phase: bool) -> list[Sources]:
     return [check(slices, span) for slices in case.measured_against()]
 
 
-def finished(case: Case, pictures: list[Array]) -> list[Array]:
-    """Fused pictures as they are measured: of full size, of the references' type."""
+def finished(case: Case, fused: list[Array]) -> list[Array]:
+    """Fused images as they are measured: of full size, of the references' type."""
     if case.enlarge == 1:
-        return pictures
+        return fused
     wanted = _wanted_shape(case)
     images = []
-    for picture in pictures:
-        large = picture
-        if picture.shape[:2] != wanted:
-            large = bicubic(picture[np.newaxis], wanted)[0]
+    for image in fused:
+        large = image
+        if image.shape[:2] != wanted:
+            large = bicubic(image[np.newaxis], wanted)[0]
         images.append(np.rint(large.clip(0, 1) * 255).astype(np.uint8))
     return images
 
@@ -166,17 +168,17 @@ def _wanted_shape(case: Case) -> tuple[int, int]:
 
 def values_of(
     case: Case,
-    pictures: list[Array],
+    images: list[Array],
     references: list[Sources],
     names: tuple[str, ...],
 ) -> dict[str, float]:
     """Means over time points and channels."""
-    truths: list[Any] = [None] * len(pictures)
+    truths: list[Any] = [None] * len(images)
     if case.truth:
-        truths = pictures_of(case.truth.image, case.stack.fused_axes)
+        truths = split_images(case.truth.image, case.stack.fused_axes)
     found = [
-        evaluate(picture, slices, truth, measures=names)
-        for picture, slices, truth in zip(pictures, references, truths, strict=True)
+        evaluate(image, slices, truth, measures=names)
+        for image, slices, truth in zip(images, references, truths, strict=True)
     ]
     return {name: float(np.mean([values[name] for values in found])) for name in names}
 

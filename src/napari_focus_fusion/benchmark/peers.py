@@ -1,8 +1,9 @@
 """Other focus-stacking software, run through its own command or package.
 
 `PEERS` is the table: how to see whether a program is there, how to install it, and how
-to fuse a list of registered slices with it. Nobody's code is copied here; each runs as
-its own manual says, with the settings for a stack that is registered and evenly lit.
+to fuse a list of registered slices with it. None of their code is copied here; each
+runs as its own manual says, with the settings for a stack that is registered and evenly
+lit.
 """
 
 from __future__ import annotations
@@ -212,7 +213,7 @@ def _enfuse(slices: Sequence[Image]) -> Image:
 
 def _focus_stack(slices: Sequence[Image]) -> Image:
     def command(paths: list[Path], output: Path) -> list[str | Path]:
-        # It knows 8 bits only and cannot leave out the alignment
+        # It writes 8 bits only and always aligns the slices
         return [
             "focus-stack",
             "--nocrop",

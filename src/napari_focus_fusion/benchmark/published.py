@@ -1,4 +1,4 @@
-"""Figures that others obtained, to stand beside measured ones and never among them."""
+"""Published figures, shown beside measured ones and never among them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A benchmark written down: Markdown to read, CSV and JSON to go on with, pictures."""
+"""The report of a benchmark: Markdown, CSV, JSON and contact sheets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_focus_fusion._version import __version__
-from napari_focus_fusion.benchmark.candidates import TWIN
+from napari_focus_fusion.benchmark.candidates import UNTRAINED_SUFFIX
 from napari_focus_fusion.benchmark.published import PUBLISHED
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ BY_STACK = ("PSNR", "depth error")
 
 _ABOUT = """\
 Each row is a mean over the stacks of the data set. Q_MI and Q_NCIE run against true
-quality, and a copy of one slice scores high on them, on Q_Y and at times on Q_P: hold
-every row against the copy's. "Untrained" is the same network with random weights.
+quality, and a copy of one slice scores high on them, on Q_Y and at times on Q_P:
+compare every row with the copy's. "Untrained" is the same network with random weights.
 Seconds are those of fusing, without starting Python and loading weights, reading
 included; programs that are run as commands count with their start and their files. Peak
 memory is the most that the whole process, or one that it ran, has held. Seconds and
@@ -172,8 +172,8 @@ def write_report(table: Table, folder: Path, command: str = "") -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     rows = summaries(table)
     sheets = {}
-    for data, pictures in table.sheets.items():
-        for stack, pixels in pictures.items():
+    for data, images in table.sheets.items():
+        for stack, pixels in images.items():
             name = re.sub(r"[^\w.-]+", "_", f"{data}-{stack}") + ".png"
             sheets[data, stack] = folder / name
             Image.fromarray(pixels).save(folder / name, optimize=True)
@@ -270,7 +270,7 @@ def _section(data: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
         data["about"],
         f"{_count(len(stacks), 'stack')} of {_listed(slices)} slices; SHA-256 of the "
         f"source files or pixels of all: `{hash_of_all(stacks)}`.",
-        _pipes(columns, everything),
+        _markdown_table(columns, everything),
     ]
     parts.append(
         "\n".join(
@@ -295,7 +295,9 @@ def _section(data: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
         parts += [
             "**Not measured here**: figures that others obtained. Compare only as far "
             "as the note goes.",
-            _pipes(["candidate", *names, "note"], [row for row in numbered if names]),
+            _markdown_table(
+                ["candidate", *names, "note"], [row for row in numbered if names]
+            ),
             "\n".join(f"- ({i}) {note}" for i, note in enumerate(notes, start=1)),
         ]
     return parts
@@ -325,7 +327,7 @@ def _crosstab(name: str, rows: list[dict[str, Any]]) -> str:
             for candidate in candidates
         }
         lines.append({"": scope.partition(": ")[2] or scope} | cells)
-    return _pipes(["", *candidates], lines)
+    return _markdown_table(["", *candidates], lines)
 
 
 def _gains(rows: list[dict[str, Any]]) -> str:
@@ -335,26 +337,29 @@ def _gains(rows: list[dict[str, Any]]) -> str:
         for row in rows
         if "PSNR" in row and not row["scope"].startswith("stack")
     }
-    twins = [
-        name.removesuffix(TWIN)
+    trained_names = [
+        name.removesuffix(UNTRAINED_SUFFIX)
         for scope, name in found
-        if scope == "all" and name.endswith(TWIN)
+        if scope == "all" and name.endswith(UNTRAINED_SUFFIX)
     ]
-    twins = [name for name in twins if ("all", name) in found]
+    trained_names = [name for name in trained_names if ("all", name) in found]
     lines = []
     for scope in dict.fromkeys(scope for scope, _ in found):
         line = {"": scope.partition(": ")[2] or scope}
-        for name in twins:
-            trained, not_trained = found[scope, name], found[scope, name + TWIN]
+        for name in trained_names:
+            trained, not_trained = (
+                found[scope, name],
+                found[scope, name + UNTRAINED_SUFFIX],
+            )
             line[name] = f"{trained['PSNR'] - not_trained['PSNR']:+.2f}"
             if "depth error" in trained:
                 gain = trained["depth error"] - not_trained["depth error"]
                 line[name] += f" / {gain:+.3f}"
         lines.append(line)
-    return _pipes(["", *twins], lines) if twins else ""
+    return _markdown_table(["", *trained_names], lines) if trained_names else ""
 
 
-def _pipes(columns: list[str], rows: Iterable[dict[str, Any]]) -> str:
+def _markdown_table(columns: list[str], rows: Iterable[dict[str, Any]]) -> str:
     lines = [[_SHORT.get(name, name) for name in columns], ["---"] * len(columns)]
     lines += [[_cell(name, row.get(name)) for name in columns] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_focus_fusion.benchmark.candidates import (
+    baselines,
     find_candidates,
     find_peers,
-    yardsticks,
 )
 from napari_focus_fusion.benchmark.data import find_data_set
 from napari_focus_fusion.benchmark.measuring import measure_case
@@ -46,12 +46,12 @@ def run_benchmark(
     smoothness: float | None = None,
     seed: int = 0,
     device: str = "auto",
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Table:
     """Fuse every data set with every candidate, and measure what comes out.
 
     Each candidate works through each data set in a process of its own, one after the
-    other. What fails is noted and stops nothing else.
+    other. A failure is recorded and the others go on.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def run_benchmark(
         Names of :func:`models`, files of weights, or names of `PEERS`. Behind a model's
         name may stand ``:untrained``, for random weights; and behind that of one that
         enlarges ``:two-step``, for fusing first and enlarging then, or the name of
-        another model after a colon, whose decision it shall take.
+        another model after a colon, whose decision map it uses.
     data
         Names of `DATA_SETS`, or files and folders of the user's.
     peers
@@ -67,7 +67,7 @@ def run_benchmark(
     untrained
         Whether each model with weights takes part untrained, too.
     measures
-        Names that :func:`evaluate` knows; None for those of each data set. PSNR and
+        Names of measures of :func:`evaluate`; None for those of each data set. PSNR and
         SSIM are left out where the truth is not known.
     limit
         Only the first so many stacks of each data set.
@@ -75,13 +75,13 @@ def run_benchmark(
         How many contact sheets to draw for each data set, of the stacks that the
         candidates disagree on the most.
     smoothness
-        Handed on to :func:`fuse`; None for its default.
+        Passed to :func:`fuse`; None for its default.
     seed
         What untrained weights are drawn from.
     device
         Where models run.
-    say
-        Told what goes on.
+    log
+        Called with a line of progress.
 
     Returns
     -------
@@ -125,8 +125,8 @@ def run_benchmark(
     # All that can be missing is found out before the work, not after half of it.
     everything = [(data_set, _first(data_set.cases(), limit)) for data_set in data_sets]
     for data_set, cases in everything:
-        chosen = tuple(measures or data_set.measures)
-        _run_data_set(table, data_set, cases, candidates, chosen, sheets, say)
+        names_of_set = tuple(measures or data_set.measures)
+        _run_data_set(table, data_set, cases, candidates, names_of_set, sheets, log)
     return table
 
 
@@ -148,17 +148,17 @@ def _run_data_set(
     candidates: list[Candidate],
     measures: tuple[str, ...],
     sheets: int,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     table.data_sets.append(_description(data_set, cases, measures))
     with TemporaryDirectory(prefix="focus-fusion-") as name:
         folder = Path(name)
-        _fuse_all(table, data_set.name, cases, candidates, folder, say)
-        for candidate in yardsticks(cases):
+        _fuse_all(table, data_set.name, cases, candidates, folder, log)
+        for candidate in baselines(cases):
             table.runs.append(Run(data_set.name, candidate.name, candidate.kind))
         found: list[tuple[float, str, Array]] = []
         for i, case in enumerate(cases):
-            say(f"{data_set.name}: measuring {i + 1} of {len(cases)}, {case.name}")
+            log(f"{data_set.name}: measuring {i + 1} of {len(cases)}, {case.name}")
             outputs = [_output(folder, n, i) for n in range(len(candidates))]
             images = measure_case(table, data_set.name, case, outputs, measures)
             if sheets and images:
@@ -180,7 +180,7 @@ def _run_data_set(
 def _description(
     data_set: DataSet, cases: list[Case], measures: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What a table says of a data set."""
+    """The entry of a data set in the table."""
     return {
         "name": data_set.name,
         "about": data_set.about,
@@ -212,7 +212,7 @@ def _fuse_all(
     cases: list[Case],
     candidates: list[Candidate],
     folder: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Fuse all stacks with all candidates; costs and errors go into the table."""
     files = _save_arrays(cases, folder)
@@ -230,7 +230,7 @@ def _fuse_all(
             "options": table.settings["options"] | candidate.options,
             "jobs": jobs,
         }
-        costs = _run_candidate(run, request, cases, folder, say)
+        costs = _run_candidate(run, request, cases, folder, log)
         for case, cost in zip(cases, costs, strict=True):
             error = cost.pop("error", "")
             table.scores.append(
@@ -257,7 +257,7 @@ def _run_candidate(
     request: dict[str, Any],
     cases: list[Case],
     folder: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Fuse all stacks of a data set in a new process; costs or errors, one a stack."""
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
@@ -278,7 +278,7 @@ def _run_candidate(
                 answers.append(json.loads(line))
                 if len(answers) <= len(cases):
                     name = cases[len(answers) - 1].name
-                    say(
+                    log(
                         f"{run.data}: {run.candidate} fusing {len(answers)} of "
                         f"{len(cases)}, {name}"
                     )

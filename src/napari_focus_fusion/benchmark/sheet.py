@@ -1,4 +1,4 @@
-"""Contact sheets: what the candidates made of a stack, and where they disagree."""
+"""Contact sheets: the candidates' results of a stack, and where they disagree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import uniform_filter
 
-from napari_focus_fusion.benchmark.pictures import pictures_of
+from napari_focus_fusion.benchmark.images import split_images
 from napari_focus_fusion.figure import grey_levels, sheet_of_panels, viridis
 
 if TYPE_CHECKING:
@@ -31,15 +31,15 @@ def worst_disagreements(
 ) -> tuple[float, list[Place]]:
     """Where the candidates differ the most.
 
-    A single candidate is held against the truth, or the average of the slices where
-    that is not known. Of several channels or time points the first is looked at.
+    A single candidate is compared with the truth, or with the average of the slices
+    where that is not known. Of several channels or time points the first is compared.
 
     Parameters
     ----------
     case
         The stack.
     images
-        By candidate, its fused pictures.
+        By candidate, its fused images.
 
     Returns
     -------
@@ -49,15 +49,15 @@ def worst_disagreements(
         Rows and columns of up to three windows that do not overlap, the worst first.
     """
     slices = case.measured_against()[0]
-    shown = [pictures[0] for pictures in images.values()]
+    shown = [fused[0] for fused in images.values()]
     if len(shown) < 2:
-        shown.append(_true_picture(case) if case.truth else slices.mean(axis=0))
-    grey = np.stack([_grey(picture) for picture in shown])
+        shown.append(_true_image(case) if case.truth else slices.mean(axis=0))
+    grey = np.stack([_grey(image) for image in shown])
     height, width = grey.shape[1:]
     side = min(max(min(height, width) // 8, 32), height, width)
     spread = uniform_filter(np.ptp(grey, axis=0), side, mode="constant")
     half = side // 2
-    # Windows inside the picture only.
+    # Windows inside the image only.
     inside = np.full_like(spread, -1)
     rows, columns = (slice(half, n - side + half + 1) for n in (height, width))
     inside[rows, columns] = spread[rows, columns]
@@ -85,7 +85,7 @@ def contact_sheet(
     case
         The stack.
     images
-        By candidate, its fused pictures.
+        By candidate, its fused images.
     decisions
         By candidate that has one, its decision map, with the stack's ``map_axes``.
     places
@@ -101,10 +101,10 @@ def contact_sheet(
     # One window of grey levels for all, so that brightness can be compared.
     low, high = np.percentile(slices, (0.1, 99.9))
 
-    def crops(picture: Array) -> list[tuple[str, NDArray[np.uint8]]]:
+    def crops(image: Array) -> list[tuple[str, NDArray[np.uint8]]]:
         zoomed = []
         for place in places:
-            crop = grey_levels(picture[place], low, high)
+            crop = grey_levels(image[place], low, high)
             factor = max(PANEL // max(crop.shape[:2]), 1)
             zoomed.append(
                 (f"x{factor}", crop.repeat(factor, axis=0).repeat(factor, axis=1))
@@ -118,13 +118,11 @@ def contact_sheet(
     ]
     panels += [_EMPTY] * (columns - len(panels))
     last = max(count - 1, 1)
-    rows = [
-        (name, pictures[0], decisions.get(name)) for name, pictures in images.items()
-    ]
+    rows = [(name, fused[0], decisions.get(name)) for name, fused in images.items()]
     if case.truth:
-        rows.append(("truth", _true_picture(case), case.truth.depth))
-    for name, picture, decision in rows:
-        panels.append((name, _framed(grey_levels(picture, low, high), places)))
+        rows.append(("truth", _true_image(case), case.truth.depth))
+    for name, image, decision in rows:
+        panels.append((name, _framed(grey_levels(image, low, high), places)))
         if decision is None:
             panels.append(_EMPTY)
         else:
@@ -132,27 +130,27 @@ def contact_sheet(
             colours = viridis(np.clip(plane / last, 0, 1))
             caption = "true depth" if name == "truth" else "decision map"
             panels.append((f"{caption}: dark = first slice", colours))
-        panels += crops(picture)
+        panels += crops(image)
     return sheet_of_panels(panels, columns=columns, panel=PANEL)
 
 
 _EMPTY = ("", np.full((1, 1), 255, np.uint8))
 
 
-def _true_picture(case: Case) -> Array:
+def _true_image(case: Case) -> Array:
     assert case.truth is not None
-    return pictures_of(case.truth.image, case.stack.fused_axes)[0]
+    return split_images(case.truth.image, case.stack.fused_axes)[0]
 
 
-def _grey(picture: Array) -> NDArray[np.float32]:
-    values = picture.astype(np.float32)
+def _grey(image: Array) -> NDArray[np.float32]:
+    values = image.astype(np.float32)
     return values if values.ndim == 2 else values.mean(axis=2)
 
 
 def _framed(pixels: NDArray[np.uint8], places: Sequence[Place]) -> NDArray[np.uint8]:
-    """The picture with a coloured frame just outside of each place."""
-    picture = Image.fromarray(pixels).convert("RGB")
-    draw = ImageDraw.Draw(picture)
+    """The image with a coloured frame just outside of each place."""
+    image = Image.fromarray(pixels).convert("RGB")
+    draw = ImageDraw.Draw(image)
     for (y, x), colour in zip(places, _FRAMES, strict=False):
         draw.rectangle((x.start - 1, y.start - 1, x.stop, y.stop), outline=colour)
-    return np.asarray(picture)
+    return np.asarray(image)

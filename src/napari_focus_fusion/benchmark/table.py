@@ -22,7 +22,7 @@ class Score:
     values
         By measure; empty where it failed.
     cost
-        ``seconds`` and ``cpu_seconds``; empty for yardsticks.
+        ``seconds`` and ``cpu_seconds``; empty for baselines.
     error
         Why it failed, or empty.
     """

@@ -1,4 +1,4 @@
-"""One candidate on one data set, in a process of its own: so its memory is its own.
+"""One candidate on one data set, in a process of its own, to measure its memory.
 
 ``python -m napari_focus_fusion.benchmark.worker REQUEST.json`` fuses the stacks that
 the request names, writes the results as ``.npy`` files and a line of JSON a stack to
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_focus_fusion.benchmark.pictures import pictures_of, slices_of
+from napari_focus_fusion.benchmark.images import slices_of, split_images
 from napari_focus_fusion.errors import FocusFusionError, in_one_line
 from napari_focus_fusion.opening import as_stack
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Do what the request says."""
-    # The programs of others print what they like: it goes to standard error.
+    # What other programs print on standard output goes to standard error.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -92,7 +92,7 @@ def prepare(
     Returns
     -------
     fuser
-        From a stack and the wanted enlargement to ``fused``, pictures as `pictures_of`
+        From a stack and the wanted enlargement to ``fused``, images as `split_images`
         splits them (of the slices' size where the candidate cannot enlarge), and for
         models ``decision`` and ``depth`` (in slices).
     about
@@ -127,7 +127,7 @@ def _model(
         scale = enlarge if enlarge in spec.upscale else 1
         result = fuse(stack, model, scale=scale, **(options if scale > 1 else plain))
         return {
-            "fused": np.stack(pictures_of(result.fused, stack.fused_axes)),
+            "fused": np.stack(split_images(result.fused, stack.fused_axes)),
             "decision": np.asarray(result.decision),
             "depth": np.asarray(result.depth) / np.float32(stack.pixel_size("Z")),
         }
@@ -146,7 +146,7 @@ def _peer(name: str) -> tuple[Fuser, dict[str, Any]]:
     peer = PEERS[name]
 
     def run(stack: FocusStack, enlarge: int) -> Arrays:
-        # Channels and time points one by one: others know no more than RGB.
+        # Channels and time points one by one: other programs take RGB at most.
         fused = [peer.fuse(list(slices)) for slices in slices_of(stack)]
         return {"fused": np.stack(fused)}
 

@@ -1,6 +1,6 @@
 """The command line: ``napari-focus-fusion COMMAND``, see ``--help``.
 
-Exit codes: 0 all went well, 1 something failed, 2 the command made no sense, 130
+Exit codes: 0 all went well, 1 something failed, 2 the command line was not valid, 130
 interrupted. Results go to standard output, progress and errors to standard error.
 
 Each command is a module that imports what is heavy only when it runs: help and wrong
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Cancelled, KeyboardInterrupt):
         print_error("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read on, like `head`, has had enough
+    except BrokenPipeError:  # the reader, like `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception as error:

@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         smoothness=args.smoothness,
         seed=args.seed,
         device=args.device,
-        say=lambda text: print(text, file=sys.stderr, flush=True),
+        log=lambda text: print(text, file=sys.stderr, flush=True),
     )
     typed = shlex.join(["napari-focus-fusion", "benchmark", *_typed_options(args)])
     outputs = path_texts(write_report(table, out, typed))
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _typed_options(args: argparse.Namespace) -> Iterator[str]:
-    """The options that decide the table, as they are typed."""
+    """The options that the table depends on, as they are typed."""
     for name in ("models", "data", "measures"):
         if value := getattr(args, name):
             yield from (f"--{name}", ",".join(value))

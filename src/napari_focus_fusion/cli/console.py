@@ -1,4 +1,4 @@
-"""What the commands say to the person: progress, errors, lengths of time, JSON."""
+"""Console output of the commands: progress, errors, durations, JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 class UsageError(Exception):
-    """The command line asks for something that cannot be meant."""
+    """The command line is not valid."""
 
 
 class Bar:
@@ -55,25 +55,25 @@ class Bar:
     def __call__(self, progress: Progress) -> None:
         """Draw how far the run has come."""
         left = progress.seconds_left
-        known = "" if left is None else f", {duration_text(left)} left"
+        extra = "" if left is None else f", {duration_text(left)} left"
         self._bar.total = progress.total
         self._bar.n = progress.done
-        self._bar.set_description_str(f"{self._title}: {progress.stage}{known}")
+        self._bar.set_description_str(f"{self._title}: {progress.stage}{extra}")
 
 
 def training_log(
     title: str, total: int, bar: Bar
 ) -> Callable[[dict[str, float]], None]:
-    """Say how far a training is, on a bar or, without a terminal, now and then.
+    """Log the progress of a training on a bar or, without a terminal, at validations.
 
     Parameters
     ----------
     title
-        What is trained.
+        Name of the model that is trained.
     total
         Steps to take.
     bar
-        Where they are drawn.
+        Shows the progress.
 
     Returns
     -------
@@ -85,12 +85,12 @@ def training_log(
     steps = Meter(total, bar)
 
     def log(row: dict[str, float]) -> None:
-        held_back = row.get("held_back")
-        known = "" if held_back is None else f", held back {held_back:.4f}"
-        text = f"step {row['step']:.0f}{known}"
+        validation = row.get("validation")
+        extra = "" if validation is None else f", validation {validation:.4f}"
+        text = f"step {row['step']:.0f}{extra}"
         steps.enter(text, row["step"])
         steps.add(1)
-        if known and not sys.stderr.isatty():
+        if extra and not sys.stderr.isatty():
             print(f"{title}: {text}", file=sys.stderr, flush=True)
 
     return log
@@ -120,7 +120,7 @@ def print_error(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """What scripts read, on standard output."""
+    """JSON for scripts, on standard output."""
     print(json.dumps(value, indent=2, default=str))
 
 

@@ -40,7 +40,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fuse the stack, hold the result against the truth, and draw both."""
+    """Fuse the stack, compare the result with the truth, and draw both."""
     from PIL import Image
 
     from napari_focus_fusion import as_stack, fuse
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
-    target, picture = folder / "pollen_fused.ome.tif", folder / "pollen.png"
-    check_targets([*result_files(target), picture], overwrite=args.overwrite)
+    target, figure_path = folder / "pollen_fused.ome.tif", folder / "pollen.png"
+    check_targets([*result_files(target), figure_path], overwrite=args.overwrite)
     scene = brightfield_scene()
     stack = as_stack(
         scene.stack,
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         )
     seconds = time.perf_counter() - started
     outputs = result.save(target, overwrite=args.overwrite)
-    Image.fromarray(side_by_side(result)).save(picture)
+    Image.fromarray(side_by_side(result)).save(figure_path)
     fused, *slices = (
         psnr(image, scene.truth, data_range=255)
         for image in (result.fused, *scene.stack)
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(
             {
-                "outputs": path_texts([*outputs, picture]),
+                "outputs": path_texts([*outputs, figure_path]),
                 "seconds": round(seconds, 3),
                 "psnr_fused": fused,
                 "psnr_best_slice": max(slices),
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         f"{result.provenance['device']}.\n"
         f"Likeness to the truth, which is known here: {fused:.1f} dB PSNR; the best "
         f"single slice has {max(slices):.1f} dB.\n"
-        f"Slices, result and decision map side by side: {picture}\n"
+        f"Slices, result and decision map side by side: {figure_path}\n"
         "The fused image and its maps:"
     )
     for path in outputs:

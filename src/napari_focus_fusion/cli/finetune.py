@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from napari_focus_fusion.training.finetune import FineTuneResult
 
 EPILOG = """\
-No labels are needed. A part of the stacks is held back, and what is not better on it
-than the model was before is not kept; the exit code is then 1. Examples:
+No labels are needed. A part of the stacks is used for validation, and a model that is
+not better on it than before is not kept; the exit code is then 1. Examples:
 
   napari-focus-fusion finetune sesf pollen.ome.tif --name pollen
   napari-focus-fusion fuse pollen.ome.tif --model pollen -o fused.ome.tif
@@ -61,7 +61,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--lr", type=float, help="learning rate")
     parser.add_argument("--patch", type=int, metavar="PIXELS", help="by default 64")
     parser.add_argument(
-        "--holdout", type=float, metavar="SHARE", help="held back, by default 0.2"
+        "--holdout", type=float, metavar="SHARE", help="validation part, by default 0.2"
     )
     add_seed(parser)
     add_device(parser)

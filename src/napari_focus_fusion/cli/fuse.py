@@ -185,7 +185,7 @@ def _fuse_one(
 
     started = time.perf_counter()
     stack = as_stack(job.source, axes=args.axes)
-    # Said before the work, not after it.
+    # Checked before the work, not after it.
     target.parent.mkdir(parents=True, exist_ok=True)
     files = result_files(target, keywords.get("scale", 1))
     check_targets(files, overwrite=args.overwrite, source=stack.source)
@@ -216,12 +216,12 @@ def _fuse_one(
 
 def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
     """Where each fused image goes; see the help of ``--out``."""
-    from napari_focus_fusion.read import PICTURE_SUFFIXES
+    from napari_focus_fusion.read import IMAGE_SUFFIXES
 
     if "{stem}" in out:
         targets = [Path(out.replace("{stem}", job.name)) for job in jobs]
     elif not out.lower().endswith(WRITABLE):
-        if out.lower().endswith(PICTURE_SUFFIXES):
+        if out.lower().endswith(IMAGE_SUFFIXES):
             raise UsageError(f"cannot write {out}: use .ome.tif or .ome.zarr")
         targets = [Path(out) / f"{job.name}_fused.ome.tif" for job in jobs]
     elif len(jobs) > 1:

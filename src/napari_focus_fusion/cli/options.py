@@ -74,7 +74,7 @@ def add_axes(options: Options) -> None:
 
 
 def add_reference(options: Options) -> None:
-    """``--reference``, the channel that decides."""
+    """``--reference``, the channel that sharpness is measured in."""
     options.add_argument(
         "--reference",
         type=channel,
@@ -129,7 +129,7 @@ def add_model_and_resources(options: Options) -> None:
 
 
 def fuse_keywords(args: argparse.Namespace) -> dict[str, Any]:
-    """Keywords for ``fuse``: those that were given, so that its defaults hold.
+    """Keywords for ``fuse``: those that were given; others keep their defaults.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``napari-focus-fusion train``: a model of ours, again from nothing."""
+"""``napari-focus-fusion train``: a model of this package, from random weights."""
 
 from __future__ import annotations
 

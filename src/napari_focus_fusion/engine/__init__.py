@@ -1,1 +1,1 @@
-"""Who runs the regions of a stack, and how they read it."""
+"""Runs the regions of a stack: plan, reading, scoring, composing, storing."""

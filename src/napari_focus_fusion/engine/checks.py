@@ -1,4 +1,4 @@
-"""Checks of what a network made: each returns a note for the user, or nothing."""
+"""Checks of a network's result: each returns a note for the user, or None."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.engine.prepare import Prepared
 
-#: The plain measure is believed where its best slice stands out as far as this.
-SURE = 0.4
-#: Fewer believed pixels say nothing.
-FEWEST = 500
+#: The plain focus measure is trusted where its confidence is above this.
+MIN_CONFIDENCE = 0.4
+#: With fewer trusted pixels there is no check.
+MIN_PIXELS = 500
 #: A rank correlation below this is a contradiction.
-LEAST_CORRELATION = 0.1
+MIN_CORRELATION = 0.1
 #: Mean distance of a super-resolved image from the slices, as a share of their range,
-#: from which on it shows something else: much more than noise that it may leave out.
-MOST_INCONSISTENT = 0.05
+#: from which on it is inconsistent: much more than noise that it may leave out.
+MAX_INCONSISTENCY = 0.05
 
 
 def contradiction_of_plain(point: Prepared, decision: Any) -> str | None:
-    """What to tell the user where a decision contradicts the plain focus measure.
+    """A note for the user where a decision contradicts the plain focus measure.
 
     Parameters
     ----------
     point
-        A time point, with the sample that its model looked at.
+        A time point, with the sample of its model's statistics.
     decision
         The final decision map, axes ``stack.map_axes``.
 
     Returns
     -------
     str or None
-        A note; None where there is nothing to tell, or nothing to compare with.
+        A note; None where there is no contradiction, or nothing to compare with.
     """
     plan, stack = point.plan, point.plan.stack
     if plan.model is None or not plan.model.needs_sample or not point.windows:
@@ -54,7 +54,7 @@ def contradiction_of_plain(point: Prepared, decision: Any) -> str | None:
         key = tuple(places[axis] for axis in stack.map_axes)
         decisions.append(np.asarray(decision[key]))
     correlation = correlation_with_plain(point.windows, decisions)
-    if correlation is None or correlation >= LEAST_CORRELATION:
+    if correlation is None or correlation >= MIN_CORRELATION:
         return None
     assert plan.model.spec is not None
     return (
@@ -65,7 +65,7 @@ def contradiction_of_plain(point: Prepared, decision: Any) -> str | None:
 
 
 def inconsistency_with_slices(point: Prepared, consistency: Any) -> str | None:
-    """What to tell the user where a super-resolved image shows something else.
+    """A note for the user where a super-resolved image contradicts its slices.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def inconsistency_with_slices(point: Prepared, consistency: Any) -> str | None:
     Returns
     -------
     str or None
-        A note; None where there is nothing to tell.
+        A note; None where there is no contradiction.
     """
     stack = point.plan.stack
     total = 0.0
@@ -86,7 +86,7 @@ def inconsistency_with_slices(point: Prepared, consistency: Any) -> str | None:
         key = tuple(places[axis] for axis in stack.map_axes)
         total += float(np.asarray(consistency[key]).sum())
     mean = total / (stack.height * stack.width)
-    if mean <= MOST_INCONSISTENT:
+    if mean <= MAX_INCONSISTENCY:
         return None
     return (
         f"The super-resolved image{_when(point)}, brought back to the source's pixels, "
@@ -114,8 +114,8 @@ def correlation_with_plain(
     Returns
     -------
     float or None
-        Spearman's, in [-1, 1], over the pixels where the plain measure is sure; None
-        where these are too few, or where one of the two is the same everywhere.
+        Spearman's, in [-1, 1], over the pixels where the plain measure is confident;
+        None where these are too few, or where one of the two is the same everywhere.
     """
     plain = SumModifiedLaplacian()
     scores = torch.stack(
@@ -126,11 +126,11 @@ def correlation_with_plain(
     )
     best, index = scores.max(0)
     others = (scores.sum(0) - best) / max(len(scores) - 1, 1)
-    sure = (1 - others / best.clamp_min(TINY) > SURE).numpy()
+    confident = (1 - others / best.clamp_min(TINY) > MIN_CONFIDENCE).numpy()
     r = plain.window
-    ours = np.stack(decisions)[:, r:-r, r:-r][sure]
-    theirs = index.numpy()[sure]
-    if ours.size < FEWEST or np.ptp(ours) == 0 or np.ptp(theirs) == 0:
+    ours = np.stack(decisions)[:, r:-r, r:-r][confident]
+    theirs = index.numpy()[confident]
+    if ours.size < MIN_PIXELS or np.ptp(ours) == 0 or np.ptp(theirs) == 0:
         return None
     return float(np.corrcoef(_ranks(ours), _ranks(theirs))[0, 1])
 

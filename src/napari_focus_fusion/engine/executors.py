@@ -1,4 +1,4 @@
-"""Who runs a step over its regions: this process, or the workers of a dask cluster."""
+"""Executors of a step over its regions: this process, or workers of a dask cluster."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from napari_focus_fusion.tiling import Tile
 
 #: Stacks in memory are sent to every worker; larger ones are refused.
-MOST_SENT = 64 << 20
+MAX_SENT_BYTES = 64 << 20
 #: Jobs for each thread of the cluster, so that none waits long for the last.
 JOBS_A_THREAD = 4
-#: Seconds between two looks at the jobs.
+#: Seconds between two polls of the jobs.
 INTERVAL = 0.05
 
 
@@ -127,8 +127,8 @@ def _run_job(step: Step, point: Prepared, partial: Path, region: Tile) -> list[s
 
 
 def check_sendable(stack: FocusStack) -> None:
-    """Raise if the pixels live in this process's memory and are too many to send."""
-    if isinstance(stack.data, np.ndarray) and stack.data.nbytes > MOST_SENT:
+    """Raise if the pixels are in this process's memory and too many to send."""
+    if isinstance(stack.data, np.ndarray) and stack.data.nbytes > MAX_SENT_BYTES:
         raise FocusFusionError(
             f"{stack.name!r} is in memory ({stack.data.nbytes / 1e6:.0f} MB) and "
             "would have to be sent to every worker of the cluster. Give its path, a "

@@ -60,7 +60,7 @@ def run_with_fallback(call: NetworkCall, batch: Tensor, monitor: Monitor) -> Ten
     """Apply a network to (n, ..., h, w); halve the batch when memory runs out.
 
     First the slices are halved, then the tile, down to what is no longer worth it;
-    then the tile is computed on the CPU. What has once been too large is not tried
+    then the tile is computed on the CPU. A size that failed once is not tried
     again.
     """
     pixels = batch.shape[0] * batch.shape[-2] * batch.shape[-1]

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from napari_focus_fusion.composite import (
-    ALIKE_RADIUS,
     COMPOSITE_HALO,
     GUIDE_RADIUS,
     NOISE_RADIUS,
+    SIMILARITY_RADIUS,
     label_weights,
     least_noise_bias,
-    likeness,
     noise_energy,
+    similarity,
 )
 from napari_focus_fusion.decision import VERIFY_HALO, Maps, verify
 from napari_focus_fusion.engine.reading import prefetch, read_components
-from napari_focus_fusion.engine.scoring import SWEEP
+from napari_focus_fusion.engine.scoring import BLOCK_SIDE
 from napari_focus_fusion.tiling import TilePlan
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.reading import Reference
     from napari_focus_fusion.tiling import Rectangle
 
-#: Around a region, the raw maps that fusing it must see.
+#: Pixels around a region whose raw maps are needed to fuse it.
 FINISH_HALO = VERIFY_HALO + COMPOSITE_HALO
 
 
@@ -108,7 +108,7 @@ def compose_region(
     inside = region.moved(-area.y0, -area.x0)
     if point.plan.settings.blend == "select":
         return _select(point, region, labels[inside.slices], monitor)
-    # The image is mirrored at its border, and so is what was decided of it.
+    # The image is mirrored at its border, and so is its decision map.
     missing = [
         (max(COMPOSITE_HALO - before, 0), max(COMPOSITE_HALO - after, 0))
         for before, after in (
@@ -131,7 +131,7 @@ def _apply_luminance(
 ) -> None:
     """Give fused components the brightness of a reconstruction, in place.
 
-    Colours stay: all samples of a pixel change by what its luminance lacks.
+    Hues stay: all samples of a pixel change by the difference of its luminance.
     """
     missing = reconstruction - channel.mixed(fused)
     missing *= channel.white - channel.black
@@ -157,7 +157,7 @@ def _select(
 def component_slices(
     point: Prepared, area: Rectangle, slices: Sequence[int]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Each of some slices with all its components (components, h, w), read ahead."""
+    """Each of some slices with all its components (components, h, w), prefetched."""
     read = partial(_read_components, point, area)
     yield from zip(slices, prefetch(partial(read, z) for z in slices), strict=True)
 
@@ -172,7 +172,7 @@ def _read_components(point: Prepared, area: Rectangle, z: int) -> np.ndarray:
 def _slices_and_planes(
     point: Prepared, area: Rectangle
 ) -> Iterator[tuple[int, np.ndarray, Tensor]]:
-    """Every slice: its components (components, h, w), and its plane that decides."""
+    """Every slice: its components (components, h, w), and its reference plane."""
     reference, device = point.reference, point.plan.device
     own = reference.stack is point.plan.stack
 
@@ -201,25 +201,25 @@ def _feather(
     the selected one plus a weighted mean of differences to it, so that equal slices
     give exactly themselves.
     """
-    chosen, guide, noise = _selected_and_noise(point, region, index, monitor)
+    selected_planes, guide, noise = _selected_and_noise(point, region, index, monitor)
     stack, device, halo = point.plan.stack, point.plan.device, COMPOSITE_HALO
     labels = torch.from_numpy(index.astype(np.int32)).to(device)
-    blocks = list(TilePlan(region.height, region.width, (SWEEP, SWEEP)))
+    blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
     precise = stack.dtype.itemsize > 2 and stack.dtype != np.float32
     inner = (slice(None), slice(halo, -halo), slice(halo, -halo))
-    selected = chosen[inner].astype(np.float64 if precise else np.float32)
+    selected = selected_planes[inner].astype(np.float64 if precise else np.float32)
     present = [
         set(labels[block.window(2 * GUIDE_RADIUS, offset=halo)].unique().tolist())
         for block in blocks
     ]
-    # Twice as precise as what is added up, so that the sums do not tell in which order
-    # the slices came.
+    # Twice as precise as what is added up, so that the sums do not depend on the order
+    # of the slices.
     total = np.zeros((region.height, region.width))
     added = np.zeros(selected.shape)
     for z, values, plane in _slices_and_planes(point, region.grown(halo)):
         for block, labels_near in zip(blocks, present, strict=True):
-            window = block.window(ALIKE_RADIUS, offset=halo)
-            weight = likeness(plane[window], guide[window], noise[block.slices])
+            window = block.window(SIMILARITY_RADIUS, offset=halo)
+            weight = similarity(plane[window], guide[window], noise[block.slices])
             if z in labels_near:
                 window = block.window(2 * GUIDE_RADIUS, offset=halo)
                 own = label_weights(labels[window], z, guide[window])
@@ -240,35 +240,36 @@ def _feather(
 def _selected_and_noise(
     point: Prepared, region: Rectangle, index: np.ndarray, monitor: Monitor
 ) -> tuple[np.ndarray, Tensor, Tensor]:
-    """One pass over the slices: what their decision selects, and their noise.
+    """One pass over the slices: the pixels that the decision selects, and the noise.
 
     Returns
     -------
-    chosen : ndarray
+    selected_planes : ndarray
         (components, h, w), like ``index`` with a halo, in the stack's dtype.
     guide : Tensor
-        (h, w), the selected plane that decides, normalised, with a halo.
+        (h, w), the selected reference plane, normalised, with a halo.
     noise : Tensor
-        (h, w), variance of the noise of one slice, without.
+        (h, w), variance of the noise of one slice, without a halo.
     """
     reference, stack = point.reference, point.plan.stack
     device, halo = point.plan.device, COMPOSITE_HALO
     own = reference.stack is stack
-    chosen = np.zeros((stack.n_components, *index.shape), stack.dtype)
-    seen = None if own else np.zeros(index.shape, np.float32)
+    selected_planes = np.zeros((stack.n_components, *index.shape), stack.dtype)
+    guide = None if own else np.zeros(index.shape, np.float32)
     noise = torch.full((region.height, region.width), torch.inf, device=device)
     for z, values, plane in _slices_and_planes(point, region.grown(halo)):
-        np.copyto(chosen, values, where=index == z)
-        if seen is not None:
-            np.copyto(seen, plane.cpu().numpy(), where=index == z)
-        for block in TilePlan(region.height, region.width, (SWEEP, SWEEP)):
+        np.copyto(selected_planes, values, where=index == z)
+        if guide is not None:
+            np.copyto(guide, plane.cpu().numpy(), where=index == z)
+        for block in TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)):
             least = noise[block.slices]
             energy = noise_energy(plane[block.window(NOISE_RADIUS + 1, offset=halo)])
             torch.minimum(least, energy, out=least)
         monitor.advance(region.area / 2)
     noise /= least_noise_bias(stack.n_slices)
-    guide = reference.mixed(chosen) if seen is None else seen
-    return chosen, torch.from_numpy(guide).to(device), noise
+    if guide is None:
+        guide = reference.mixed(selected_planes)
+    return selected_planes, torch.from_numpy(guide).to(device), noise
 
 
 def as_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The one thing of a run that changes: its progress, its end, its notes."""
+"""The mutable state of a run: progress, cancellation and notes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Monitor:
     Parameters
     ----------
     meter
-        What counts the work; None: nobody asks how far it is.
+        Counts the work; None: progress is not reported.
     should_stop
-        Asked between tiles; None: never asked to stop.
+        Asked between tiles; None: the run never stops.
 
     Attributes
     ----------
     notes
-        What the user should know of the run, in plain words.
+        Warnings about the run, in sentences for the user.
     smallest_failed
         Pixels of the smallest batch that ran out of memory, so that none like it is
         tried again.

@@ -1,4 +1,4 @@
-"""One normalisation a stack, from a sample that knows neither tiles nor order."""
+"""One normalisation a stack, independent of tiles and of the order of slices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows from the settings, the stack and the model: nothing in it changes."""
+"""Immutable plan of a run, from the settings, the stack and the model."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
 #: Working memory of a region's pixel in bytes, measured: state and temporaries, and
 #: what each component adds to them, the second for each of its own bytes.
 BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
-#: A band of whole rows is as high as this, or it would mostly read its surroundings.
-LEAST_ROWS = 256
-#: Working memory of a job on a cluster, unless told otherwise.
+#: A band of whole rows is as high as this, or it would mostly read its halo.
+MIN_ROWS = 256
+#: Default working memory of a job on a cluster.
 JOB_BYTES = 512 << 20
 
 
@@ -61,7 +61,7 @@ class Upscale:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunPlan:
-    """A run, before it looks at a pixel.
+    """Plan of a run, made before pixels are read.
 
     Attributes
     ----------
@@ -70,13 +70,13 @@ class RunPlan:
     settings
         What the user asked for.
     model
-        Who decides; None where a decision map was given.
+        Makes the decision map; None where one was given.
     decision
         The given map, (T, Y, X) uint16; None where it is to be found.
     upscale
         How the result is made finer; None: it is not.
     reference
-        The stack whose sharpness decides: `stack`, or another of the same slices.
+        The stack whose sharpness is measured: `stack`, or another of the same slices.
     weights
         How much each component of `reference` counts, adding up to 1.
     device
@@ -103,7 +103,7 @@ class RunPlan:
 
     @property
     def halo(self) -> int:
-        """Pixels around a tile that the deciding model must see."""
+        """Pixels around a tile that the scoring model needs: its receptive field."""
         spec = None if self.model is None else self.model.spec
         return 0 if spec is None else spec.halo
 
@@ -128,8 +128,8 @@ class RunPlan:
         channels = range(self.stack.n_channels)
         return tuple(weights_of(self.stack, channel) for channel in channels)
 
-    def decides(self, weights: tuple[float, ...]) -> bool:
-        """Whether a plane of `stack` is the one that decides."""
+    def is_reference(self, weights: tuple[float, ...]) -> bool:
+        """Whether a plane of `stack` is the reference plane."""
         return self.reference is self.stack and weights == self.weights
 
     @property
@@ -155,17 +155,17 @@ def plan_run(
     stack
         What is fused.
     model
-        Who decides, or who super-resolves; None where a decision map is given.
+        Scores or super-resolves; None where a decision map is given.
     settings
         What the user asked for.
     decision
-        Another model that decides, or a decision map, axes ``stack.map_axes``, which
-        takes the place of one; None: `model` decides.
+        Another model for the decision map, or a decision map itself, axes
+        ``stack.map_axes``; None: `model` makes it.
     stored
         Whether the result is written by region into an OME-Zarr.
     jobs
-        How many regions there shall be at least, for the workers of a cluster, whose
-        devices are then their own affair; None: the run stays here.
+        How many regions there shall be at least, for the workers of a cluster, which
+        select their own devices; None: the run stays in this process.
 
     Returns
     -------
@@ -181,14 +181,14 @@ def plan_run(
     if settings.scale > 1:
         assert isinstance(model, SuperResolver)
         upscale = Upscale(model, settings.scale, settings.joint)
-    decides = model
+    scoring_model = model
     given = None
     if isinstance(decision, np.ndarray):
-        decides = None
+        scoring_model = None
         given = decision.reshape(stack.n_times, stack.height, stack.width)
         settings = replace(settings, verify=False)
     elif decision is not None:
-        decides = decision
+        scoring_model = decision
     reference = settings.reference
     if isinstance(reference, FocusStack):
         check_reference(stack, reference)
@@ -203,7 +203,7 @@ def plan_run(
     return RunPlan(
         stack=stack,
         settings=settings,
-        model=decides,
+        model=scoring_model,
         decision=given,
         upscale=upscale,
         reference=guide,
@@ -213,7 +213,7 @@ def plan_run(
         slab=SLAB[device.type],
         regions=plan_regions(
             stack,
-            budget // bytes_a_pixel(stack, decides, upscale, guide),
+            budget // bytes_a_pixel(stack, scoring_model, upscale, guide),
             stored=stored,
             jobs=jobs or 1,
         ),
@@ -226,7 +226,7 @@ def weights_of(stack: FocusStack, reference: int | str | None) -> tuple[float, .
 
 
 def check_reference(stack: FocusStack, reference: FocusStack) -> None:
-    """Raise if the sharpness of one stack cannot decide for another.
+    """Raise if one stack cannot be the reference of another.
 
     Raises
     ------
@@ -280,7 +280,7 @@ def plan_regions(
     align = (min(align[0], stack.height), min(align[1], stack.width))
     pixels = min(pixels, max(stack.height * stack.width // jobs, CHUNK * CHUNK))
     rows = pixels // stack.width
-    if rows >= min(max(align[0], LEAST_ROWS), stack.height):
+    if rows >= min(max(align[0], MIN_ROWS), stack.height):
         core = (int(rows), stack.width)
     elif stored:
         core, align = (CHUNK, max(pixels // CHUNK, CHUNK)), (CHUNK, CHUNK)

@@ -1,4 +1,4 @@
-"""What a run knows of a time point before it begins: intensities and statistics."""
+"""Prepares a time point: normalisation and the statistics of its networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A time point, ready for its regions; what its statistics are is fixed.
+    """A time point, ready for its regions, with fixed statistics.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class Prepared:
     t
         The time point.
     reference
-        The normalised plane that decides.
+        The normalised reference plane.
     context
-        The deciding model's statistics of the stack.
+        The scoring model's statistics of the stack.
     channels
         The normalised plane of each channel, where pixels are reconstructed or
         super-resolved; else empty.
@@ -65,12 +65,12 @@ class Prepared:
         )
 
     def without_sample(self) -> Prepared:
-        """The same without what regions do not look at, to be sent elsewhere."""
+        """The same without the sample, which regions do not need, for workers."""
         return replace(self, windows=())
 
 
 def prepare(plan: RunPlan, t: int, monitor: Monitor) -> Prepared:
-    """Normalise a time point, and let the models look at a sample of it.
+    """Normalise a time point, and compute the models' statistics from a sample.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def prepare(plan: RunPlan, t: int, monitor: Monitor) -> Prepared:
     if plan.reconstructs or upscale is not None:
         channels = tuple(
             reference
-            if plan.decides(weights)
+            if plan.is_reference(weights)
             else _normalised(Reference(plan.stack, t, weights))[0]
             for weights in plan.channel_weights
         )
@@ -113,7 +113,7 @@ def prepare(plan: RunPlan, t: int, monitor: Monitor) -> Prepared:
 
 
 def _needs_sample(stack: FocusStack) -> bool:
-    """Integers of 8 and 16 bits know their range; of others only the pixels tell it."""
+    """Whether the range is not given by the type, as with 8- and 16-bit integers."""
     return stack.dtype not in (np.uint8, np.int8, np.uint16, np.int16)
 
 

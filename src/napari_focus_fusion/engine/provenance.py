@@ -1,4 +1,4 @@
-"""What is recorded of a run, with its result and to know it again later."""
+"""What is recorded of a run, with its result and to identify it when resumed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def provenance_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
 
 
 def identity_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
-    """What tells a run from others: only the same one goes on with what it left."""
+    """What identifies a run: a partial result is resumed only by the same one."""
     stack = plan.stack
     identity = provenance_of(plan, cluster=cluster) | {
         "device": plan.settings.device if cluster else plan.device.type,

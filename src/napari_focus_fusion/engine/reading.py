@@ -33,7 +33,7 @@ SMALLEST_SIDE = 24
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The one grey plane a slice that decides; normalised once for the whole stack.
+    """The grey plane of each slice that is scored; normalised once for the whole stack.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Reference:
     white: float = 1.0
 
     def planes(self, z: slice, y: slice, x: slice) -> np.ndarray:
-        """Normalised planes (n, h, w) float32; windows may reach outside the image.
+        """Normalised planes (n, h, w) float32; windows may extend outside the image.
 
         Outside, the image is mirrored at its border, so that the border of an image
         is no edge.
@@ -103,7 +103,7 @@ def read_components(
 
 
 def _clip(window: slice, length: int) -> tuple[slice, int, int]:
-    """The part of a window inside ``range(length)``, and what is missing each side."""
+    """A window clipped to ``range(length)``, and what is missing each side."""
     start, stop = max(window.start, 0), min(window.stop, length)
     return slice(start, stop), start - window.start, window.stop - stop
 
@@ -120,7 +120,7 @@ def sample(reference: Reference) -> Iterator[np.ndarray]:
 
 
 def sample_places(stack: FocusStack) -> list[tuple[slice, slice]]:
-    """Rows and columns of the sample's windows; of a tiny plane they reach outside."""
+    """Rows and columns of the sample's windows; of a tiny plane they extend outside."""
     side = int((SAMPLE_PIXELS / stack.n_slices) ** 0.5) // SAMPLE_GRID
     side = min(max(side, SMALLEST_SIDE), SAMPLE_SIDE)
     columns = _windows(stack.width, side)
@@ -129,8 +129,8 @@ def sample_places(stack: FocusStack) -> list[tuple[slice, slice]]:
 
 def _windows(length: int, side: int) -> list[slice]:
     if length <= SAMPLE_GRID * side:
-        # A tiny plane is seen with what is mirrored around it: networks that do not
-        # pad must have something left.
+        # A tiny plane is mirrored around its border: of networks that do not pad
+        # some output must be left.
         missing = max(SMALLEST_SIDE - length, 0)
         before = (missing + 1) // 2
         return [slice(-before, length + missing - before)]
@@ -142,7 +142,7 @@ def _windows(length: int, side: int) -> list[slice]:
 
 
 def prefetch(tasks: Iterable[Callable[[], Item]], depth: int = 1) -> Iterator[Item]:
-    """Results of tasks in order, with a thread that works ``depth`` tasks ahead."""
+    """Results of tasks in order, prefetched by a thread, ``depth`` tasks ahead."""
     with ThreadPoolExecutor(1, thread_name_prefix="focus-fusion-reader") as pool:
         waiting = []
         for task in tasks:
@@ -156,14 +156,14 @@ def prefetch(tasks: Iterable[Callable[[], Item]], depth: int = 1) -> Iterator[It
 def slabs(
     reference: Reference, area: Rectangle, slab: int, device: torch.device
 ) -> Iterator[tuple[int, Tensor]]:
-    """The planes of an area, so many slices at a time, on the device, read ahead.
+    """The planes of an area, so many slices at a time, on the device, prefetched.
 
     Parameters
     ----------
     reference
-        The plane that decides.
+        The reference plane.
     area
-        Rows and columns; mirrored where it reaches outside the image.
+        Rows and columns; mirrored where it extends outside the image.
     slab
         Slices at a time.
     device

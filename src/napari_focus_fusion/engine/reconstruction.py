@@ -1,4 +1,4 @@
-"""Reconstructing a region: pooled features of its slices decide and are decoded.
+"""Reconstructing a region: features of its slices are pooled, voted and decoded.
 
 The pooled features of a region are all that is kept of its slices: the elementwise
 largest with the slice each came from, and the sums.
@@ -20,7 +20,7 @@ from napari_focus_fusion.decision import (
 )
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.reading import slabs
-from napari_focus_fusion.engine.scoring import SWEEP
+from napari_focus_fusion.engine.scoring import BLOCK_SIDE
 from napari_focus_fusion.models.base import Reconstructor
 from napari_focus_fusion.tiling import TilePlan, shifted
 
@@ -78,17 +78,19 @@ def reconstruct_region(
     assert isinstance(model, Reconstructor)
     channels = point.channels if plan.reconstructs else ()
     found = torch.empty(len(channels), region.height, region.width, device=plan.device)
-    deciding = [channel == point.reference for channel in channels]
-    share = 1 / (1 + deciding.count(False))
+    are_reference = [channel == point.reference for channel in channels]
+    share = 1 / (1 + are_reference.count(False))
     halo = max(aggregate_halo(model.window), model.decoder_halo)
     pooled = _pool(point, point.reference, region, halo, share, monitor)
     maps = _decide(point, region, pooled, monitor)
-    for reconstruction, decides in zip(found, deciding, strict=True):
-        if decides:
+    for reconstruction, is_reference in zip(found, are_reference, strict=True):
+        if is_reference:
             reconstruction.copy_(_decode(point, region, pooled, monitor))
     del pooled
-    for reconstruction, channel, decides in zip(found, channels, deciding, strict=True):
-        if not decides:
+    for reconstruction, channel, is_reference in zip(
+        found, channels, are_reference, strict=True
+    ):
+        if not is_reference:
             pooled = _pool(point, channel, region, model.decoder_halo, share, monitor)
             reconstruction.copy_(_decode(point, region, pooled, monitor))
     return maps, found.cpu().numpy()
@@ -119,7 +121,7 @@ def _pool(
     encoder_halo = plan.halo - model.decoder_halo
     tiles = TilePlan(wide.height, wide.width, (plan.tile, plan.tile), encoder_halo)
     encode = NetworkCall(_encoded, model, point.context, encoder_halo)
-    # The halo is work too, but none that the run has planned.
+    # Progress counts the region only, not its halo.
     share *= region.area / wide.area
     area = wide.grown(encoder_halo)
     for z, planes in slabs(reference, area, plan.slab, plan.device):
@@ -140,13 +142,13 @@ def _pool(
 def _decide(
     point: Prepared, region: Rectangle, pooled: Pooled, monitor: Monitor
 ) -> Maps:
-    """The decision map, from the features that won."""
+    """The decision map, from the slices that the largest features came from."""
     plan, model = point.plan, point.plan.model
     assert isinstance(model, Reconstructor)
     largest = model.channels[0]
     running = RunningDecision((region.height, region.width), plan.device)
     halo = aggregate_halo(model.window)
-    for block in TilePlan(region.height, region.width, (SWEEP, SWEEP)):
+    for block in TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)):
         window = (0, slice(None), *block.window(halo, offset=pooled.halo))
         winner, best = pooled.winner[window], pooled.features[:, :largest][window]
         for z in range(plan.stack.n_slices):

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.tiling import Rectangle
 
-#: Side of the blocks in which planes are swept: a few of them fit into a core's cache.
-SWEEP = 512
-#: Pixels x slices that a set masker looks at together: some 24 bytes each.
+#: Side of the blocks in which planes are processed: a few fit into a core's cache.
+BLOCK_SIDE = 512
+#: Pixels x slices that a set masker processes together: some 24 bytes each.
 SET_PIXELS = 1 << 23
-#: A smaller tile would be all halo.
+#: Smallest side of such a tile: a smaller one would be mostly halo.
 SMALLEST_SET = 64
 
 
@@ -64,7 +64,7 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
     assert plan.model is not None
     running = RunningDecision((region.height, region.width), plan.device)
     halo = aggregate_halo(plan.model.window)
-    blocks = list(TilePlan(region.height, region.width, (SWEEP, SWEEP)))
+    blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
     score = _score_sets if plan.model.kind == "set-masker" else _score_slabs
     for z, scores in score(point, region, halo, monitor):
         for i, one in enumerate(scores):
@@ -93,7 +93,7 @@ def _score_slabs(
     )
     tiles = TilePlan(wide.height, wide.width, (plan.tile, plan.tile), plan.halo)
     scores = torch.empty(plan.slab, wide.height, wide.width, device=plan.device)
-    # The halo is work too, but none that the run has planned.
+    # Progress counts the region only, not its halo.
     share = region.area / wide.area
     area = wide.grown(plan.halo)
     for z, planes in slabs(point.reference, area, plan.slab, plan.device):
@@ -137,7 +137,7 @@ def _score_sets(
 
 
 def side_of_sets(most: int, halo: int, slices: int) -> int:
-    """Side of a tile whose slices a :class:`SetMasker` can all see at once."""
+    """Side of a tile of which a :class:`SetMasker` can process all slices at once."""
     return min(most, max(math.isqrt(SET_PIXELS // slices) - 2 * halo, SMALLEST_SET))
 
 

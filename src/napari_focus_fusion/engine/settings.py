@@ -1,4 +1,4 @@
-"""What the user asked for: checked once, recorded, compared when a run is resumed."""
+"""Settings of a fusion: checked once, recorded, compared when a run is resumed."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class FusionSettings:
     Attributes
     ----------
     reference
-        What decides for all channels: a channel, ``"luminance"``, ``"mean"``, another
-        stack, or None for the usual.
+        Reference for all channels: a channel, ``"luminance"``, ``"mean"``, another
+        stack, or None for the default.
     scale, joint
         Factor of super-resolution, and whether slices are made finer before they are
         fused.
     blend, smoothness, verify
-        How pixels are decided and fused.
+        How the decision map and the fused pixels are made.
     tile, device, memory
-        Where and in what pieces; the result does not depend on them.
+        Device, tile size and memory; the result does not depend on them.
 
     Raises
     ------

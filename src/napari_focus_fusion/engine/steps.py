@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.tiling import Tile
 
 #: Multiply-adds of a network that take as long as the rest of scoring a pixel.
-COST_OF_THE_REST = 2000
+BASE_COST = 2000
 #: Passes over the slices.
 PASSES = {"feather": 2.0, "select": 1.0}
 
@@ -67,8 +67,10 @@ def _cost_of_scoring(plan: RunPlan) -> float:
         return 0.0
     scored = 1
     if plan.reconstructs:
-        scored += sum(not plan.decides(weights) for weights in plan.channel_weights)
-    return scored * (1 + plan.model.spec.cost / COST_OF_THE_REST)
+        scored += sum(
+            not plan.is_reference(weights) for weights in plan.channel_weights
+        )
+    return scored * (1 + plan.model.spec.cost / BASE_COST)
 
 
 def score_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -> None:
@@ -80,8 +82,8 @@ def score_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) ->
         maps = Maps(labels, sure, labels.astype(np.float32))
     elif plan.model is not None and plan.model.kind == "reconstructor":
         maps, reconstructions = reconstruct_region(point, region, monitor)
-        for whole, part in zip(store.reconstructions, reconstructions, strict=True):
-            whole[t, region.y, region.x] = part
+        for stored, values in zip(store.reconstructions, reconstructions, strict=True):
+            stored[t, region.y, region.x] = values
     else:
         maps = score_region(point, region, monitor)
     put_raw(store.raw, t, region, maps)

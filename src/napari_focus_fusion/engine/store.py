@@ -31,7 +31,7 @@ CHUNK = 512
 
 
 class MemoryStore:
-    """Results in memory; nothing outlives the run."""
+    """Results in memory, which cannot be resumed."""
 
     def __init__(
         self, stack: FocusStack, reconstructions: int = 0, scale: int = 1
@@ -59,7 +59,7 @@ class MemoryStore:
         return False
 
     def mark_done(self, stage: str, t: int, region: Rectangle) -> None:
-        """Note a finished region: there is nothing to come back to."""
+        """Note a finished region: does nothing, as the run cannot be resumed."""
 
     def finish(self, provenance: dict[str, Any]) -> dict[str, Any]:
         """The results by name; where they came from is kept beside them."""
@@ -215,12 +215,12 @@ Store = MemoryStore | OpenStore
 
 
 def fingerprint(stack: FocusStack) -> str:
-    """Hash of a few windows of a few slices: tells another stack from the same."""
+    """Hash of a few windows of a few slices, which identifies the stack."""
     digest = hashlib.sha256()
     side = 32
     for t in evenly_spread(stack.n_times, 3):
         for z in evenly_spread(stack.n_slices, 5):
-            # Along the diagonal: the corners of a picture are often black.
+            # Along the diagonal: the corners of an image are often black.
             for y, x in zip(
                 evenly_spread(max(stack.height - side, 1), 5),
                 evenly_spread(max(stack.width - side, 1), 5),
@@ -243,12 +243,12 @@ def _as_text(run: dict[str, Any]) -> str:
 
 def put_raw(raw: Maps, t: int, region: Rectangle, maps: Maps) -> None:
     """Write the raw maps of a region."""
-    for whole, part in zip(raw, maps, strict=True):
-        whole[t, region.y, region.x] = part
+    for stored, values in zip(raw, maps, strict=True):
+        stored[t, region.y, region.x] = values
 
 
 def get_raw(raw: Maps, t: int, area: Rectangle) -> Maps:
-    """Read the raw maps of a region and what lies around it."""
+    """Read the raw maps of a region and its halo."""
     return Maps(*(np.asarray(whole[t, area.y, area.x]) for whole in raw))
 
 

@@ -1,7 +1,7 @@
 """Super-resolving a region: slices made finer where they are used, then fused.
 
 Features of the slices on the finer grid are added up, weighted by the decision
-(eq. 15 of the paper that ``affinity_sr.py`` names); a slice is looked at only in the
+(eq. 15 of the paper that ``affinity_sr.py`` names); a slice is processed only in the
 tiles where some pixel came from it, so that the cost hardly grows with their number.
 All sums lie on the source's grid, the pixels of the finer one side by side.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def super_resolving_halo(upscale: Upscale) -> int:
-    """Pixels around a region whose raw maps super-resolving it must see."""
+    """Pixels around a region whose raw maps are needed to super-resolve it."""
     return FINISH_HALO + _pixels_halo(upscale)
 
 
@@ -78,7 +78,7 @@ def super_resolve_region(
     fused, maps = finish_region(point, wide, raw, area, monitor)
     inside = region.moved(-wide.y0, -wide.x0).slices
     core = Maps(*(np.ascontiguousarray(values[inside]) for values in maps))
-    # The image is mirrored at its border, and so is what was decided of it.
+    # The image is mirrored at its border, and so is its decision map.
     full = region.grown(halo)
     missing = [
         (wide.y0 - full.y0, full.y1 - wide.y1),
@@ -117,7 +117,7 @@ def super_resolve_region(
         consistency += (coarse - expected_there).abs().mean(0).cpu().numpy()
         finer[colours] = _denormalised(found.cpu().numpy(), reference, stack.dtype)
         for other in range(colours.stop, first + stack.n_samples):
-            # Transparency has no detail to be inferred.
+            # Alpha is not super-resolved but repeated.
             plain = fused[other][inside].repeat(upscale.scale, 0)
             finer[other] = plain.repeat(upscale.scale, 1)
     consistency /= len(point.channels)
@@ -125,7 +125,7 @@ def super_resolve_region(
 
 
 def _pixels_halo(upscale: Upscale) -> int:
-    """Pixels around a region whose final labels and pixels must be known."""
+    """Pixels around a region whose final labels and pixels are needed."""
     return upscale.resolver.upscale_halo + 2 * GUIDE_RADIUS
 
 
@@ -141,12 +141,12 @@ def _fuse_features(
     colours: slice,
     reference: Reference,
     slices: Iterable[tuple[int, np.ndarray]],
-    decided: tuple[Tensor, Tensor] | None,
+    labels_and_guide: tuple[Tensor, Tensor] | None,
     monitor: Monitor,
 ) -> Tensor:
     """(F * scale^2, h, w): features of the slices, their weighted mean.
 
-    ``decided`` holds labels and guide; None: the only slice has all the weight.
+    ``labels_and_guide`` is None where the only slice has all the weight.
     """
     plan, upscale = point.plan, point.plan.upscale
     assert upscale is not None
@@ -168,8 +168,8 @@ def _fuse_features(
         for tile, window in _windows(tiles, halo):
             here = (slice(None), tile.y, tile.x)
             weight = None
-            if decided is not None:
-                weight = _weights(*decided, z, window, scale)
+            if labels_and_guide is not None:
+                weight = _weights(*labels_and_guide, z, window, scale)
                 if weight is None:
                     continue
             found = run_with_fallback(call, planes[None, :, *window], monitor)[0]
@@ -189,7 +189,7 @@ def _fuse_features(
 
 
 def _windows(tiles: TilePlan, halo: int) -> Iterator[tuple[Tile, tuple[slice, slice]]]:
-    """Each tile, and what it must see in an array with ``halo`` around the plane."""
+    """Each tile, and its window in an array with ``halo`` around the plane."""
     for tile in tiles:
         yield tile, shifted(tiles.window_of(tile), halo)
 
@@ -199,7 +199,8 @@ def _weights(
 ) -> Tensor | None:
     """(scale^2, h, w), the weights of a slice in a window; None where it has none.
 
-    ``index`` and ``guide`` reach ``2 * GUIDE_RADIUS`` farther than the window's array.
+    ``index`` and ``guide`` have ``2 * GUIDE_RADIUS`` more pixels on each side than the
+    window's array.
     """
     more = 4 * GUIDE_RADIUS
     wider = tuple(slice(w.start, w.stop + more) for w in window)

@@ -143,9 +143,9 @@ def evaluate(
             f"There is no measure {', '.join(map(repr, unknown))}; choose from "
             f"{', '.join(known)}."
         )
-    if truth is None and (needy := [name for name in names if name in WITH_TRUTH]):
+    if truth is None and (missing := [name for name in names if name in WITH_TRUTH]):
         raise FocusFusionError(
-            f"Without the true all-in-focus image there is no {' or '.join(needy)}; "
+            f"Without the true all-in-focus image there is no {' or '.join(missing)}; "
             "give it as truth."
         )
     if (depth is None) != (true_depth is None):

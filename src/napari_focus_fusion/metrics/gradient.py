@@ -21,16 +21,16 @@ _STRIP = 64  # rows
 
 def _strips(planes: Sequence[Plane]) -> Iterator[list[tuple[Plane, Plane]]]:
     """Yield the edges of the planes, strip by strip: small enough for the cache."""
-    framed = [np.pad(plane, 1) for plane in planes]
+    padded = [np.pad(plane, 1) for plane in planes]
     for top in range(0, planes[0].shape[0], _STRIP):
-        yield [_edges(plane[top : top + _STRIP + 2]) for plane in framed]
+        yield [_edges(plane[top : top + _STRIP + 2]) for plane in padded]
 
 
-def _edges(framed: Plane) -> tuple[Plane, Plane]:
+def _edges(padded: Plane) -> tuple[Plane, Plane]:
     """Return strength and direction (-pi/2..pi/2) of the Sobel gradient inside."""
-    across = framed[:, 2:] - framed[:, :-2]
+    across = padded[:, 2:] - padded[:, :-2]
     along_x = across[:-2] + 2 * across[1:-1] + across[2:]
-    down = framed[2:] - framed[:-2]
+    down = padded[2:] - padded[:-2]
     along_y = down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]
     strength = np.sqrt(along_x * along_x + along_y * along_y)
     along_x[along_x == 0] = _TINY
@@ -105,7 +105,7 @@ def q_g(
 
     Every pixel counts alike, so that noise in the background weighs as much as the
     object; noise carried over from a slice is rewarded, noise removed is punished.
-    `q_abf` weighs by strength over the whole picture; the two differ by 0.03 to 0.07
+    `q_abf` weighs by strength over the whole image; the two differ by 0.03 to 0.07
     and must not be mixed in a table. Blind to brightness and to halos without edges.
 
     Parameters
@@ -134,7 +134,7 @@ def q_g(
 
     Examples
     --------
-    A picture, and two slices that each lack one half of it:
+    An image, and two slices that each lack one half of it:
 
     >>> import numpy as np
     >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
@@ -154,7 +154,7 @@ def q_abf(
     *,
     data_range: DataRange = None,
 ) -> float:
-    r"""Return Q_AB/F: edges kept, weighted by their strength over the whole picture.
+    r"""Return Q_AB/F: edges kept, weighted by their strength over the whole image.
 
     .. math:: Q_{AB/F} = \frac{\sum_x \sum_n g_n q_n}{\sum_x \sum_n g_n}, \quad
               q_n = \frac{0.9994}{1 + e^{-15 (G_n - 0.5)}}
@@ -195,7 +195,7 @@ def q_abf(
 
     Examples
     --------
-    A picture, and two slices that each lack one half of it:
+    An image, and two slices that each lack one half of it:
 
     >>> import numpy as np
     >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)

@@ -1,7 +1,7 @@
 """What a measure may be given, and how it is brought to grey levels 0..255.
 
-The measures were defined on 8-bit pictures: several of them contain constants in grey
-levels, so that the same picture stored as 0..1 would score differently. Everything is
+The measures were defined on 8-bit images: several of them contain constants in grey
+levels, so that the same image stored as 0..1 would score differently. Everything is
 therefore mapped to 0..255 once, by one rule, here.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Plane: TypeAlias = NDArray[np.float64]
 
-SMALLEST_SIDE = 11  # the largest window that the six measures slide over a picture
+SMALLEST_SIDE = 11  # the largest window that the six measures slide over an image
 
 Range: TypeAlias = tuple[float, float]
 DataRange: TypeAlias = float | Range | None
@@ -43,7 +43,7 @@ def thread_map(function: Callable[..., _Out], *items: Iterable[Any]) -> Iterator
     """
     try:
         cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows do not say
+    except AttributeError:  # not on macOS and Windows
         cores = os.cpu_count() or 1
     pool = partial(ThreadPoolExecutor, min(cores, _MOST_THREADS))
     torch = sys.modules.get("torch")
@@ -60,7 +60,7 @@ def thread_map(function: Callable[..., _Out], *items: Iterable[Any]) -> Iterator
 
 
 def _checked(image: ArrayLike, name: str) -> NDArray[Any]:
-    """Return a real, finite picture (Y, X) or (Y, X, 3), or say what is wrong."""
+    """Return a real, finite image (Y, X) or (Y, X, 3), or raise an error."""
     array = np.asarray(image)
     if array.dtype.kind not in "uif":
         raise FocusFusionError(
@@ -85,7 +85,7 @@ def _checked(image: ArrayLike, name: str) -> NDArray[Any]:
 
 
 def _same_type(image: NDArray[Any] | Sources, other: NDArray[Any] | Sources) -> bool:
-    """Return whether two pictures use one brightness scale: byte order is no matter."""
+    """Return whether two images use one brightness scale: byte order may differ."""
     a, b = image.dtype, other.dtype
     return a.kind == b.kind and (a.kind == "f" or a.itemsize == b.itemsize)
 
@@ -127,7 +127,7 @@ def grey_levels(image: NDArray[Any], low: float, high: float) -> NDArray[np.floa
 
 
 def split_channels(image: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    """Return the contiguous (Y, X) planes of a grey or an RGB picture."""
+    """Return the contiguous (Y, X) planes of a grey or an RGB image."""
     planes = image[np.newaxis] if image.ndim == 2 else np.moveaxis(image, 2, 0)
     return tuple(np.ascontiguousarray(plane) for plane in planes)
 
@@ -330,7 +330,7 @@ def as_sources(
 def as_image(
     image: ArrayLike, name: str, data_range: DataRange = None
 ) -> tuple[Plane, ...]:
-    """Return the checked planes of one picture in grey levels; rule as `as_sources`."""
+    """Return the checked planes of one image in grey levels; rule as `as_sources`."""
     array = _checked(image, name)
     return _measured_planes(array, *_value_range([array], data_range))
 
@@ -338,7 +338,7 @@ def as_image(
 def as_pair(
     fused: ArrayLike, truth: ArrayLike, data_range: DataRange = None
 ) -> list[tuple[Plane, Plane]]:
-    """Return the planes of two comparable pictures in grey levels, not rounded.
+    """Return the planes of two comparable images in grey levels, not rounded.
 
     The range is that of `truth` where it is not given.
     """
@@ -349,10 +349,8 @@ def as_pair(
     found = reference.check(fused, "The fused image")
     if min(true.shape[:2]) < SMALLEST_SIDE:
         raise FocusFusionError(_too_small(true.shape))
-    pictures = (
-        split_channels(grey_levels(image, low, high)) for image in (found, true)
-    )
-    return list(zip(*pictures, strict=True))
+    planes = (split_channels(grey_levels(image, low, high)) for image in (found, true))
+    return list(zip(*planes, strict=True))
 
 
 def over_channels(

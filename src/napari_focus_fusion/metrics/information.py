@@ -86,7 +86,7 @@ def q_mi(
     for a constant fused image of varied slices.
 
     Blind to where detail lies and to sharpness: a copy of one of two slices (1.30)
-    beats a good fusion of both (1.17), and over 710 fused pictures with known truth
+    beats a good fusion of both (1.17), and over 710 fused images with known truth
     mutual information correlates negatively with quality (Spearman -0.10 with PSNR,
     -0.25 with SSIM). Reported because the literature does; do not tune on it.
 
@@ -115,7 +115,7 @@ def q_mi(
 
     Examples
     --------
-    A picture, and two slices that each lack one half of it:
+    An image, and two slices that each lack one half of it:
 
     >>> import numpy as np
     >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
@@ -147,7 +147,7 @@ def q_ncie(
     third decimal. Constant images share no information: the lower end.
 
     Blind to what `q_mi` is blind to, and to the fused image's own part: slices that
-    resemble each other raise it. Over 710 fused pictures with known truth it correlates
+    resemble each other raise it. Over 710 fused images with known truth it correlates
     negatively with quality (Spearman -0.10 with PSNR, -0.24 with SSIM).
 
     Parameters
@@ -175,7 +175,7 @@ def q_ncie(
 
     Examples
     --------
-    A picture, and two slices that each lack one half of it:
+    An image, and two slices that each lack one half of it:
 
     >>> import numpy as np
     >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)

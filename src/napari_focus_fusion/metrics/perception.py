@@ -41,10 +41,10 @@ def _blurred(plane: Plane, sigma: float) -> Plane:
 
 
 def _masked_contrast(plane: Plane, sensitivity: Plane) -> Plane:
-    seen = fft.irfft2(fft.rfft2(stretch(plane)) * sensitivity, s=plane.shape)
-    wide = _blurred(seen, 4)
+    filtered = fft.irfft2(fft.rfft2(stretch(plane)) * sensitivity, s=plane.shape)
+    wide = _blurred(filtered, 4)
     dark = wide == 0  # a constant plane shows no contrast
-    ratio = _blurred(seen, 2) / np.where(dark, 1, wide)
+    ratio = _blurred(filtered, 2) / np.where(dark, 1, wide)
     contrast = np.where(dark, 0, np.abs(ratio - 1))
     return contrast**3 / (contrast**2 + 1e-4)
 
@@ -130,7 +130,7 @@ def q_cb(
     *,
     data_range: DataRange = None,
 ) -> float:
-    r"""Return the Chen-Blum measure Q_CB: contrast kept, as the eye would see it.
+    r"""Return the Chen-Blum measure Q_CB: contrast kept, as the eye perceives it.
 
     .. math:: Q_{CB} = \operatorname{mean}_x \sum_n
               \frac{C_n'^2}{\sum_m C_m'^2}
@@ -172,7 +172,7 @@ def q_cb(
 
     Examples
     --------
-    A picture, and two slices that each lack one half of it:
+    An image, and two slices that each lack one half of it:
 
     >>> import numpy as np
     >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
@@ -228,7 +228,7 @@ def viff(
     Raises
     ------
     FocusFusionError
-        If shapes or types do not match, values are not finite, or the picture is
+        If shapes or types do not match, values are not finite, or the image is
         smaller than 41 pixels.
 
     References
@@ -239,7 +239,7 @@ def viff(
 
     Examples
     --------
-    A picture, and two slices that each lack one half of it:
+    An image, and two slices that each lack one half of it:
 
     >>> import numpy as np
     >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)

@@ -3,7 +3,7 @@
 The filter bank has 24 log-Gabor filters (4 scales x 6 orientations), and every plane is
 transformed back once for each, which is what the measure costs. The filters are
 products of a radial and an angular part, so that 10 arrays hold them; they are kept for
-the last picture size.
+the last image size.
 """
 
 from __future__ import annotations
@@ -212,8 +212,8 @@ def phase_features(plane: Plane) -> PhaseFeatures:
     True
     """
     if plane.min() == plane.max():
-        nothing = np.zeros_like(plane)
-        return PhaseFeatures(nothing, nothing, nothing)
+        zeros = np.zeros_like(plane)
+        return PhaseFeatures(zeros, zeros, zeros)
     height, width = plane.shape
     import torch  # noqa: F401 (before `thread_map` starts its threads)
 
@@ -250,9 +250,9 @@ class _Kept:
         self.variance = smooth_same(fused * fused, _WINDOW) - self.mean * self.mean
         self.best = np.full_like(fused, -np.inf)
 
-    def compare(self, source: Plane, there: NDArray[np.bool_]) -> None:
+    def compare(self, source: Plane, mask: NDArray[np.bool_]) -> None:
         """Take in the local correlation with a slice where it has a feature."""
-        masked = source * there
+        masked = source * mask
         mean = smooth_same(masked, _WINDOW)
         kept = smooth_same(masked * self.fused, _WINDOW)
         kept -= mean * self.mean
@@ -266,7 +266,7 @@ class _Kept:
         np.sqrt(scale, out=scale)
         scale += _SMALL
         kept /= scale
-        kept *= there
+        kept *= mask
         np.maximum(self.best, kept, out=self.best)
 
 
@@ -285,8 +285,8 @@ def _q_p_of_channels(
 
     def compare(channels: Sequence[PhaseFeatures]) -> None:
         maps = [plane for of in channels for plane in of.maps]
-        there = [of.congruency > _FEATURE for of in channels for _ in of.maps]
-        for _ in thread_map(_Kept.compare, kept, maps, there):
+        masks = [of.congruency > _FEATURE for of in channels for _ in of.maps]
+        for _ in thread_map(_Kept.compare, kept, maps, masks):
             pass
 
     strongest: Sequence[PhaseFeatures] = ()
@@ -326,13 +326,13 @@ def q_p(
 
     Range about 0..1 (a single factor can turn negative); not quite 1 for identical
     images, because features near the 0.1 threshold are masked in the slices only (0.979
-    on a textured picture). If no slice has a feature, 1 where the fused image has none
+    on a textured image). If no slice has a feature, 1 where the fused image has none
     either, else 0. A constant fused image of slices with features scores 0 (the formula
     alone would say nearly 1, c over c).
 
     Blind to contrast and brightness by design, and to how strongly a feature was kept.
     A copy of one of two slices can score higher than a good fusion (0.851 and 0.844 on
-    one test picture).
+    one test image).
 
     Parameters
     ----------
@@ -361,7 +361,7 @@ def q_p(
 
     Examples
     --------
-    A picture, and two slices that each lack one half of it:
+    An image, and two slices that each lack one half of it:
 
     >>> import numpy as np
     >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)

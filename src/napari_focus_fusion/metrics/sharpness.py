@@ -1,4 +1,4 @@
-"""How sharp a picture is by itself."""
+"""How sharp an image is by itself."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def sharpness_plane(plane: Plane) -> float:
 
 
 def sharpness(image: ArrayLike, *, data_range: DataRange = None) -> float:
-    r"""Return the spatial frequency of a picture, in grey levels of 0..255.
+    r"""Return the spatial frequency of an image, in grey levels of 0..255.
 
     .. math:: SF = \sqrt{\operatorname{mean} (\Delta_x F)^2
                         + \operatorname{mean} (\Delta_y F)^2}
 
     with differences of neighbouring pixels. RGB: mean over the channels. Compare fused
-    images of one stack by it, never pictures of different things.
+    images of one stack by it, never images of different things.
 
     Range 0 (constant image) to 255 * sqrt(2) (checkerboard).
 
@@ -38,7 +38,7 @@ def sharpness(image: ArrayLike, *, data_range: DataRange = None) -> float:
     Parameters
     ----------
     image : array (Y, X) or (Y, X, 3)
-        Any picture.
+        Any image.
     data_range : float or (float, float), optional
         The range of the values. By default 8-bit data count as 0..255 and others from
         their darkest to their brightest value.
@@ -50,7 +50,7 @@ def sharpness(image: ArrayLike, *, data_range: DataRange = None) -> float:
     Raises
     ------
     FocusFusionError
-        If the picture is neither grey nor RGB or not finite.
+        If the image is neither grey nor RGB or not finite.
 
     References
     ----------

@@ -102,13 +102,13 @@ def q_s(
               \frac{\sigma_n^2(w)}{\sum_m \sigma_m^2(w)}
               \operatorname{SSIM}(X_n, F; w)
 
-    over 11 x 11 Gaussian windows (sigma 1.5) that lie within the picture, with SSIM's
+    over 11 x 11 Gaussian windows (sigma 1.5) that lie within the image, with SSIM's
     constants for 0..255. Where no slice has any contrast they count alike. RGB: mean
     over the channels.
 
     Range -1..1; 1 where every slice equals the fused image, constant images included.
 
-    Depends on the brightness scale (the same picture as 0..1 taken for 0..255 scores
+    Depends on the brightness scale (the same image as 0..1 taken for 0..255 scores
     0.9999): state `data_range`. The weights follow variance, whether it is detail or
     noise; blind to what is lost where all slices are nearly flat, and it asks for
     resemblance to blurred slices, too, so that the true all-in-focus image scores
@@ -140,7 +140,7 @@ def q_s(
 
     Examples
     --------
-    A picture, and two slices that each lack one half of it:
+    An image, and two slices that each lack one half of it:
 
     >>> import numpy as np
     >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
@@ -168,7 +168,7 @@ def q_y(
               \max_n \operatorname{SSIM}(X_n, F; w) & \text{otherwise}
               \end{cases}
 
-    over 7 x 7 Gaussian windows (sigma 1.5) within the picture, lambda the slices'
+    over 7 x 7 Gaussian windows (sigma 1.5) within the image, lambda the slices'
     shares of variance (equal where all are flat), SSIM's constants nearly zero (2e-16).
     A window is flat where its variance is below 1e-12 of its mean square, which is
     rounding; its variance and covariance then count exactly 0. RGB: mean over the
@@ -205,7 +205,7 @@ def q_y(
 
     Examples
     --------
-    A picture, and two slices that each lack one half of it:
+    An image, and two slices that each lack one half of it:
 
     >>> import numpy as np
     >>> truth = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.metrics.images import DataRange
 
-EDGE_REACH = 5  # pixels on either side of a step in depth
+EDGE_RADIUS = 5  # pixels on either side of a step in depth
 
 
 def psnr(fused: ArrayLike, truth: ArrayLike, *, data_range: DataRange = None) -> float:
@@ -34,7 +34,7 @@ def psnr(fused: ArrayLike, truth: ArrayLike, *, data_range: DataRange = None) ->
     Parameters
     ----------
     fused, truth : array (Y, X) or (Y, X, 3)
-        Two pictures of one shape and dtype.
+        Two images of one shape and dtype.
     data_range : float or (float, float), optional
         The range of the values; by default 0..255 for 8-bit data, otherwise from the
         darkest to the brightest value of `truth`.
@@ -72,7 +72,7 @@ def psnr(fused: ArrayLike, truth: ArrayLike, *, data_range: DataRange = None) ->
 def ssim(fused: ArrayLike, truth: ArrayLike, *, data_range: DataRange = None) -> float:
     """Return the structural similarity index, as published.
 
-    Mean of the SSIM map under 11 x 11 Gaussian windows (sigma 1.5) within the picture,
+    Mean of the SSIM map under 11 x 11 Gaussian windows (sigma 1.5) within the image,
     K = (0.01, 0.03), in grey levels of 0..255. RGB: mean over the channels.
 
     Range -1..1; 1 for identical images, constant ones included.
@@ -83,7 +83,7 @@ def ssim(fused: ArrayLike, truth: ArrayLike, *, data_range: DataRange = None) ->
     Parameters
     ----------
     fused, truth : array (Y, X) or (Y, X, 3)
-        Two pictures of one shape and dtype, at least 11 pixels a side.
+        Two images of one shape and dtype, at least 11 pixels a side.
     data_range : float or (float, float), optional
         The range of the values; by default 0..255 for 8-bit data, otherwise from the
         darkest to the brightest value of `truth`.
@@ -152,9 +152,9 @@ def depth_errors(depth: ArrayLike, true_depth: ArrayLike) -> dict[str, float]:
     Notes
     -----
     All are 0 for equal maps. The mean hides rare gross errors, which the share shows;
-    in regions without texture no method can know the depth, and the error there says
-    nothing about the fused image. An integer decision map cannot go below about 0.25
-    slices on a smooth relief.
+    in regions without texture no method can determine the depth, and the error there
+    says nothing about the fused image. An integer decision map cannot go below about
+    0.25 slices on a smooth relief.
 
     Examples
     --------
@@ -187,7 +187,7 @@ def depth_errors(depth: ArrayLike, true_depth: ArrayLike) -> dict[str, float]:
 
 
 def _near_steps(depth: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return where a step of more than one slice is at most `EDGE_REACH` pixels off."""
+    """Return where a step of over one slice is at most `EDGE_RADIUS` pixels away."""
     steps = np.zeros(depth.shape, dtype=bool)
     down = np.abs(np.diff(depth, axis=0)) > 1
     across = np.abs(np.diff(depth, axis=1)) > 1
@@ -195,5 +195,5 @@ def _near_steps(depth: NDArray[np.float64]) -> NDArray[np.bool_]:
     steps[:-1] |= down
     steps[:, 1:] |= across
     steps[:, :-1] |= across
-    square = np.ones((2 * EDGE_REACH - 1,) * 2, dtype=bool)
+    square = np.ones((2 * EDGE_RADIUS - 1,) * 2, dtype=bool)
     return np.asarray(binary_dilation(steps, square), dtype=bool)

@@ -43,12 +43,12 @@ def _slide(plane: Plane, weights: Plane, border: int) -> Plane:
     size = len(weights)
     height, width = (n + 2 * border - size + 1 for n in plane.shape)
     rows, columns = -(-height // _TILE), -(-width // _TILE)
-    framed = np.zeros((rows * _TILE + size - 1, columns * _TILE + size - 1))
+    padded = np.zeros((rows * _TILE + size - 1, columns * _TILE + size - 1))
     inside = tuple(slice(border, border + n) for n in plane.shape)
-    framed[inside] = plane
-    down, along = framed.strides
+    padded[inside] = plane
+    down, along = padded.strides
     tiles = as_strided(
-        framed,
+        padded,
         (rows, columns, _TILE + size - 1, _TILE + size - 1),
         (_TILE * down, _TILE * along, down, along),
         writeable=False,

@@ -13,9 +13,9 @@ three channels, and a focus head of one 3x3 convolution and four 1x1.
 What differs from both, in every configuration:
 
 - SAM multiplies whole rows with each other (eq. 4), which depends on the width of the
-  picture. Here a row is a window around the pixel, compared with the rows just above
+  image. Here a row is a window around the pixel, compared with the rows just above
   and below, and the products are means.
-- CAM pools a whole picture (eq. 6). Here it pools a sample of all slices, once.
+- CAM pools a whole image (eq. 6). Here it pools a sample of all slices, once.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class FAPNConfig:
     Attributes
     ----------
     focus_inputs
-        Channels of the slices that it sees: 3, or 1 for grey alone.
+        Channels of its input slices: 3, or 1 for grey alone.
     path
         Hidden channels of the 3x3 and of the 5x5 path (eq. 1).
     branch
         Hidden channels of a branch of SAM.
-    reach, rows
-        Half the length of SAM's windows, and rows above and below that it sees.
+    half_width, rows
+        Half the width of SAM's windows, and the rows above and below in them.
     near, far
         Channels of the 3x3 and the 5x5 convolutions of eq. 8.
     refine
@@ -63,7 +63,7 @@ class FAPNConfig:
     focus_inputs: int = 1
     path: tuple[int, ...] = (12, 12)
     branch: tuple[int, ...] = (6,)
-    reach: int = 8
+    half_width: int = 8
     rows: int = 4
     near: tuple[int, ...] = (12, 12)
     far: tuple[int, ...] = (8, 12)
@@ -74,10 +74,10 @@ class FAPNConfig:
 
     @property
     def focus_halo(self) -> int:
-        """How many pixels around a pixel FAPN sees."""
+        """Radius of FAPN's receptive field, in pixels."""
         enhanced = 2 * (len(self.path) + 1) + 2 * self.affinity
         if "spatial" in self.attention:
-            enhanced += len(self.branch) + 1 + max(self.reach, self.rows) + 2
+            enhanced += len(self.branch) + 1 + max(self.half_width, self.rows) + 2
         return (
             enhanced + max(2 * len(self.far), len(self.near)) + max(self.refine, 1) + 1
         )
@@ -187,13 +187,14 @@ class FAPN(nn.Module):
     def means(self, images: Tensor) -> Tensor:
         """What CAM pools: (2, features) of images (B, 1 or 3, h, w).
 
-        As far as there is something left, without what lies within reach of the border.
+        Without a border, as wide as the image allows, whose receptive field lies partly
+        outside.
         """
         near, far, _ = self._affine(images)
         if self.config.attention[0] == "spatial":
             near, far = self._attend(near, far)
-        rim = min(8, min(images.shape[-2:]) // 4)
-        inner = (..., slice(rim, -rim or None), slice(rim, -rim or None))
+        border = min(8, min(images.shape[-2:]) // 4)
+        inner = (..., slice(border, -border or None), slice(border, -border or None))
         return torch.stack([maps[inner].mean((0, 2, 3)) for maps in (near, far)])
 
     def gates(self, means: Tensor) -> Gates:
@@ -226,7 +227,7 @@ class SpatialAttention(nn.Module):
 
     def __init__(self, config: FAPNConfig) -> None:
         super().__init__()
-        self.reach, self.rows = config.reach, config.rows
+        self.half_width, self.rows = config.half_width, config.rows
         widths = (FEATURES, *config.branch, 1)
         self.first, self.second = (convolutions(widths, 3) for _ in "12")
         self.merge = nn.Sequential(
@@ -236,23 +237,25 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, features, h, w) -> (B, 1, h, w) in (0, 1)."""
-        products = row_products(self.first(x), self.second(x), self.reach, self.rows)
+        products = row_products(
+            self.first(x), self.second(x), self.half_width, self.rows
+        )
         return torch.sigmoid(self.weigh(self.merge(products)))
 
 
-def row_products(first: Tensor, second: Tensor, reach: int, rows: int) -> Tensor:
+def row_products(first: Tensor, second: Tensor, half_width: int, rows: int) -> Tensor:
     """Eq. 4 within windows around each pixel.
 
-    The paper multiplies whole pictures: ``S = F2 F1^T`` says how much row i of the
+    The paper multiplies whole images: ``S = F2 F1^T`` is how much row i of the
     second resembles row j of the first, and ``S F1``, ``S F2`` mix the rows by that.
-    Here the rows are ``2 * reach + 1`` pixels long, j runs over the ``2 * rows + 1``
-    rows around i, and both sums are means.
+    Here the rows are ``2 * half_width + 1`` pixels long, j runs over the
+    ``2 * rows + 1`` rows around i, and both sums are means.
 
     Parameters
     ----------
     first, second
         (B, 1, h, w).
-    reach, rows
+    half_width, rows
         Half the window's width and height.
 
     Returns
@@ -260,7 +263,7 @@ def row_products(first: Tensor, second: Tensor, reach: int, rows: int) -> Tensor
     Tensor
         (B, 2, h, w).
     """
-    height, length = first.shape[-2], 2 * reach + 1
+    height, length = first.shape[-2], 2 * half_width + 1
     shifts = range(2 * rows + 1)
 
     def shifted(maps: Tensor) -> Tensor:
@@ -268,7 +271,7 @@ def row_products(first: Tensor, second: Tensor, reach: int, rows: int) -> Tensor
         return torch.stack([around[:, i : i + height] for i in shifts], 1)
 
     of_first, of_second = shifted(first), shifted(second)
-    product = F.pad(second * of_first, (reach, reach))
+    product = F.pad(second * of_first, (half_width, half_width))
     similarity = line_sum(product, length, -1) / (length * len(shifts))
     mixed = [(similarity * maps).sum(1) for maps in (of_first, of_second)]
     return torch.stack(mixed, 1)

@@ -96,7 +96,7 @@ class AffinitySR(PairMasker, SuperResolver):
         return (1 + masks[:, 0] - masks[:, 1]) / 2
 
     def features(self, slices: Tensor, scale: int, context: Any = None) -> Tensor:
-        """SRN's features of each slice, eq. 12; grey slices are seen as RGB."""
+        """SRN's features of each slice, eq. 12; grey slices are repeated as RGB."""
         return self.srn(slices.expand(-1, FEATURES, -1, -1), scale)
 
     def enlarge(self, slices: Tensor, scale: int) -> Tensor:
@@ -117,9 +117,9 @@ class AffinitySR(PairMasker, SuperResolver):
         return self.srn.head(scale).d1(self.features(slices, scale))
 
     def resolve(self, features: Tensor, scale: int, context: Any = None) -> Tensor:
-        """The fused picture, eq. 16."""
-        picture: Tensor = self.srn.head(scale).d2(features)
-        return F.relu(picture) if self.config.rectify else picture
+        """The fused image, eq. 16."""
+        image: Tensor = self.srn.head(scale).d2(features)
+        return F.relu(image) if self.config.rectify else image
 
     def fuse(
         self, slices: Tensor, masks: Tensor, scale: int, context: Any = None

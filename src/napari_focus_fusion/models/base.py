@@ -1,4 +1,4 @@
-"""What a model is: the contract of its kind."""
+"""The interfaces of models, one for each kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.models.spec import ModelSpec
 
-#: How a model tells which slice is sharp.
+#: How a model finds the sharp slice.
 Kind = Literal["slice-scorer", "pair-masker", "set-masker", "reconstructor"]
 
 
@@ -29,7 +29,7 @@ class FusionModel(nn.Module):
         model's scores.
     needs_sample
         Whether the stack is sampled before: for the statistics of :meth:`context`, or
-        for the normalisation of what a network sees. A plain measure, which scales
+        for the normalisation of a network's input. A plain measure, which scales
         with the intensities, spares the stack one reading.
     spec, weights_hash
         Set when the model is loaded.
@@ -98,7 +98,7 @@ class SliceScorer(FusionModel):
 
 
 class PairMasker(FusionModel):
-    """Says which of two images is the sharper.
+    """Compares two images: which is the sharper.
 
     For N slices each slice is compared with the best of the others, as the plain
     focus measure finds them: N comparisons and no order.
@@ -169,7 +169,7 @@ class Encoded(NamedTuple):
 
 
 class Reconstructor(FusionModel):
-    """Fuses features of all slices and makes the picture anew from them.
+    """Fuses features of all slices and reconstructs the image from them.
 
     Its intensities are reconstructed, not observed. Features are pooled over the
     slices elementwise, so that slices can be streamed, in any order and number.
@@ -179,8 +179,8 @@ class Reconstructor(FusionModel):
     channels
         C and D of :class:`Encoded`.
     decoder_halo
-        Pixels around a tile that :meth:`reconstruct` must see; ``spec.halo`` counts
-        them and those that :meth:`encode` must see.
+        Pixels around a tile that :meth:`reconstruct` needs; ``spec.halo`` is the sum of
+        these and those that :meth:`encode` needs.
     """
 
     kind: ClassVar[Kind] = "reconstructor"
@@ -200,7 +200,7 @@ class Reconstructor(FusionModel):
     def reconstruct(
         self, largest: Tensor, added: Tensor, count: int, context: Any = None
     ) -> Tensor:
-        """The fused picture.
+        """The fused image, a reconstruction.
 
         Parameters
         ----------
@@ -218,7 +218,7 @@ class Reconstructor(FusionModel):
         """
 
     def vote(self, winner: Tensor, largest: Tensor, z: int) -> Tensor:
-        """How strongly features say that a slice is the sharpest.
+        """The score of a slice from the features: higher is sharper.
 
         Parameters
         ----------
@@ -239,7 +239,7 @@ class Reconstructor(FusionModel):
 
 
 class SuperResolver(FusionModel):
-    """Makes slices finer and fuses what it makes of them.
+    """Makes slices finer and fuses the finer slices.
 
     Pixels are areas: pixel i of the finer grid has its centre at
     ``(i + 0.5) / scale - 0.5`` of the coarser one.
@@ -250,7 +250,7 @@ class SuperResolver(FusionModel):
         F, of :meth:`features`.
     upscale_halo
         Pixels of the slices around a tile that :meth:`features` and :meth:`resolve`
-        together must see.
+        together need.
     """
 
     feature_channels: ClassVar[int]
@@ -277,7 +277,7 @@ class SuperResolver(FusionModel):
 
     @abstractmethod
     def resolve(self, features: Tensor, scale: int, context: Any = None) -> Tensor:
-        """The picture that fused features show.
+        """The image reconstructed from fused features.
 
         Parameters
         ----------

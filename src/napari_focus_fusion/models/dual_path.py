@@ -1,22 +1,22 @@
-"""Dual-Path: an unrolled image fuser whose masks a self-supervised predictor teaches.
+"""Dual-Path: an unrolled image fuser supervised by a self-supervised mask predictor.
 
 Y. Quan, X. Wan, T. Zheng, Y. Huang, H. Ji, "Dual-Path Deep Unsupervised Learning for
 Multi-Focus Image Fusion", IEEE Transactions on Multimedia 27, 2025, 1165-1176. Two
-networks are trained without truth: an *image fuser*, unrolled from an energy, and a
-*mask predictor*, a denoiser of imperfect masks trained by masking, which supervises the
-fuser's mask at every step. Only the fuser is needed to fuse.
+networks are trained without ground truth: an *image fuser*, unrolled from an energy,
+and a *mask predictor*, a denoiser of imperfect masks trained by masking, which
+supervises the fuser's mask at every step. Only the fuser is needed to fuse.
 
 Of the paper the abstract alone is known to us: the two paths, how each is trained, and
 what ties them are the paper's; every layer below is ours. So is the form for any number
 of slices: masks on a simplex, features pooled over the slices by mean and maximum.
 
-The energy of masks M and the fused picture X is::
+The energy of masks M and the fused image X is::
 
     1/2 |X - sum_n M_n I_n|^2 + phi(X) + psi(M),    M_n >= 0, sum_n M_n = 1
 
 Each stage takes a step on X (the proximal map of phi: a small network), a gradient step
 on M that keeps to the simplex (mirror descent: it adds to the logits of M), and a step
-for psi (a network that sees every slice beside what is pooled over all of them).
+for psi (a network on every slice beside what is pooled over all of them).
 Nothing has a stride and nothing is pooled over an image, so that tiles are exact.
 Intensities enter as differences divided by the local contrast: an offset or a gain of
 the whole stack changes nothing.
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 #: Unrolled stages, and the channels of their networks.
 STAGES = 3
 WIDTH = 16
-#: Channels of the mask predictor where the picture is largest.
+#: Channels of the mask predictor at full resolution.
 PREDICTOR_WIDTH = 8
 #: Radius over which the gradient energy is taken that starts the masks.
 START_RADIUS = 4
-#: Channels of what a stage sees of a slice.
-SEEN = 4
-#: How far below the best a mask's logit is told apart; farther is all the same.
+#: Input channels of a stage for a slice.
+INPUTS = 4
+#: Logits of masks farther below the best are clamped to this distance.
 DEEPEST = 8.0
 #: Guards divisions by a contrast; of the range, black to white, of a stack.
 LEAST_CONTRAST = 1e-4
@@ -53,7 +53,7 @@ SLOPE = 0.1
 
 
 class Estimate(NamedTuple):
-    """What a stage believes.
+    """The estimate of a stage.
 
     Attributes
     ----------
@@ -61,21 +61,21 @@ class Estimate(NamedTuple):
         Of the masks: chunks (stacks, n, h, w), all slices together.
     fused
         (stacks, 1, h, w), the slices weighted by the masks that the stage began with.
-    picture
-        (stacks, 1, h, w), the variable X of the energy: what they would be if sharp.
+    reconstruction
+        (stacks, 1, h, w), the variable X of the energy: a sharp image.
     """
 
     logits: list[Tensor]
     fused: Tensor
-    picture: Tensor
+    reconstruction: Tensor
 
     def masks(self) -> Tensor:
         """(stacks, N, h, w), at least 0, adding up to 1 over N."""
         return torch.cat(self.logits, 1).softmax(1)
 
 
-class Scene(NamedTuple):
-    """What of a stack stays as it is over the stages, (stacks, 1, h, w) each.
+class StackStatistics(NamedTuple):
+    """Images of a stack that all stages use, (stacks, 1, h, w) each.
 
     Attributes
     ----------
@@ -83,13 +83,13 @@ class Scene(NamedTuple):
         Of all slices.
     contrast
         Gradient of the slice with the strongest around a pixel.
-    classic
-        Slices fused by the masks of the start, those of the plain measure.
+    initial
+        Slices fused by the initial masks, those of the gradient energy.
     """
 
     mean: Tensor
     contrast: Tensor
-    classic: Tensor
+    initial: Tensor
 
 
 class Stage(nn.Module):
@@ -105,7 +105,7 @@ class Stage(nn.Module):
             nn.Conv2d(WIDTH, 1, 3, padding=1),
         )
         self.features = nn.Sequential(
-            nn.Conv2d(SEEN, WIDTH, 3, padding=1),
+            nn.Conv2d(INPUTS, WIDTH, 3, padding=1),
             nn.LeakyReLU(SLOPE, inplace=True),
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
             nn.LeakyReLU(SLOPE, inplace=True),
@@ -116,11 +116,13 @@ class Stage(nn.Module):
         self.step = nn.Parameter(torch.tensor(0.1))
         self.keep = nn.Parameter(torch.tensor(1.0))
 
-    def picture(self, fused: Tensor, scene: Scene) -> Tensor:
+    def reconstruct(self, fused: Tensor, statistics: StackStatistics) -> Tensor:
         """The step on X: the fused slices and what the network adds to them."""
-        detail = torch.cat([fused - scene.mean, scene.classic - scene.mean], 1)
-        return fused + scene.contrast * self.restore(
-            F.softsign(detail / scene.contrast)
+        detail = torch.cat(
+            [fused - statistics.mean, statistics.initial - statistics.mean], 1
+        )
+        return fused + statistics.contrast * self.restore(
+            F.softsign(detail / statistics.contrast)
         )
 
     def descend(
@@ -128,38 +130,40 @@ class Stage(nn.Module):
         logits: Tensor,
         slices: Tensor,
         fused: Tensor,
-        picture: Tensor,
-        scene: Scene,
+        reconstruction: Tensor,
+        statistics: StackStatistics,
     ) -> Tensor:
         """The gradient step on the masks, in their logits.
 
         The gradient of ``1/2 |X - sum M I|^2`` along the simplex is
         ``(sum M I - X) (I_n - sum M I)``.
         """
-        gradient = (fused - picture) * (slices - fused) / scene.contrast.square()
+        gradient = (
+            (fused - reconstruction) * (slices - fused) / statistics.contrast.square()
+        )
         return logits - self.step * gradient.clamp(-DEEPEST, DEEPEST)
 
-    def see(
+    def slice_features(
         self,
         logits: Tensor,
         highest: Tensor,
         slices: Tensor,
-        picture: Tensor,
-        scene: Scene,
+        reconstruction: Tensor,
+        statistics: StackStatistics,
     ) -> Tensor:
         """Features (stacks * n, WIDTH, h, w) of some slices (stacks, n, h, w)."""
-        seen = torch.stack(
+        inputs = torch.stack(
             [
                 (logits - highest).clamp_min(-DEEPEST) / 4 + 1,
-                F.softsign((slices - picture) / scene.contrast),
-                F.softsign((slices - scene.mean) / scene.contrast),
-                gradient_energy(slices).sqrt() / scene.contrast - 0.5,
+                F.softsign((slices - reconstruction) / statistics.contrast),
+                F.softsign((slices - statistics.mean) / statistics.contrast),
+                gradient_energy(slices).sqrt() / statistics.contrast - 0.5,
             ],
             2,
         ).flatten(0, 1)
-        return self.features(seen.contiguous(memory_format=torch.channels_last))
+        return self.features(inputs.contiguous(memory_format=torch.channels_last))
 
-    def judge(self, features: Tensor, shared: Tensor) -> Tensor:
+    def logit_update(self, features: Tensor, shared: Tensor) -> Tensor:
         """What the network adds to the logits, (stacks * n, 1, h, w)."""
         count = len(features) // len(shared)
         if count > 1:
@@ -181,10 +185,10 @@ class Double(nn.Sequential):
 
 
 class MaskPredictor(nn.Module):
-    """A U-Net that guesses what a mask is where it is hidden; for training alone.
+    """A U-Net that predicts a mask where it is hidden; for training alone.
 
-    One network for all slices of a stack, which look at each other where the picture
-    is smallest.
+    One network for all slices of a stack, which exchange pooled features at the lowest
+    resolution.
     """
 
     def __init__(self) -> None:
@@ -197,34 +201,34 @@ class MaskPredictor(nn.Module):
         self.up_fine = Double(3 * PREDICTOR_WIDTH, PREDICTOR_WIDTH)
         self.logit = nn.Conv2d(PREDICTOR_WIDTH, 1, 1)
 
-    def forward(self, slices: Tensor, mask: Tensor, shown: Tensor) -> Tensor:
-        """Logits (stacks, N, h, w) of a mask of which only a part is shown.
+    def forward(self, slices: Tensor, mask: Tensor, visible: Tensor) -> Tensor:
+        """Logits (stacks, N, h, w) of a mask that is partly hidden.
 
         Parameters
         ----------
         slices
             (stacks, N, h, w) float32, normalised.
         mask
-            (stacks, N, h, w), imperfect; what is not shown of it has no influence.
-        shown
-            (stacks, 1, h, w), 1 where the mask is shown and 0 where it is hidden.
+            (stacks, N, h, w), imperfect; hidden pixels have no influence.
+        visible
+            (stacks, 1, h, w), 1 where the mask is visible and 0 where it is hidden.
         """
         stacks, count, height, width = slices.shape
         energy = gradient_energy(slices)
         smooth = box_mean(F.pad(energy, [START_RADIUS] * 4), START_RADIUS)
         contrast = maximum([smooth]).sqrt() + LEAST_CONTRAST
-        seen = torch.stack(
+        inputs = torch.stack(
             [
-                mask * shown,
-                shown.expand_as(mask),
+                mask * visible,
+                visible.expand_as(mask),
                 F.softsign((slices - slices.mean(1, keepdim=True)) / contrast),
                 energy.sqrt() / contrast - 0.5,
             ],
             2,
         ).flatten(0, 1)
         missing = [0, -width % 4, 0, -height % 4]
-        seen = F.pad(seen, missing, mode="replicate")
-        fine = self.fine(seen.contiguous(memory_format=torch.channels_last))
+        inputs = F.pad(inputs, missing, mode="replicate")
+        fine = self.fine(inputs.contiguous(memory_format=torch.channels_last))
         middle = self.middle(F.avg_pool2d(fine, 2))
         coarse = self.coarse(F.avg_pool2d(middle, 2))
         each = coarse.unflatten(0, (stacks, count))
@@ -256,7 +260,7 @@ class DualPath(SetMasker):
         return last.masks()[0]
 
     def unroll(self, stacks: Tensor, chunk: int | None = None) -> Iterator[Estimate]:
-        """Stage by stage, what the fuser believes of stacks of slices.
+        """Stage by stage, the estimates of the fuser for stacks of slices.
 
         Parameters
         ----------
@@ -268,13 +272,13 @@ class DualPath(SetMasker):
         """
         count = stacks.shape[1]
         slices = list(stacks.split(chunk or count, 1))
-        logits, scene = self._start(slices)
+        logits, statistics = self._start(slices)
         for stage in self.stages:
             assert isinstance(stage, Stage)
             fused = weighted(logits, slices)
-            picture = stage.picture(fused, scene)
+            reconstruction = stage.reconstruct(fused, statistics)
             logits = [
-                stage.descend(own, image, fused, picture, scene)
+                stage.descend(own, image, fused, reconstruction, statistics)
                 for own, image in zip(logits, slices, strict=True)
             ]
             highest = maximum(logits)
@@ -282,7 +286,9 @@ class DualPath(SetMasker):
             total: Tensor | None = None
             largest: Tensor | None = None
             for own, image in zip(logits, slices, strict=True):
-                features = stage.see(own, highest, image, picture, scene)
+                features = stage.slice_features(
+                    own, highest, image, reconstruction, statistics
+                )
                 for each in features.unflatten(0, (len(stacks), -1)).unbind(1):
                     total = each if total is None else total + each
                     largest = each if largest is None else torch.maximum(largest, each)
@@ -290,13 +296,15 @@ class DualPath(SetMasker):
             shared = stage.shared(torch.cat([total / count, largest], 1))
             for i, image in enumerate(slices):
                 if features is None or len(slices) > 1:
-                    features = stage.see(logits[i], highest, image, picture, scene)
-                judged = stage.judge(features, shared).reshape(image.shape)
-                logits[i] = stage.keep * logits[i] + judged
-            yield Estimate(logits, fused, picture)
+                    features = stage.slice_features(
+                        logits[i], highest, image, reconstruction, statistics
+                    )
+                update = stage.logit_update(features, shared).reshape(image.shape)
+                logits[i] = stage.keep * logits[i] + update
+            yield Estimate(logits, fused, reconstruction)
 
-    def _start(self, slices: Sequence[Tensor]) -> tuple[list[Tensor], Scene]:
-        """Masks by the plain measure, and what it tells of the scene."""
+    def _start(self, slices: Sequence[Tensor]) -> tuple[list[Tensor], StackStatistics]:
+        """Initial masks by the gradient energy, and the statistics of the stacks."""
         around = [START_RADIUS] * 4
         energies = [
             box_mean(F.pad(gradient_energy(image), around), START_RADIUS)
@@ -309,7 +317,7 @@ class DualPath(SetMasker):
             self.sharpness * (energy / contrast.square() + 1e-6).log()
             for energy in energies
         ]
-        return logits, Scene(mean / count, contrast, weighted(logits, slices))
+        return logits, StackStatistics(mean / count, contrast, weighted(logits, slices))
 
 
 def doubled(maps: Tensor) -> Tensor:
@@ -342,8 +350,8 @@ def weighted(logits: Sequence[Tensor], slices: Sequence[Tensor]) -> Tensor:
     for logit, image in zip(logits, slices, strict=True):
         weight = (logit - highest).exp()
         share = weight.sum(1, keepdim=True)
-        part = (weight * image).sum(1, keepdim=True)
+        weighted_sum = (weight * image).sum(1, keepdim=True)
         total = share if total is None else total + share
-        added = part if added is None else added + part
+        added = weighted_sum if added is None else added + weighted_sum
     assert total is not None and added is not None
     return added / total

@@ -1,7 +1,7 @@
 """Fine-tuned models: files of weights in a folder of the user's, found by their names.
 
-A file there is a model by the name of the file. What it was tuned from stands in its
-header; its card, ``NAME.json``, is for people.
+A file there is a model by the name of the file. Its header names the model that it was
+tuned from; its card, ``NAME.json``, is not read.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def derived_spec(
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """What a file of weights says about itself.
+    """The metadata in the header of a file of weights.
 
     Raises
     ------

@@ -43,7 +43,7 @@ class SqueezeExcitation(nn.Module):
 
 
 def conv(inputs: int, outputs: int, size: int) -> nn.Conv2d:
-    """A convolution that keeps the size; zeros lie around the picture."""
+    """A convolution that keeps the size; zeros lie around the image."""
     layer = nn.Conv2d(inputs, outputs, size, padding=size // 2)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

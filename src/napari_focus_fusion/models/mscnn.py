@@ -1,22 +1,22 @@
-"""MSCNN: multi-scale features of every slice, fused, and a picture made of them.
+"""MSCNN: multi-scale features of every slice, fused, and an image reconstructed.
 
 H. T. Mustafa, J. Yang, M. Zareapoor, "Multi-scale convolutional neural network for
 multi-focus image fusion", Image and Vision Computing 85, 26-35, 2019. One encoder with
-shared weights looks at each slice at several scales, a learned fusion joins the
-features, and multi-scale convolutions reconstruct the all-in-focus picture; there is no
+shared weights takes each slice at several scales, a learned fusion joins the
+features, and multi-scale convolutions reconstruct the all-in-focus image; there is no
 decision map on the way. The unsupervised loss is in ``training/objectives/mscnn.py``.
 
-That is the paper's, as its abstract has it; of layers and widths nothing could be had,
+That is the paper's, according to its abstract; layers and widths were not available,
 so they are ours. Ours are besides:
 
 - Any number of slices: features are fused by their elementwise maximum and by means
   weighted with the detail of each slice, both symmetric in the slices.
-- The picture is a residual onto such a weighted mean of the slices.
+- The reconstruction is a residual onto such a weighted mean of the slices.
 - Nothing is biased and the first kernels add up to zero: a stack with ``a * I + b``
   instead of ``I`` gives ``a * F + b``, so that brightness cannot shift and noise of any
   strength is met as it was learnt (Mohan et al., "Robust and interpretable blind image
   denoising via bias-free convolutional neural networks", ICLR 2020).
-- A decision map: the slices whose detail won.
+- A decision map: the slices with most detail.
 """
 
 from __future__ import annotations
@@ -41,19 +41,20 @@ DETAILS = 4
 #: Features of which the maximum, and of which the weighted mean over slices is taken.
 MAXIMA = 32
 MEANS = 16
-#: Radius over which the first measure of detail, which votes, is averaged.
-CALM = 4
+#: Radius over which the first measure of detail, the one of :meth:`MSCNN.vote`, is
+#: averaged.
+VOTE_RADIUS = 4
 #: Added to weights, so that slices without any detail weigh alike.
 TINY = 1e-20
 #: Share of its vote that a pixel gives to every slice: depth is refined between the
-#: best slice and its neighbours, which need not have won a single pixel.
-UNDECIDED = 0.02
+#: best slice and its neighbours, which need not be the best at any pixel.
+VOTE_FLOOR = 0.02
 
 
 class MultiScale(nn.Module):
     """3x3 convolutions side by side, with dilations of 1, 2 and 3, and a leaky ReLU.
 
-    They reach as far as 3x3, 5x5 and 7x7 do.
+    Their receptive fields are those of 3x3, 5x5 and 7x7.
     """
 
     def __init__(self, inputs: int, width: int) -> None:
@@ -69,7 +70,7 @@ class MultiScale(nn.Module):
 
 
 class FirstScales(nn.Module):
-    """3x3, 5x5 and 7x7 kernels that see differences only, and a leaky ReLU."""
+    """3x3, 5x5 and 7x7 kernels with a sum of zero, and a leaky ReLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class FirstScales(nn.Module):
 
 
 class MSCNN(Reconstructor):
-    """The network; radii: encoder 9 and :data:`CALM`, decoder 12."""
+    """The network; radii: encoder 9 and :data:`VOTE_RADIUS`, decoder 12."""
 
     window: ClassVar[int] = 5
     needs_sample: ClassVar[bool] = True
@@ -126,8 +127,8 @@ class MSCNN(Reconstructor):
         x = x + self.third(x)
         detail, features, mean = self.features(x).split([DETAILS, MAXIMA, MEANS], 1)
         detail = detail.abs()
-        calm = box_mean(F.pad(detail[:, :1], [CALM] * 4), CALM)
-        largest = joined([calm, detail[:, 1:], features])
+        voting_detail = box_mean(F.pad(detail[:, :1], [VOTE_RADIUS] * 4), VOTE_RADIUS)
+        largest = joined([voting_detail, detail[:, 1:], features])
         detail = largest[:, :DETAILS]
         weight = detail.square().square() + TINY
         added = [weight, weight * slices, detail, weight[:, :1] * mean]
@@ -141,19 +142,19 @@ class MSCNN(Reconstructor):
         weight, weighted, details, mean = added.split(
             [DETAILS, DETAILS, DETAILS, MEANS], 1
         )
-        pictures = weighted / weight
-        mirrored = F.pad(pictures, [2] * 4, mode="reflect")
+        means = weighted / weight
+        mirrored = F.pad(means, [2] * 4, mode="reflect")
         local = F.conv2d(mirrored, differences(self.local.weight))
         fused = [features, mean / weight[:, :1], detail, details / count, local]
         kernel = self.fuse.weight + self.per_doubling * math.log2(count / 4)
         x = F.leaky_relu(F.conv2d(joined(fused), kernel), 0.1)
         for block in self.reconstruction:
             x = x + block(x)
-        return (pictures[:, :1] + self.residual(x))[:, 0]
+        return (means[:, :1] + self.residual(x))[:, 0]
 
     def vote(self, winner: Tensor, largest: Tensor, z: int) -> Tensor:
-        """See :meth:`Reconstructor.vote`: by the calm measure of detail."""
-        share = UNDECIDED + (1 - UNDECIDED) * (winner[0] == z)
+        """See :meth:`Reconstructor.vote`: by the averaged measure of detail."""
+        share = VOTE_FLOOR + (1 - VOTE_FLOOR) * (winner[0] == z)
         return largest[0] * share
 
     def forward(self, stacks: Tensor) -> tuple[Tensor, Encoded]:
@@ -166,7 +167,7 @@ class MSCNN(Reconstructor):
 
         Returns
         -------
-        pictures : Tensor
+        reconstructions : Tensor
             (stacks, h, w).
         encoded : Encoded
             Of each slice, (stacks, N, C, h, w) and (stacks, N, D, h, w).
@@ -174,8 +175,8 @@ class MSCNN(Reconstructor):
         shape = stacks.shape
         encoded = self.encode(stacks.reshape(-1, 1, *shape[2:]))
         largest, added = (y.reshape(*shape[:2], *y.shape[1:]) for y in encoded)
-        pictures = self.reconstruct(largest.amax(1), added.sum(1), shape[1])
-        return pictures, Encoded(largest, added)
+        reconstructions = self.reconstruct(largest.amax(1), added.sum(1), shape[1])
+        return reconstructions, Encoded(largest, added)
 
 
 def joined(maps: list[Tensor]) -> Tensor:
@@ -184,5 +185,5 @@ def joined(maps: list[Tensor]) -> Tensor:
 
 
 def differences(kernels: Tensor) -> Tensor:
-    """Kernels (outputs, inputs, h, w) less their means: blind to a constant."""
+    """Kernels (outputs, inputs, h, w) less their means: a constant gives zero."""
     return kernels - kernels.mean((1, 2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""The registry of models: what there is, and how to load it.
+"""The registry of models: which there are, and how to load them.
 
 A model is one file in this folder, one file in ``training/objectives`` with the recipe
 that it is trained by, and one row of :data:`OURS`, which names both. Other packages add
@@ -47,7 +47,7 @@ __all__ = [
 
 ENTRY_POINTS = "napari_focus_fusion.models"
 
-#: What is used when nothing is said.
+#: The model that is used where none is named.
 DEFAULT_MODEL = "sesf"
 
 DUAL_PATH = ModelSpec(
@@ -162,7 +162,7 @@ OURS = (
 
 
 def our_models() -> dict[str, ModelSpec]:
-    """Our models by name, those too whose weights are still to be trained.
+    """Our models by name, including those whose weights are still to be trained.
 
     Examples
     --------
@@ -340,15 +340,15 @@ def save_weights(
     path
         Ends in ``.safetensors``; the card goes to the same name with ``.json``.
     card
-        What is known of the weights; model and hash are added.
+        Description of the weights; model and hash are added.
     about
-        What stands in the header of the file: of fine-tuned weights ``parent``, the
+        Metadata in the header of the file: of fine-tuned weights ``parent``, the
         name of the model they came from, and ``summary``.
 
     Returns
     -------
     str
-        Hash of the file, as it stands in the provenance of results.
+        Hash of the file, as in the provenance of results.
 
     Examples
     --------

@@ -1,13 +1,13 @@
-"""Residual features: what a picture has beyond its own low-resolution copy.
+"""Residual features: what an image has beyond its own low-resolution copy.
 
 Z. Wang, X. Li, H. Duan, X. Zhang, "A self-supervised residual feature learning model
 for multifocus image fusion", IEEE Transactions on Image Processing 31, 2022, 4527-4542.
 
-The paper's idea: what super-resolution has to restore, the residual between a picture
+The paper's idea: what super-resolution has to restore, the residual between an image
 and its down- and up-sampled copy, is what defocus takes away too; in both, the gradient
-of the residual tells how sharp the picture is (the *residual gradient prior*). So a
-network that learns super-resolution, which needs nothing but pictures, extracts the
-features that tell the focused slice.
+of the residual measures how sharp the image is (the *residual gradient prior*). So a
+network that learns super-resolution, which needs nothing but images, extracts the
+features that identify the focused slice.
 
 Only the paper's abstract was at hand. Its are the pretext task, the residual features,
 the prior, an activity measured on the features, and a refinement at boundaries. Ours
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 WIDTH, DEPTH = 32, 3
 #: Pixels around a feature that it depends on.
 RADIUS = 2 * DEPTH + 2
-#: Variance of a feature that counts as none.
+#: Added to the variance of a feature that it is divided by.
 TINY = 1e-8
 
 #: How many times smaller the low-resolution copy of :class:`ResidualZero` is.
@@ -77,7 +77,7 @@ class Residual(SliceScorer):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, x: Tensor) -> Tensor:
-        """Residual features of pictures (B, 1, h, w).
+        """Residual features of images (B, 1, h, w).
 
         Returns
         -------
@@ -87,7 +87,7 @@ class Residual(SliceScorer):
         return self.tail(self.blocks(F.relu(self.head(x), inplace=True)))
 
     def restored(self, x: Tensor) -> Tensor:
-        """What pictures (B, 1, h, w) lack to be sharp, (B, 1, h - 18, w - 18)."""
+        """What images (B, 1, h, w) lack to be sharp, (B, 1, h - 18, w - 18)."""
         return self.residual(self.features(x))
 
     def forward(self, x: Tensor, stacks: int = 1) -> Tensor:
@@ -140,16 +140,16 @@ class ResidualZero(SliceScorer):
     window: ClassVar[int] = 3
 
     def score(self, slices: Tensor, context: Any = None) -> Tensor:
-        """See :meth:`SliceScorer.score`; zero where the window reaches outside."""
+        """See :meth:`SliceScorer.score`; zero where the kernel extends outside."""
         taps = low_pass(FACTOR)
-        rim = len(taps) - 1
+        halo = len(taps) - 1
         copy = _symmetric(_symmetric(slices[:, 0], taps, -1), taps, -2)
-        residual = slices[:, 0, rim:-rim, rim:-rim] - copy
+        residual = slices[:, 0, halo:-halo, halo:-halo] - copy
         centre = residual[:, 1:, 1:]
         across = centre - residual[:, 1:, :-1]
         down = centre - residual[:, :-1, 1:]
         energy = across.square_().add_(down.square_())
-        return F.pad(energy, (rim + 1, rim, rim + 1, rim))
+        return F.pad(energy, (halo + 1, halo, halo + 1, halo))
 
 
 @cache
@@ -186,10 +186,10 @@ def _symmetric(image: Tensor, taps: tuple[float, ...], axis: int) -> Tensor:
 
     Four times as fast on CPUs as a convolution of one channel.
     """
-    rim = len(taps) - 1
-    kept = image.shape[axis] - 2 * rim
-    total = image.narrow(axis, rim, kept) * taps[0]
+    halo = len(taps) - 1
+    kept = image.shape[axis] - 2 * halo
+    total = image.narrow(axis, halo, kept) * taps[0]
     for i, tap in enumerate(taps[1:], 1):
-        before = image.narrow(axis, rim - i, kept)
-        total.add_(before + image.narrow(axis, rim + i, kept), alpha=tap)
+        before = image.narrow(axis, halo - i, kept)
+        total.add_(before + image.narrow(axis, halo + i, kept), alpha=tap)
     return total

@@ -1,13 +1,13 @@
-"""SESF-Fuse: an unsupervised encoder whose deep features tell what is sharp.
+"""SESF-Fuse: an unsupervised encoder whose deep features measure focus.
 
 B. Ma, Y. Zhu, X. Yin, X. Ban, H. Huang, M. Mukeshimana, "SESF-Fuse: an unsupervised
 deep model for multi-focus image fusion", Neural Computing and Applications, 2020
-(arXiv:1908.01703). An auto-encoder learns to give a picture back; the gradient of its
+(arXiv:1908.01703). An auto-encoder learns to reconstruct an image; the gradient of its
 features, the *deep spatial frequency*, then serves as focus measure.
 
 What differs from the paper: the channel attention takes its means from a sample of the
-whole stack (``context``) and not from the picture at hand. All slices then share one
-set of gates, which makes their scores comparable and tiles invisible.
+whole stack (``context``) and not from the image at hand. All slices then share one set
+of gates, which makes their scores comparable and independent of the tiles.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class SESF(SliceScorer):
 
         Returns
         -------
-        picture : Tensor
-            (stacks * N, 1, h, w), the picture given back.
+        reconstruction : Tensor
+            (stacks * N, 1, h, w), the output of the auto-encoder.
         score : Tensor
             (stacks * N, h, w), the squared deep spatial frequency.
         """
@@ -135,7 +135,7 @@ class SESF(SliceScorer):
             weights.append(weight.contiguous(memory_format=torch.channels_last))
             biases.append(bias)
             # Each slice anew for each block, and nothing kept in between: memory does
-            # not grow with the slices, nor fall to pieces.
+            # not grow with the slices, nor become fragmented.
             means = bias.new_empty(len(sample), WIDTH)
             for mean, x in zip(means, sample, strict=True):
                 mean.copy_(_maps(x, weights, biases)[-1].mean((0, 2, 3)))
@@ -159,7 +159,7 @@ class SESF(SliceScorer):
 
 
 def _maps(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> list[Tensor]:
-    """The first blocks' maps (B, 16, h, w) of (B, 1, h, w), where no border reaches."""
+    """The first blocks' maps (B, 16, h, w) of (B, 1, h, w), without padding."""
     dense: list[Tensor] = []
     for weight, bias in zip(weights, biases, strict=True):
         inputs = torch.cat(dense, 1) if dense else x

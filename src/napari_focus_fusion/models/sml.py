@@ -1,4 +1,4 @@
-"""Sum-modified-Laplacian: the plain focus measure that every network has to beat.
+"""Sum-modified-Laplacian: the plain focus measure, the baseline for every network.
 
 Nayar and Nakagawa, "Shape from Focus", IEEE TPAMI 16(8), 1994, eq. 4-6.
 """

@@ -22,7 +22,7 @@ class ModelSpec:
     target
         ``"package.module:Class"``, imported when the model is first loaded.
     halo
-        Pixels around a tile that the model must see: its receptive radius.
+        Pixels around a tile that the model needs: the radius of its receptive field.
     paper, doi
         Where it comes from; empty for our own.
     weights
@@ -43,7 +43,7 @@ class ModelSpec:
 
     Examples
     --------
-    A model of another package, before anybody has trained it:
+    A model of another package, not yet trained:
 
     >>> from napari_focus_fusion.models.registry import ModelSpec
     >>> spec = ModelSpec(

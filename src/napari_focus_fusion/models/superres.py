@@ -1,4 +1,4 @@
-"""SRN, the super-resolution network: a picture made finer.
+"""SRN, the super-resolution network: an image made finer.
 
 Section III-B of H. Li, M. Yuan, J. Li, Y. Liu, G. Lu, Y. Xu, Z. Yu, D. Zhang, "Focus
 Affinity Perception and Super-Resolution Embedding for Multifocus Image Fusion", IEEE
@@ -35,7 +35,7 @@ from napari_focus_fusion.models.layers import (
     laplacian,
 )
 
-#: Channels of the features, and of the pictures that they are made of.
+#: Channels of the features, and of the images that they are made of.
 FEATURES = 3
 
 
@@ -79,13 +79,13 @@ class SRNConfig:
 
     @property
     def upscale_halo(self) -> int:
-        """How many of the slice's pixels around a pixel SRN and D2 see."""
+        """Radius of the receptive field of SRN and D2, in pixels of the slice."""
         # With the gradient branch: its map, its convolution, its first block.
         stem = 4 + self.dense if self.gradient else 2
         trunk = stem + self.blocks * self.dense + 1 + self.lift
         if self.shallow_deep:
             trunk += len(self.embed) + 1
-        return trunk + max(_head_reach(self, scale) for scale in self.scales)
+        return trunk + max(_head_halo(self, scale) for scale in self.scales)
 
 
 #: Kernel, stride and padding of the deconvolutions of each factor. All kernels are
@@ -93,7 +93,7 @@ class SRNConfig:
 DECONVOLUTIONS = {2: ((4, 2, 1),), 3: ((3, 3, 0),), 4: ((4, 2, 1), (4, 2, 1))}
 
 
-def _head_reach(config: SRNConfig, scale: int) -> int:
+def _head_halo(config: SRNConfig, scale: int) -> int:
     """Pixels around a pixel, on the source's grid, that its finer ones depend on."""
     fine = len(config.fine) + config.gradient
     low, high = -fine, scale - 1 + fine
@@ -104,7 +104,7 @@ def _head_reach(config: SRNConfig, scale: int) -> int:
 
 
 class SRN(nn.Module):
-    """Makes a picture finer: figure 4."""
+    """Makes an image finer: figure 4."""
 
     def __init__(self, config: SRNConfig) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class SRN(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Convolutions that see all before them, brought together by a 1x1."""
+    """Convolutions of the outputs of all before them, brought together by a 1x1."""
 
     def __init__(self, inputs: int, config: SRNConfig) -> None:
         super().__init__()

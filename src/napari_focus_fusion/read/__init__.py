@@ -1,6 +1,6 @@
 """Files in, without napari: TIFF, OME-Zarr, PNG, JPEG and BMP, each as a `Source`.
 
-What a source means as a focus stack is decided in ``opening``.
+The axes of a focus stack are assigned to a source in ``opening``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.read.names import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     TIFF_SUFFIXES,
     ZARR_SUFFIX,
     name_of_slices,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.read.source import Source
 
 __all__ = [
-    "PICTURE_SUFFIXES",
+    "IMAGE_SUFFIXES",
     "TIFF_SUFFIXES",
     "ZARR_SUFFIX",
     "files_in",
@@ -37,7 +37,7 @@ _ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 
 def files_in(path: str) -> list[str]:
-    """Files that a folder of pictures or a glob pattern stands for, in natural order.
+    """Files of a folder of images or of a glob pattern, in natural order.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def files_in(path: str) -> list[str]:
     if "://" in path or _is_zarr(path):
         return []
     if os.path.isdir(path):
-        return _pictures_in(path)
+        return _image_files_in(path)
     if os.path.exists(path):
         return []
     found = sorted(glob.glob(path), key=natural_key)
@@ -72,7 +72,7 @@ def files_in(path: str) -> list[str]:
 def read_path(
     path: str, *, axes: str | None = None, series: int | None = None
 ) -> Source:
-    """Read what one file, or one Zarr folder or address, says of itself; no pixels.
+    """Read the metadata of one file, or one Zarr folder or address; no pixels.
 
     Parameters
     ----------
@@ -98,10 +98,10 @@ def read_path(
         from napari_focus_fusion.read.tiff import read_tiff
 
         return read_tiff(path, series=series)
-    if suffix in PICTURE_SUFFIXES:
-        from napari_focus_fusion.read.pictures import read_picture
+    if suffix in IMAGE_SUFFIXES:
+        from napari_focus_fusion.read.image_files import read_image_file
 
-        return read_picture(path)
+        return read_image_file(path)
     raise FocusFusionError(
         f"{path!r}: files of type {suffix or '(no ending)'} are not read here. Export "
         "it as OME-TIFF or OME-Zarr, or open it in napari with the plugin for your "
@@ -113,9 +113,9 @@ def _is_zarr(path: str) -> bool:
     return any(os.path.exists(os.path.join(path, mark)) for mark in _ZARR_MARKS)
 
 
-def _pictures_in(folder: str) -> list[str]:
+def _image_files_in(folder: str) -> list[str]:
     names = sorted(os.listdir(folder), key=natural_key)
-    suffixes = TIFF_SUFFIXES + PICTURE_SUFFIXES
+    suffixes = TIFF_SUFFIXES + IMAGE_SUFFIXES
     found = [
         os.path.join(folder, name)
         for name in names

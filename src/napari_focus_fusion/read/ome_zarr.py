@@ -22,13 +22,13 @@ def read_zarr(
     Raises
     ------
     FocusFusionError
-        If it is neither, or a collection and `series` does not say which image.
+        If it is neither, or a collection and `series` does not select an image.
     """
     import zarr
 
     try:
         node = zarr.open(path, mode="r")
-    except Exception as error:  # stores and file systems raise whatever they like
+    except Exception as error:  # stores and file systems raise errors of any type
         raise FocusFusionError(
             f"{path!r} cannot be opened as Zarr: {error}. Check that the folder was "
             "copied completely."

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Pixels of one file or Zarr, and what its metadata say of them.
+    """Pixels of one file or Zarr, and their metadata.
 
     Parameters
     ----------
     data
         Read by region; axes in the order of the file.
     axes
-        One letter a dimension out of ``TCZYXS``; None where the metadata do not say.
+        One letter a dimension out of ``TCZYXS``; None where the metadata have none.
     scale
         Pixel size by axis letter, in `units`; absent where unknown.
     units

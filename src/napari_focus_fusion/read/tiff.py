@@ -42,7 +42,7 @@ class LazyTiff(LazyArray):
             page = image.keyframe
             self.axes = str(image.axes)
             plain = page.is_memmappable and image.transform is None
-            # Several files make one series: an offset into the first says nothing.
+            # Several files make one series: an offset into the first is not enough.
             plain = plain and not image.is_multifile
             self._offset = image.dataoffset if plain else None
             self._stored_dtype = np.dtype(tiff.byteorder + image.dtype.char)
@@ -62,7 +62,7 @@ class LazyTiff(LazyArray):
             return self._mapped(spans)
         except (FocusFusionError, MemoryError):
             raise
-        except Exception as error:  # codecs raise whatever they like
+        except Exception as error:  # codecs raise errors of any type
             raise _damaged(self.path, error) from error
 
     def _mapped(self, spans: tuple[slice, ...]) -> NDArray[Any]:
@@ -89,7 +89,7 @@ class LazyTiff(LazyArray):
 
 
 class _OpenTiff:
-    """An open file and the Zarr view of its decoded pixels; closes when forgotten."""
+    """An open file and the Zarr view of its pixels; closed when garbage-collected."""
 
     def __init__(self, path: str, series: int, chunkmode: int) -> None:
         import tifffile
@@ -113,13 +113,13 @@ def _open_decoded(
 
 
 def read_tiff(path: str, *, series: int | None = None) -> Source:
-    """Open a TIFF file with what its OME or ImageJ metadata say, reading no pixels.
+    """Open a TIFF file with its OME or ImageJ metadata, reading no pixels.
 
     Raises
     ------
     FocusFusionError
         If the file is damaged or incomplete, or holds several images and `series` does
-        not say which one is meant.
+        not select one.
     """
     import tifffile
 
@@ -155,7 +155,7 @@ def read_tiff(path: str, *, series: int | None = None) -> Source:
 def _chain_is_cut(tiff: Any) -> bool:
     """Whether the last page names a next one that lies beyond the end of the file.
 
-    tifffile only logs this, and a stack that lost slices looks like a shorter one.
+    tifffile only logs this, and a truncated stack would be read as a shorter one.
     """
     if tiff.is_ndpi:  # keeps half of its 64-bit offsets elsewhere
         return False

@@ -1,4 +1,4 @@
-"""Drawn matter for synthetic scenes: textures, leaves, cells, fibres and beads."""
+"""Objects drawn for synthetic scenes: textures, leaves, cells, fibres and beads."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def texture(rng: np.random.Generator, shape: tuple[int, int], kind: str) -> Arra
     """Random texture, float32 in [0, 1] with mean 0.5 and deviation 0.2 or so.
 
     ``kind`` is one of ``TEXTURES``: ``"power"`` has an amplitude spectrum of
-    ``1 / f^b`` with ``b`` from 0.6 to 1.6 (natural pictures: 1).
+    ``1 / f^b`` with ``b`` from 0.6 to 1.6 (natural images: 1).
     """
     if kind == "stripes":
         angle, period = rng.uniform(0, np.pi), rng.uniform(3, 16)
@@ -89,38 +89,38 @@ def make_atlas(
 ) -> list[Array]:
     """Four textures that the objects of one scene are cut from, float32 in [0, 1].
 
-    With ``pictures`` (grey, 2-D) three of them are pieces of those.
+    With ``pictures`` (grey, 2-D) three of them are crops of those.
     """
     kinds = [*rng.permutation(TEXTURES)[:3], "power"]
     if pictures:
         return [
-            *(cut_picture(rng, pictures, canvas) for _ in range(3)),
+            *(crop_picture(rng, pictures, canvas) for _ in range(3)),
             texture(rng, canvas, str(kinds[0])),
         ]
     return [texture(rng, canvas, str(kind)) for kind in kinds]
 
 
-def cut_picture(
+def crop_picture(
     rng: np.random.Generator, pictures: Sequence[Array], canvas: tuple[int, int]
 ) -> Array:
-    """A random piece of a random picture, its range stretched, float32 in [0, 1].
+    """Random crop of a random image, its range stretched, float32 in [0, 1].
 
-    A picture smaller than the canvas is continued by its mirror image.
+    An image smaller than the canvas is continued by its mirror image.
     """
-    picture = pictures[int(rng.integers(len(pictures)))]
-    if picture.ndim != 2:
+    image = pictures[int(rng.integers(len(pictures)))]
+    if image.ndim != 2:
         raise FocusFusionError(
-            f"Pictures for scenes must be grey (2-D); one has shape {picture.shape}."
+            f"Pictures for scenes must be grey (2-D); one has shape {image.shape}."
         )
-    sizes = list(zip(canvas, picture.shape, strict=True))
-    y, x = (int(rng.integers(0, max(there - need, 0) + 1)) for need, there in sizes)
-    piece = picture[y : y + canvas[0], x : x + canvas[1]].astype(np.float32)
-    missing = [(0, max(need - there, 0)) for need, there in sizes]
-    piece = np.pad(piece, missing, mode="symmetric")
+    sizes = list(zip(canvas, image.shape, strict=True))
+    y, x = (int(rng.integers(0, max(n - need, 0) + 1)) for need, n in sizes)
+    crop = image[y : y + canvas[0], x : x + canvas[1]].astype(np.float32)
+    missing = [(0, max(need - n, 0)) for need, n in sizes]
+    crop = np.pad(crop, missing, mode="symmetric")
     if rng.random() < 0.5:
-        piece = piece[:, ::-1]
-    low, high = np.percentile(piece[::4, ::4], (1, 99))
-    return np.clip((piece - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+        crop = crop[:, ::-1]
+    low, high = np.percentile(crop[::4, ::4], (1, 99))
+    return np.clip((crop - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
 
 def plane(rng: np.random.Generator, shape: tuple[int, int], rise: float) -> Array:
@@ -132,7 +132,7 @@ def plane(rng: np.random.Generator, shape: tuple[int, int], rise: float) -> Arra
     return ((np.sin(angle) * y + np.cos(angle) * x) * (rise / span)).astype(np.float32)
 
 
-def inside(
+def outline_distance(
     rng: np.random.Generator, radius: float, outline: str, y: Array, x: Array
 ) -> Array:
     """About the distance in pixels to a random outline round (0, 0), positive inside.
@@ -154,10 +154,10 @@ def inside(
     return edge - np.hypot(u, v)
 
 
-def box_round(
+def box_around(
     centre: Sequence[float], radius: float, canvas: tuple[int, int]
 ) -> tuple[int, int, Array, Array]:
-    """Corner of the box round a centre, cut to the canvas; coordinates from the centre.
+    """Corner of the box around a centre, cut to the canvas; coordinates relative to it.
 
     The coordinates broadcast to the box: (h, 1) and (1, w), float32.
     """
@@ -178,14 +178,14 @@ def draw_path(
     index of a point close to it.
     """
     half = np.broadcast_to(np.asarray(width) / 2, path[0].shape)
-    margin = int(np.ceil(half.max() + 1))
-    lows = [int(np.clip(path[i].min() - margin, 0, canvas[i] - 1)) for i in (0, 1)]
+    radius = int(np.ceil(half.max() + 1))
+    lows = [int(np.clip(path[i].min() - radius, 0, canvas[i] - 1)) for i in (0, 1)]
     highs = [
-        int(np.clip(path[i].max() + margin + 1, lows[i] + 1, canvas[i])) for i in (0, 1)
+        int(np.clip(path[i].max() + radius + 1, lows[i] + 1, canvas[i])) for i in (0, 1)
     ]
     coverage = np.zeros((highs[0] - lows[0], highs[1] - lows[1]), np.float32)
     point = np.zeros(coverage.shape, np.intp)
-    offset = np.arange(-margin, margin + 1)
+    offset = np.arange(-radius, radius + 1)
     corner = np.floor(path).astype(np.intp)
     rows = (corner[0][:, None] + offset)[:, :, None]
     columns = (corner[1][:, None] + offset)[:, None, :]
@@ -199,7 +199,7 @@ def draw_path(
     return lows[0], lows[1], coverage, point
 
 
-def wander(
+def random_path(
     rng: np.random.Generator,
     start: Sequence[float],
     angle: float,
@@ -214,26 +214,26 @@ def wander(
     return path + np.asarray(start, float)[:, None]
 
 
-def _anywhere(rng: np.random.Generator, canvas: tuple[int, int]) -> list[float]:
+def _random_position(rng: np.random.Generator, canvas: tuple[int, int]) -> list[float]:
     return [float(rng.uniform(0, n)) for n in canvas]
 
 
-def _skin(
+def _textured_shade(
     rng: np.random.Generator,
     atlas: Sequence[Array],
     y: int,
     x: int,
     shape: tuple[int, ...],
 ) -> Array:
-    """Shade of one object: a tone and a piece of texture, or (one in seven) none."""
+    """Shade of one object: a tone and a crop of a texture, or (one in seven) none."""
     tone = rng.uniform(0.15, 0.9)
     contrast = 0.0 if rng.random() < 0.15 else rng.uniform(0.05, 0.8)
     source = atlas[int(rng.integers(len(atlas)))]
     dy, dx = (int(rng.integers(n)) for n in source.shape)
     rows = np.arange(y + dy, y + dy + shape[0]) % source.shape[0]
     columns = np.arange(x + dx, x + dx + shape[1]) % source.shape[1]
-    piece = source[np.ix_(rows, columns)]
-    return np.clip(np.float32(tone) + np.float32(contrast) * (piece - 0.5), 0.02, 1)
+    crop = source[np.ix_(rows, columns)]
+    return np.clip(np.float32(tone) + np.float32(contrast) * (crop - 0.5), 0.02, 1)
 
 
 def draw_leaf(
@@ -243,33 +243,34 @@ def draw_leaf(
     small, large = 4.0, 0.22 * min(canvas)
     uniform = rng.random()
     radius = (uniform * large**-2.0 + (1 - uniform) * small**-2.0) ** -0.5
-    y0, x0, y, x = box_round(_anywhere(rng, canvas), radius, canvas)
+    y0, x0, y, x = box_around(_random_position(rng, canvas), radius, canvas)
     outline = OUTLINES[int(rng.integers(len(OUTLINES)))]
-    coverage = np.clip(inside(rng, radius, outline, y, x) + 0.5, 0, 1)
-    return Sprite(y0, x0, coverage, _skin(rng, atlas, y0, x0, coverage.shape))
+    coverage = np.clip(outline_distance(rng, radius, outline, y, x) + 0.5, 0, 1)
+    return Sprite(y0, x0, coverage, _textured_shade(rng, atlas, y0, x0, coverage.shape))
 
 
 def draw_cell(
     rng: np.random.Generator, canvas: tuple[int, int], atlas: Sequence[Array]
 ) -> Sprite:
-    """A round cell: bright rim, dark wall, faint grain, a darker nucleus off centre."""
+    """A round cell: bright edge, dark wall, faint grain, darker nucleus off centre."""
     radius = rng.uniform(7, 30)
-    y0, x0, y, x = box_round(_anywhere(rng, canvas), radius, canvas)
-    within = inside(rng, radius, "blob" if rng.random() < 0.6 else "ellipse", y, x)
+    y0, x0, y, x = box_around(_random_position(rng, canvas), radius, canvas)
+    outline = "blob" if rng.random() < 0.6 else "ellipse"
+    distance = outline_distance(rng, radius, outline, y, x)
     source = atlas[int(rng.integers(len(atlas)))]
-    grain = source[y0 : y0 + within.shape[0], x0 : x0 + within.shape[1]] - 0.5
-    body, rim, wall = rng.uniform(0.35, 0.75), rng.uniform(0, 0.4), rng.uniform(0, 0.4)
+    grain = source[y0 : y0 + distance.shape[0], x0 : x0 + distance.shape[1]] - 0.5
+    body, edge, wall = rng.uniform(0.35, 0.75), rng.uniform(0, 0.4), rng.uniform(0, 0.4)
     shade = body + rng.uniform(0.02, 0.3) * grain
-    shade += rim * np.exp(-(((within - 0.8) / 1.2) ** 2))
-    shade -= wall * np.exp(-(((within - 3.2) / 1.4) ** 2))
-    away = rng.uniform(-0.25, 0.25, 2) * radius
+    shade += edge * np.exp(-(((distance - 0.8) / 1.2) ** 2))
+    shade -= wall * np.exp(-(((distance - 3.2) / 1.4) ** 2))
+    offset = rng.uniform(-0.25, 0.25, 2) * radius
     size = rng.uniform(0.3, 0.5) * radius
-    nucleus = np.clip(size + 0.5 - np.hypot(y - away[0], x - away[1]), 0, 1)
+    nucleus = np.clip(size + 0.5 - np.hypot(y - offset[0], x - offset[1]), 0, 1)
     shade -= nucleus * (rng.uniform(0.1, 0.35) + 0.3 * grain)
     return Sprite(
         y0,
         x0,
-        np.clip(within + 0.5, 0, 1).astype(np.float32),
+        np.clip(distance + 0.5, 0, 1).astype(np.float32),
         np.clip(shade, 0.02, 1).astype(np.float32),
     )
 
@@ -279,7 +280,7 @@ def draw_bead(
 ) -> Sprite:
     """A bead of 1 to 6 pixels radius with a brighter or darker middle."""
     radius = np.float32(rng.uniform(1.0, 6.0))
-    y0, x0, y, x = box_round(_anywhere(rng, canvas), float(radius), canvas)
+    y0, x0, y, x = box_around(_random_position(rng, canvas), float(radius), canvas)
     distance = np.hypot(y, x)
     tone, shine = np.float32(rng.uniform(0.1, 0.95)), np.float32(rng.uniform(-0.4, 0.4))
     shade = np.clip(tone + shine * np.exp(-((2 * distance / radius) ** 2)), 0.02, 1)
@@ -289,18 +290,18 @@ def draw_bead(
 def draw_fibre(
     rng: np.random.Generator, canvas: tuple[int, int], atlas: Sequence[Array]
 ) -> Sprite:
-    """A curved fibre, 1 to 4 pixels wide, up to one and a half pictures long."""
+    """A curved fibre, 1 to 4 pixels wide, up to 1.5 times as long as the image."""
     width, length = rng.uniform(1.0, 4.0), rng.uniform(0.3, 1.5) * max(canvas)
     angle = rng.uniform(0, 2 * np.pi)
-    # Start half a length behind a random point, so that the middle is no emptier.
-    middle = _anywhere(rng, canvas)
+    # Start half a length behind a random point, for an even density over the canvas.
+    middle = _random_position(rng, canvas)
     start = [
         middle[0] - length / 3 * np.sin(angle),
         middle[1] - length / 3 * np.cos(angle),
     ]
-    path = wander(rng, start, angle, length)
+    path = random_path(rng, start, angle, length)
     y0, x0, coverage, _ = draw_path(path, width, canvas)
-    return Sprite(y0, x0, coverage, _skin(rng, atlas, y0, x0, coverage.shape))
+    return Sprite(y0, x0, coverage, _textured_shade(rng, atlas, y0, x0, coverage.shape))
 
 
 _DRAW = {
@@ -309,11 +310,11 @@ _DRAW = {
     "fibres": draw_fibre,
     "beads": draw_bead,
 }
-# Objects per 256 x 256 pixels that fill a picture.
-_CROWD = {"leaves": 220, "cells": 40, "fibres": 34, "beads": 180}
+# Objects per 256 x 256 pixels that fill an image.
+_OBJECTS = {"leaves": 220, "cells": 40, "fibres": 34, "beads": 180}
 
 
-def draw_many(
+def draw_objects(
     rng: np.random.Generator,
     canvas: tuple[int, int],
     content: str,
@@ -321,10 +322,10 @@ def draw_many(
     fill: float,
 ) -> list[Sprite]:
     """Objects of one kind all over the canvas; ``fill`` of 1 fills it."""
-    crowd = _CROWD[content] * canvas[0] * canvas[1] / 256**2 * fill
-    if content == "fibres":  # their length grows with the picture
-        crowd *= 256 / max(canvas)
-    return [_DRAW[content](rng, canvas, atlas) for _ in range(max(1, round(crowd)))]
+    count = _OBJECTS[content] * canvas[0] * canvas[1] / 256**2 * fill
+    if content == "fibres":  # their length grows with the image
+        count *= 256 / max(canvas)
+    return [_DRAW[content](rng, canvas, atlas) for _ in range(max(1, round(count)))]
 
 
 def paint(
@@ -337,8 +338,8 @@ def paint(
     colour, coverage = base.copy(), np.zeros(base.shape[1:], np.float32)
     for sprite in sprites:
         a = sprite.coverage
-        part = colour[:, *sprite.box]
-        part += a * (sprite.shade * tint(rng, len(base)) - part)
+        crop = colour[:, *sprite.box]
+        crop += a * (sprite.shade * tint(rng, len(base)) - crop)
         covered = coverage[sprite.box]
         covered += a * (1 - covered)
     return colour, coverage

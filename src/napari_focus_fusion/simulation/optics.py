@@ -1,7 +1,7 @@
-"""What a microscope makes of matter at known depths: blur, occlusion, camera.
+"""Image formation of a specimen of known depth: defocus, occlusion, camera.
 
 The depth ``d`` of a point is the (fractional) slice index at which it is sharp; slice
-``z`` sees it through a point spread function of size
+``z`` shows it through a point spread function of size
 
     b(z, d) = min(s * |z - d| + s0, b_max)      [pixels]
 
@@ -56,7 +56,7 @@ class Optics:
     """Depth-dependent blur of the planes of a stack.
 
     Planes are cyclic: what lies at one border blurs into the opposite one, so make the
-    canvas larger than the picture by ``reach(...)`` on each side and cut it off.
+    canvas larger than the image by ``blur_halo(...)`` on each side and crop it.
 
     Attributes
     ----------
@@ -98,8 +98,8 @@ class Optics:
         return self._transfers[steps]
 
 
-def reach(optics: Optics) -> int:
-    """Pixels that the largest blur of a stack reaches (a Gaussian's 2 deviations)."""
+def blur_halo(optics: Optics) -> int:
+    """Radius in pixels of a stack's largest blur (of a Gaussian 2 deviations)."""
     largest = optics.blur_per_slice * optics.slices + optics.focus_blur
     largest = min(largest, optics.max_blur)
     return int(np.ceil(largest * (1 if optics.psf == "disk" else 2))) + 1
@@ -143,7 +143,7 @@ def split_depth(depth: Array, levels_per_slice: int) -> list[tuple[int, Array]]:
     return [(level, weight) for level, weight in weights if weight.any()]
 
 
-def see(
+def render_slices(
     planes: Iterable[tuple[int, Array]], optics: Optics, phase: bool = False
 ) -> Array:
     """Blur planes of matter and add them up, slice by slice.
@@ -156,8 +156,8 @@ def see(
     optics : Optics
         The blur.
     phase : bool
-        The last component is a phase, seen as its Laplacian times the defocus in
-        slices.
+        The last component is a phase, rendered as its Laplacian times the defocus
+        in slices.
 
     Returns
     -------
@@ -166,11 +166,11 @@ def see(
     """
     per_slice = optics.levels_per_slice
     curvature = np.repeat(_laplacian_transfer(optics.canvas), 2, axis=1)
-    seen: Array | None = None
+    spectra: Array | None = None
     for level, plane in planes:
         spectrum = fft.rfft2(plane.astype(np.float32, copy=False)).view(np.float32)
-        if seen is None:
-            seen = np.zeros((optics.slices + 1, *spectrum.shape), np.float32)
+        if spectra is None:
+            spectra = np.zeros((optics.slices + 1, *spectrum.shape), np.float32)
             product = np.empty_like(spectrum)
         focused = len(plane) - 1 if phase else len(plane)
         spectrum[focused:] *= curvature
@@ -178,11 +178,11 @@ def see(
             steps = z * per_slice - level
             np.multiply(spectrum, optics.transfer(steps), out=product)
             product[focused:] *= np.float32(steps / per_slice)
-            seen[z] += product
-        seen[-1, :focused] += spectrum[:focused] * optics.transfer(0)
-    if seen is None:
+            spectra[z] += product
+        spectra[-1, :focused] += spectrum[:focused] * optics.transfer(0)
+    if spectra is None:
         raise ValueError("There is nothing to see: no plane was given.")
-    return fft.irfft2(seen.view(np.complex64), s=optics.canvas, overwrite_x=True)
+    return fft.irfft2(spectra.view(np.complex64), s=optics.canvas, overwrite_x=True)
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,8 @@ class Layer:
     depth: Array
 
 
-def see_layers(layers: Sequence[Layer], optics: Optics) -> tuple[Array, Array]:
-    """See opaque layers, back to front.
+def render_layers(layers: Sequence[Layer], optics: Optics) -> tuple[Array, Array]:
+    """Render opaque layers, back to front.
 
     Returns
     -------
@@ -214,32 +214,33 @@ def see_layers(layers: Sequence[Layer], optics: Optics) -> tuple[Array, Array]:
     depth : ndarray
         float32 (h, w) in slices, of the frontmost layer that covers half of a pixel.
     """
-    image, _, depth = _see_layer(layers[0], optics)
+    image, _, depth = _render_layer(layers[0], optics)
     for layer in layers[1:]:
-        front, coverage, front_depth = _see_layer(layer, optics)
+        front, coverage, front_depth = _render_layer(layer, optics)
         image = image * (1 - coverage) + front
         depth = np.where(coverage[-1, 0] > 0.5, front_depth, depth)
     return image, depth
 
 
-def _see_layer(layer: Layer, optics: Optics) -> tuple[Array, Array, Array]:
+def _render_layer(layer: Layer, optics: Optics) -> tuple[Array, Array, Array]:
     """Colour times coverage and coverage of one layer in each slice, and its depth."""
     n = len(layer.colour)
     one = np.ones((1, *optics.canvas), np.float32)
     levels = split_depth(layer.depth, optics.levels_per_slice)
     even = bool(layer.depth.min() == layer.depth.max())
-    parts = [layer.colour]
+    components = [layer.colour]
     if layer.coverage is not None:
-        parts = [layer.colour * layer.coverage, layer.coverage[None]]
+        components = [layer.colour * layer.coverage, layer.coverage[None]]
     if not even:  # a layer of one depth keeps its weights, which sum to one
-        parts.append(one)
-    matter = np.concatenate(parts)
-    seen = see(((level, matter * weight) for level, weight in levels), optics)
+        components.append(one)
+    matter = np.concatenate(components)
+    planes = ((level, matter * weight) for level, weight in levels)
+    rendered = render_slices(planes, optics)
     if not even:
-        seen = seen[:, :-1] / np.maximum(seen[:, -1:], 1e-4)
+        rendered = rendered[:, :-1] / np.maximum(rendered[:, -1:], 1e-4)
     if layer.coverage is None:
-        return seen, one, layer.depth
-    return seen[:, :n], np.clip(seen[:, n:], 0, 1), layer.depth
+        return rendered, one, layer.depth
+    return rendered[:, :n], np.clip(rendered[:, n:], 0, 1), layer.depth
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ class Piece:
     Attributes
     ----------
     component
-        What it is: the channel it shines in, the stain it holds; -1 for the phase.
+        Its channel (fluorescence) or stain (brightfield); -1 for the phase.
     box
         Rows and columns of the canvas that it lies on.
     amount
@@ -264,37 +265,37 @@ class Piece:
     depth: Array
 
 
-def pile_up(
+def composite_layers(
     pieces: Sequence[Piece], components: int, optics: Optics
 ) -> Iterator[tuple[int, Array]]:
-    """Sort transparent matter by level: planes (components, h, w) for ``see``."""
+    """Add up transparent matter by level: (components, h, w) for ``render_slices``."""
     shape = (components, *optics.canvas)
-    parts = [_scatter(piece, shape, optics.levels_per_slice) for piece in pieces]
-    level, place, amount = (
-        np.concatenate(column) for column in zip(*parts, strict=True)
+    scattered = [_scatter(piece, shape, optics.levels_per_slice) for piece in pieces]
+    level, index, amount = (
+        np.concatenate(column) for column in zip(*scattered, strict=True)
     )
     order = np.argsort(level, kind="stable")
     found, first = np.unique(level[order], return_index=True)
     for n, members in zip(found, np.split(order, first[1:]), strict=True):
-        plane = np.bincount(place[members], amount[members], minlength=math.prod(shape))
+        plane = np.bincount(index[members], amount[members], minlength=math.prod(shape))
         yield int(n), plane.astype(np.float32).reshape(shape)
 
 
 def _scatter(
     piece: Piece, shape: tuple[int, int, int], levels_per_slice: int
 ) -> tuple[Array, Array, Array]:
-    """Level, place in the flat plane and amount of each bit of a piece."""
+    """Level, index in the flat plane and amount of each pixel of a piece."""
     y, x = np.nonzero(piece.amount)
     position = np.broadcast_to(piece.depth, piece.amount.shape)[y, x] * levels_per_slice
     below = np.floor(position)
     share, amount = position - below, piece.amount[y, x]
     component = piece.component % shape[0]
-    place = (component * shape[1] + y + piece.box[0].start) * shape[2]
-    place += x + piece.box[1].start
+    index = (component * shape[1] + y + piece.box[0].start) * shape[2]
+    index += x + piece.box[1].start
     level = below.astype(np.int16)
     return (
         np.concatenate([level, level + np.int16(1)]),
-        np.concatenate([place, place]),
+        np.concatenate([index, index]),
         np.concatenate([amount * (1 - share), amount * share]),
     )
 
@@ -311,10 +312,10 @@ def strongest_depth(
     for piece in pieces:
         if piece.component < 0:
             continue
-        here = strongest[piece.box]
-        wins = piece.amount > here
-        depth[piece.box] = np.where(wins, piece.depth, depth[piece.box])
-        here[wins] = piece.amount[wins]
+        largest = strongest[piece.box]
+        stronger = piece.amount > largest
+        depth[piece.box] = np.where(stronger, piece.depth, depth[piece.box])
+        largest[stronger] = piece.amount[stronger]
     matter = strongest > least
     if not matter.all():
         nearest = ndimage.distance_transform_edt(
@@ -333,14 +334,14 @@ def expose(
     offset: float = 0.0,
     dtype: DTypeLike = np.uint16,
 ) -> Array:
-    """What a camera makes of an image, by the noise model at the top of this module.
+    """Add camera noise to an image, by the noise model at the top of this module.
 
     Parameters
     ----------
     image : ndarray
         Any shape, 0 = dark, 1 = white.
     rng : numpy.random.Generator
-        Where the noise comes from.
+        The noise is drawn from it.
     electrons : float or None
         Electrons counted at white; None for a camera without noise.
     read_noise : float

@@ -1,7 +1,7 @@
 """The two sample stacks: stained pollen in brightfield, cultured cells in fluorescence.
 
-Both are scenes with exact truth, made of transparent matter as ``optics`` has it, with
-bodies that are truly three-dimensional: shells, spines, ellipsoids, filaments.
+Both are scenes with exact ground truth, of transparent matter (see ``optics``) in three
+dimensions: shells, spines, ellipsoids, filaments.
 """
 
 from __future__ import annotations
@@ -12,21 +12,26 @@ import numpy as np
 from scipy import ndimage
 
 from napari_focus_fusion.simulation.drawing import (
-    box_round,
+    box_around,
     draw_path,
+    random_path,
     smooth_field,
     texture,
-    wander,
 )
-from napari_focus_fusion.simulation.optics import Piece, pile_up, see, strongest_depth
+from napari_focus_fusion.simulation.optics import (
+    Piece,
+    composite_layers,
+    render_slices,
+    strongest_depth,
+)
 from napari_focus_fusion.simulation.scenes import (
     Scene,
+    brightfield_image,
     depth_edges,
+    expose_scene,
+    fluorescence_image,
     illumination,
     make_optics,
-    photograph,
-    shine,
-    transmit,
 )
 
 if TYPE_CHECKING:
@@ -68,20 +73,20 @@ def brightfield_scene(
     optics, inner = make_optics(shape, options)
     canvas = optics.canvas
     pieces: list[Piece] = []
-    for i, centre in enumerate(_apart(rng, canvas, 24, 76)):
+    for i, centre in enumerate(_spaced_positions(rng, canvas, 24, 76)):
         middle = rng.uniform(0.25, 0.75) * (slices - 1)
         draw = (_spiny_grain, _netted_grain, _furrowed_grain)[i % 3]
         pieces += draw(rng, canvas, centre, middle)
-    for centre in _apart(rng, canvas, 9, 60):
+    for centre in _spaced_positions(rng, canvas, 9, 60):
         pieces += _diatom(rng, canvas, centre, rng.uniform(1, slices - 2))
     for _ in range(130):
         pieces += _speck(rng, canvas, rng.uniform(0, slices - 1))
     depth, matter = strongest_depth(pieces, canvas, 0.05)
-    seen = see(pile_up(pieces, 4, optics), optics, phase=True)
-    image = transmit(seen, _POLLEN_STAINS.T, options["refraction"])
+    rendered = render_slices(composite_layers(pieces, 4, optics), optics, phase=True)
+    image = brightfield_image(rendered, _POLLEN_STAINS.T, options["refraction"])
     white = np.array([1.0, 0.985, 0.945], np.float32)[:, None, None]
     light = illumination(rng, shape, 0.10, 0.03)
-    return photograph(
+    return expose_scene(
         image[:, :, *inner] * white * light,
         depth[inner],
         depth_edges(depth, matter)[inner],
@@ -101,7 +106,7 @@ def fluorescence_scene(
     """Nuclei and microtubules of cells on an uneven bed.
 
     uint16, ``"CZYX"`` with two channels; pixels of 0.16 and slices of 0.5 micrometres.
-    Microtubules run from over the nucleus down to the flat rim of each cell, and the
+    Microtubules run from over the nucleus down to the flat edge of each cell, and the
     bed rises across the field, so that no slice has every cell in focus.
     """
     rng = np.random.default_rng(seed)
@@ -120,13 +125,13 @@ def fluorescence_scene(
     canvas = optics.canvas
     bed = np.float32(0.8) + smooth_field(rng, canvas, 130) * np.float32(slices * 0.5)
     pieces: list[Piece] = []
-    for centre in _apart(rng, canvas, 26, 86):
+    for centre in _spaced_positions(rng, canvas, 26, 86):
         pieces += _cultured_cell(rng, canvas, centre, bed)
     depth, matter = strongest_depth(pieces, canvas, 0.05)
-    seen = see(pile_up(pieces, 2, optics), optics)
+    rendered = render_slices(composite_layers(pieces, 2, optics), optics)
     light = illumination(rng, shape, 0.18, 0.05)
-    return photograph(
-        shine(seen, 0.012)[:, :, *inner] * light,
+    return expose_scene(
+        fluorescence_image(rendered, 0.012)[:, :, *inner] * light,
         depth[inner],
         depth_edges(depth, matter)[inner],
         np.random.default_rng([seed, 1]),
@@ -139,10 +144,10 @@ def fluorescence_scene(
     )
 
 
-def _apart(
+def _spaced_positions(
     rng: np.random.Generator, canvas: tuple[int, int], count: int, distance: float
 ) -> list[tuple[float, float]]:
-    """Up to ``count`` random places with mostly ``distance`` pixels between them."""
+    """Up to ``count`` random positions more than ``distance`` pixels apart."""
     places: list[tuple[float, float]] = []
     for _ in range(40 * count):
         y, x = (float(rng.uniform(0, n)) for n in canvas)
@@ -172,16 +177,16 @@ def _shell(
 ) -> tuple[tuple[slice, slice], Array, Array, Array, Array, Array]:
     """A hollow ellipsoid: box, sphere coordinates (v, u), wall paths, rise in slices.
 
-    The path through the wall grows to its rim, as in a section of a hollow ball.
+    The path through the wall grows to its edge, as in the projection of a hollow ball.
     """
-    y0, x0, y, x = box_round(centre, max(radii), canvas)
+    y0, x0, y, x = box_around(centre, max(radii), canvas)
     u = (np.cos(angle) * x + np.sin(angle) * y) / radii[0]
     v = (np.cos(angle) * y - np.sin(angle) * x) / radii[1]
     squared = u * u + v * v
     thin = 1 - wall / min(radii)
     outer = np.sqrt(np.clip(1 - squared, 0, None))
     inner = np.sqrt(np.clip(thin**2 - squared, 0, None))
-    # Soften the outline over a pixel: what is left of the ball there.
+    # Soften the outline over a pixel.
     edge = np.clip((1 - np.sqrt(squared)) * min(radii) + 0.5, 0, 1)
     path = (outer - inner) * min(radii) / wall * edge
     rise = outer * (min(radii) * flat / _PIXELS_PER_SLICE)
@@ -272,7 +277,7 @@ def _spine(
         return []
     y, x, coverage, point = draw_path(path, np.linspace(4.6, 1.0, 12), canvas)
     rise = (towards[2] * along * (0.8 / _PIXELS_PER_SLICE)).astype(np.float32)
-    # Looked at end on there is more spine in the light's way.
+    # The light path through a spine is longer along its axis.
     amount = coverage * np.float32(strength * (0.8 + 0.9 * abs(towards[2])))
     place = np.float32(depth) + rise[point]
     return [Piece(_AMBER, _box(y, x, coverage.shape), amount, place)]
@@ -314,7 +319,7 @@ def _furrowed_grain(
     radii, angle = (radius * rng.uniform(1, 1.2), radius), rng.uniform(0, np.pi)
     box, v, u, path, edge, rise = _shell(canvas, centre, depth, radii, angle, 2.8)
     furrows = rng.uniform(0, 2 * np.pi) + np.arange(3) * (2 * np.pi / 3)
-    parts = []
+    walls = []
     for up in (-1, 1):
         w = up * np.sqrt(np.clip(1 - u * u - v * v, 0, 1))
         turn = np.arctan2(v, w)[..., None] - furrows
@@ -323,9 +328,9 @@ def _furrowed_grain(
         grain = texture(rng, across.shape, "granular")
         open_ = np.exp(-((across / 0.13) ** 2)) * (np.abs(u) < 0.85)
         lips = np.exp(-(((across - 0.24) / 0.07) ** 2)) * (np.abs(u) < 0.85)
-        parts.append((0.6 + 0.8 * grain) * (1 - 0.75 * open_) + 0.5 * lips)
+        walls.append((0.6 + 0.8 * grain) * (1 - 0.75 * open_) + 0.5 * lips)
     strength = rng.uniform(0.4, 0.6)
-    pieces = _walls(_GREEN, box, path, parts[0], parts[1], depth, rise, strength)
+    pieces = _walls(_GREEN, box, path, walls[0], walls[1], depth, rise, strength)
     lumps = smooth_field(rng, edge.shape, 4)
     inside = np.sqrt(np.clip(1 - (u * u + v * v) / 0.62, 0, None)) * (0.5 + lumps)
     level = np.full(edge.shape, depth, np.float32)
@@ -342,15 +347,15 @@ def _diatom(
 ) -> list[Piece]:
     """A boat-shaped glass shell with striae and a raphe, tilted."""
     long, wide, angle = rng.uniform(45, 75), rng.uniform(8, 13), rng.uniform(0, np.pi)
-    y0, x0, y, x = box_round(centre, long, canvas)
+    y0, x0, y, x = box_around(centre, long, canvas)
     u = (np.cos(angle) * x + np.sin(angle) * y) / long
     v = (np.cos(angle) * y - np.sin(angle) * x) / wide
     inside = (1 - u * u - np.abs(v) ** 1.4) * wide * 0.6
     edge = np.clip(inside + 0.5, 0, 1)
     striae = 0.5 + 0.5 * np.cos(2 * np.pi * (u * long + 1.5 * np.abs(v)) / 5.0)
     middle = np.exp(-((v * wide / 1.6) ** 2)) * (np.abs(u) < 0.92)
-    rim = np.exp(-((inside / 1.5) ** 2))
-    glass = edge * (0.10 + 0.22 * striae * (1 - middle) + 0.35 * rim + 0.2 * middle)
+    border = np.exp(-((inside / 1.5) ** 2))
+    glass = edge * (0.10 + 0.22 * striae * (1 - middle) + 0.35 * border + 0.2 * middle)
     place = np.float32(depth) + (u * rng.uniform(-1.6, 1.6)).astype(np.float32)
     box = _box(y0, x0, edge.shape)
     pieces = [
@@ -371,7 +376,7 @@ def _speck(
     """Debris: a grain of one to three pixels."""
     centre = [float(rng.uniform(0, n)) for n in canvas]
     radius = rng.uniform(0.6, 1.0) if rng.random() < 0.8 else rng.uniform(1.5, 3.0)
-    y0, x0, y, x = box_round(centre, radius, canvas)
+    y0, x0, y, x = box_around(centre, radius, canvas)
     coverage = np.clip(radius + 0.5 - np.hypot(y, x), 0, 1)
     box, level = (
         _box(y0, x0, coverage.shape),
@@ -390,8 +395,8 @@ def _cultured_cell(
     """A nucleus (channel 0) under a tent of microtubules (channel 1)."""
     floor = float(bed[int(centre[0]), int(centre[1])])
     height, axis = rng.uniform(3.5, 5.5), rng.uniform(0, np.pi)
-    reach = rng.uniform(75, 110)
-    pieces = [_cytoplasm(rng, canvas, centre, reach, bed)]
+    radius = rng.uniform(75, 110)
+    pieces = [_cytoplasm(rng, canvas, centre, radius, bed)]
     pieces += _nucleus(rng, canvas, centre, axis, floor, height)
     for _ in range(75):
         # From the cage round the nucleus outwards, mostly along the cell's axis.
@@ -402,9 +407,9 @@ def _cultured_cell(
             centre[0] + aside * np.cos(angle) - back * np.sin(angle),
             centre[1] - aside * np.sin(angle) - back * np.cos(angle),
         )
-        length = reach * rng.uniform(0.4, 1.6) * (1 - 0.45 * abs(np.sin(turn)))
-        path = wander(rng, start, angle, length, bend=0.11)
-        out = np.hypot(path[0] - centre[0], path[1] - centre[1]) / reach
+        length = radius * rng.uniform(0.4, 1.6) * (1 - 0.45 * abs(np.sin(turn)))
+        path = random_path(rng, start, angle, length, bend=0.11)
+        out = np.hypot(path[0] - centre[0], path[1] - centre[1]) / radius
         rows, columns = (
             np.clip(path[i], 0, canvas[i] - 1).astype(np.intp) for i in (0, 1)
         )
@@ -429,7 +434,7 @@ def _nucleus(
     """An ellipsoid of chromatin with dark nucleoli, in five sheets."""
     long = rng.uniform(25, 34)
     short, angle = long * rng.uniform(0.6, 0.85), axis + rng.normal(0, 0.2)
-    y0, x0, y, x = box_round(centre, long, canvas)
+    y0, x0, y, x = box_around(centre, long, canvas)
     u = (np.cos(angle) * x + np.sin(angle) * y) / long
     v = (np.cos(angle) * y - np.sin(angle) * x) / short
     ball = np.sqrt(np.clip(1 - u * u - v * v, 0, None))
@@ -444,10 +449,10 @@ def _nucleus(
     for sheet in np.linspace(-0.8, 0.8, 5):
         chromatin = smooth_field(rng, ball.shape, 2.5) ** 2
         foci = smooth_field(rng, ball.shape, 1.3) ** 6
-        held = np.clip((ball - abs(sheet)) * 8, 0, 1)
-        lamina = np.exp(-(((ball - abs(sheet)) / 0.08) ** 2)) * held
+        within = np.clip((ball - abs(sheet)) * 8, 0, 1)
+        lamina = np.exp(-(((ball - abs(sheet)) / 0.08) ** 2)) * within
         dense = 0.06 + 0.5 * chromatin + 0.9 * foci + 0.12 * lamina
-        amount = brightness * held * nucleoli * dense
+        amount = brightness * within * nucleoli * dense
         depth = np.full(ball.shape, middle + sheet * half, np.float32)
         box = _box(y0, x0, ball.shape)
         pieces.append(Piece(0, box, np.maximum(amount, 0).astype(np.float32), depth))
@@ -458,12 +463,12 @@ def _cytoplasm(
     rng: np.random.Generator,
     canvas: tuple[int, int],
     centre: tuple[float, float],
-    reach: float,
+    radius: float,
     bed: Array,
 ) -> Piece:
     """A faint disk of free tubulin on the bed."""
-    y0, x0, y, x = box_round(centre, reach, canvas)
-    amount = 0.05 * np.exp(-2.5 * (np.hypot(y, x) / reach) ** 2)
+    y0, x0, y, x = box_around(centre, radius, canvas)
+    amount = 0.05 * np.exp(-2.5 * (np.hypot(y, x) / radius) ** 2)
     box = _box(y0, x0, amount.shape)
     grain = 0.6 + 0.8 * smooth_field(rng, amount.shape, 2.0)
     return Piece(1, box, (amount * grain).astype(np.float32), bed[box] + 0.6)

@@ -1,11 +1,11 @@
-"""Focus stacks with exact truth: synthetic scenes, drawn from a seed.
+"""Focus stacks with exact ground truth: synthetic scenes, drawn from a seed.
 
-How matter is seen (blur, occlusion, camera) is the model in ``optics``; what there is
-to see comes from ``drawing``. The truth is the same scene with every point in focus:
+The model of image formation (blur, occlusion, camera) is in ``optics``; the objects are
+drawn by ``drawing``. The truth is the same scene with every point in focus:
 the all-in-focus image under the in-focus blur ``s0``, lit as the slices are (vignetting
 and shading are the same in all of them), before any noise. Of transparent matter it
-shows all depths at once; where things overlap no slice does, as the haze of the others
-is always there, so no choice of slices can reach it.
+shows all depths at once; where objects overlap no slice does, as the haze of the others
+is in all slices, so no selection of slices can equal it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy import fft, ndimage
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.simulation.drawing import (
     Sprite,
-    draw_many,
+    draw_objects,
     make_atlas,
     paint,
     plane,
@@ -30,11 +30,11 @@ from napari_focus_fusion.simulation.optics import (
     Layer,
     Optics,
     Piece,
+    blur_halo,
+    composite_layers,
     expose,
-    pile_up,
-    reach,
-    see,
-    see_layers,
+    render_layers,
+    render_slices,
     strongest_depth,
 )
 
@@ -71,7 +71,7 @@ STAINS = np.array(
 
 @dataclass(frozen=True)
 class Scene:
-    """A focus stack and everything that is true of it.
+    """A focus stack and its ground truth.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Scene:
         bool (Y, X): the band round occlusions and jumps of depth.
     textured : ndarray
         bool (Y, X): the truth has local contrast above the noise of the mean slice, so
-        that focus shows. Elsewhere no measure can know the depth.
+        that focus can be measured. Elsewhere the depth cannot be determined.
     scale, units : mapping
         Pixel size per axis letter and its unit.
     channel_names : tuple of str
@@ -141,11 +141,11 @@ def make_scene(
     dtype: DTypeLike = np.uint16,
     pictures: Sequence[Array] | None = None,
 ) -> Scene:
-    """Draw a scene from a seed and look at it slice by slice.
+    """Draw a scene from a seed and render it slice by slice.
 
     What is ``"mixed"`` (or None, for numbers) is drawn from the seed; everything else
     is as given. The options, the matter and the noise come from streams of their own,
-    so the same seed under another camera shows the same scene.
+    so the same seed with other camera options is the same scene.
 
     Parameters
     ----------
@@ -189,9 +189,9 @@ def make_scene(
     refraction : float, optional
         ``k`` of the phase contrast in brightfield, 0 to 0.25.
     thick : bool
-        In brightfield, matter swells from its rim to its middle, as blood cells do:
-        refraction then draws broad bright and dark rims, which are the stronger the
-        further it is out of focus.
+        In brightfield, the thickness of cells rises from their edge to their middle:
+        refraction then makes broad bright and dark fringes, which are the stronger the
+        further a cell is out of focus.
     vignetting, shading : float, optional
         Loss of light towards the corners (0 to 0.3) and across the field (0 to 0.15).
     exposure : float, optional
@@ -199,7 +199,7 @@ def make_scene(
     dtype : dtype
         uint8, uint16 or float32.
     pictures : sequence of ndarray, optional
-        Sharp grey pictures (2-D) to take texture from instead of making all of it.
+        Sharp grey images (2-D) to take texture from instead of making all of it.
 
     Raises
     ------
@@ -216,11 +216,11 @@ def make_scene(
     dtype = np.dtype(dtype)
     if dtype not in (np.uint8, np.uint16, np.float32):
         raise FocusFusionError(f"Scenes are uint8, uint16 or float32, not {dtype}.")
-    chance, hand, camera = (np.random.default_rng([seed, k]) for k in range(3))
+    rng, drawing_rng, camera = (np.random.default_rng([seed, k]) for k in range(3))
 
     # Everything is drawn, needed or not: a fixed option must not change the others.
     def pick(name: str, given: str, known: Sequence[str]) -> str:
-        drawn = known[int(chance.integers(len(known)))]
+        drawn = known[int(rng.integers(len(known)))]
         if given != "mixed" and given not in known:
             listed = ", ".join(dict.fromkeys(known))
             raise FocusFusionError(
@@ -229,20 +229,20 @@ def make_scene(
         return drawn if given == "mixed" else given
 
     def between(given: float | None, low: float, high: float) -> float:
-        drawn = float(chance.uniform(low, high))
+        drawn = float(rng.uniform(low, high))
         return drawn if given is None else float(given)
 
     weak, strong = (0.8, 4.0) if slices <= 3 else (0.4, 2.5)
-    drawn_blur = float(np.exp(chance.uniform(np.log(weak), np.log(strong))))
-    drawn_electrons = float(np.exp(chance.uniform(np.log(250), np.log(100_000))))
-    noisy = chance.random() >= 0.1
+    drawn_blur = float(np.exp(rng.uniform(np.log(weak), np.log(strong))))
+    drawn_electrons = float(np.exp(rng.uniform(np.log(250), np.log(100_000))))
+    noisy = rng.random() >= 0.1
     if electrons == "mixed":
         electrons = drawn_electrons if noisy else None
     elif isinstance(electrons, str) or (electrons is not None and electrons <= 0):
         raise FocusFusionError(
             f"electrons is a number above 0, None or 'mixed', not {electrons!r}."
         )
-    ends = chance.uniform(-0.1, 0.25, 2) * min(slices - 1, 2)
+    ends = rng.uniform(-0.1, 0.25, 2) * min(slices - 1, 2)
     options: dict[str, Any] = {
         "slices": slices,
         "content": pick("content", content, CONTENTS),
@@ -263,15 +263,15 @@ def make_scene(
         "shading": between(shading, 0, 0.15),
         "exposure": between(exposure, 0.5, 0.95),
     }
-    pixel, ratio = float(chance.uniform(0.1, 1)), float(chance.uniform(1, 6))
+    pixel, ratio = float(rng.uniform(0.1, 1)), float(rng.uniform(1, 6))
 
     optics, inner = make_optics(shape, options)
-    atlas = make_atlas(hand, optics.canvas, pictures)
-    look = _opaque_image if options["modality"] == "grey" else _transparent_image
+    atlas = make_atlas(drawing_rng, optics.canvas, pictures)
+    render = _opaque_image if options["modality"] == "grey" else _transparent_image
     components = 3 if rgb else channels
-    image, depth, edges = look(hand, components, atlas, options, optics)
-    light = illumination(hand, shape, options["vignetting"], options["shading"])
-    return photograph(
+    image, depth, edges = render(drawing_rng, components, atlas, options, optics)
+    light = illumination(drawing_rng, shape, options["vignetting"], options["shading"])
+    return expose_scene(
         image[:, :, *inner] * light,
         depth[inner],
         edges[inner],
@@ -288,19 +288,19 @@ def make_scene(
 def make_optics(
     shape: tuple[int, int], options: Mapping[str, Any]
 ) -> tuple[Optics, tuple[slice, slice]]:
-    """Optics on a canvas larger than the picture by the reach of the blur.
+    """Optics on a canvas larger than the image by the halo of the blur.
 
-    Returns them and the rows and columns of the picture on that canvas.
+    Returns them and the rows and columns of the image on that canvas.
     """
     names = ("slices", "psf", "blur_per_slice", "focus_blur", "max_blur")
     given = {name: options[name] for name in names}
-    margin = reach(Optics(canvas=shape, **given))
-    h, w = (fft.next_fast_len(n + 2 * margin, real=True) for n in shape)
-    inner = (slice(margin, margin + shape[0]), slice(margin, margin + shape[1]))
+    halo = blur_halo(Optics(canvas=shape, **given))
+    h, w = (fft.next_fast_len(n + 2 * halo, real=True) for n in shape)
+    inner = (slice(halo, halo + shape[0]), slice(halo, halo + shape[1]))
     return Optics(canvas=(h, w), **given), inner
 
 
-def photograph(
+def expose_scene(
     image: Array,
     depth: Array,
     edges: Array,
@@ -313,7 +313,7 @@ def photograph(
     seed: int,
     parameters: dict[str, Any],
 ) -> Scene:
-    """The scene that a camera makes of what is seen.
+    """The scene of a rendered image, with camera noise.
 
     Parameters
     ----------
@@ -322,7 +322,7 @@ def photograph(
     depth, edges
         (Y, X), as in ``Scene``.
     camera
-        Where the noise comes from.
+        The noise is drawn from it.
     rgb, dtype, scale, channel_names, seed
         As in ``Scene``; the components are channels where they are not ``rgb``.
     parameters
@@ -414,7 +414,7 @@ def _opaque_image(
 ) -> tuple[Array, Array, Array]:
     """Reflected light: (slices + 1, components, h, w), depth and edges (h, w)."""
     layers = _opaque_layers(rng, components, atlas, options, optics.canvas)
-    image, depth = see_layers(layers, optics)
+    image, depth = render_layers(layers, optics)
     white = np.quantile(image[-1, :, ::3, ::3], 0.995)
     return image / np.float32(max(white, 0.05)), depth, depth_edges(depth)
 
@@ -432,7 +432,7 @@ def _opaque_layers(
     def objects(content: str, fill: float) -> list[Sprite]:
         if content == "texture":
             return []
-        return draw_many(rng, canvas, content, atlas, fill)
+        return draw_objects(rng, canvas, content, atlas, fill)
 
     base = _background(rng, atlas, components)
     if surface in ("steps", "layers"):
@@ -527,16 +527,18 @@ def _transparent_image(
     pieces = _transparent_pieces(rng, kinds, atlas, options, optics.canvas)
     depth, matter = strongest_depth(pieces, optics.canvas)
     edges = depth_edges(depth, matter)
-    seen = see(pile_up(pieces, kinds + bright, optics), optics, phase=bright)
+    rendered = render_slices(
+        composite_layers(pieces, kinds + bright, optics), optics, phase=bright
+    )
     if not bright:
-        return shine(seen, float(rng.uniform(0.01, 0.1))), depth, edges
+        return fluorescence_image(rendered, float(rng.uniform(0.01, 0.1))), depth, edges
     density = np.ones((components, kinds), np.float32)
     if components == 3:
         density = STAINS[rng.choice(len(STAINS), 2, replace=False)].T
     elif components > 1:
         density = rng.uniform(0.2, 1, (components, kinds)).astype(np.float32)
     density = density * np.float32(rng.uniform(0.6, 2.0))
-    return transmit(seen, density, options["refraction"]), depth, edges
+    return brightfield_image(rendered, density, options["refraction"]), depth, edges
 
 
 def _transparent_pieces(
@@ -550,9 +552,9 @@ def _transparent_pieces(
     low, high = options["span"]
     bright = options["modality"] == "brightfield"
     drawn = "cells" if content == "texture" else content
-    sprites = draw_many(rng, canvas, drawn, atlas, rng.uniform(0.4, 1))
+    sprites = draw_objects(rng, canvas, drawn, atlas, rng.uniform(0.4, 1))
     if rng.random() < 0.3:
-        sprites += draw_many(rng, canvas, "beads", atlas, rng.uniform(0.1, 0.5))
+        sprites += draw_objects(rng, canvas, "beads", atlas, rng.uniform(0.1, 0.5))
     steps = rng.uniform(low, high, int(rng.integers(2, 6)))
     if surface not in ("steps", "layers"):
         ground = _relief(rng, canvas, surface, (low, high))
@@ -567,40 +569,40 @@ def _transparent_pieces(
             )
         else:
             depth = ground[box]
-        if options["thick"]:  # a body that is seen as a whole lies flat
+        if options["thick"]:  # one depth for the whole cell
             depth = np.full(shape, np.median(depth), np.float32)
         shade = np.float32(1.05) - sprite.shade if bright else sprite.shade
         amount = sprite.coverage * shade * np.float32(rng.uniform(0.3, 1))
         pieces.append(Piece(int(rng.integers(kinds)), box, amount, depth))
         if bright:
-            phase = swelling(rng, sprite) if options["thick"] else sprite.coverage
+            phase = cell_thickness(rng, sprite) if options["thick"] else sprite.coverage
             pieces.append(Piece(-1, box, phase, depth))
     return pieces
 
 
-def swelling(rng: np.random.Generator, sprite: Sprite) -> Array:
-    """Thickness (h, w) in pixels of a body that is round at its rim, flat inside."""
-    inner = ndimage.distance_transform_edt(sprite.coverage > 0.5)
-    rim = np.float32(max(inner.max() * rng.uniform(0.25, 1), 1))
-    slope = np.float32(np.pi / 2) * np.minimum(inner.astype(np.float32) / rim, 1)
-    # Distances in whole pixels have kinks, which curvature would show.
-    return sprite.coverage * ndimage.gaussian_filter(rim * np.sin(slope), 1.5)
+def cell_thickness(rng: np.random.Generator, sprite: Sprite) -> Array:
+    """Thickness (h, w) in pixels of a cell that is round at its edge, flat inside."""
+    distance = ndimage.distance_transform_edt(sprite.coverage > 0.5)
+    width = np.float32(max(distance.max() * rng.uniform(0.25, 1), 1))
+    slope = np.float32(np.pi / 2) * np.minimum(distance.astype(np.float32) / width, 1)
+    # Distances in whole pixels have kinks, which would show in the curvature.
+    return sprite.coverage * ndimage.gaussian_filter(width * np.sin(slope), 1.5)
 
 
-def shine(seen: Array, background: float) -> Array:
+def fluorescence_image(planes: Array, background: float) -> Array:
     """Fluorescence of (slices + 1, channels, h, w) emission over a background."""
-    white = np.quantile(seen[-1, :, ::2, ::2], 0.999, axis=(1, 2))[:, None, None]
-    glow = np.maximum(seen, 0) / np.maximum(white, 1e-6).astype(np.float32)
+    white = np.quantile(planes[-1, :, ::2, ::2], 0.999, axis=(1, 2))[:, None, None]
+    glow = np.maximum(planes, 0) / np.maximum(white, 1e-6).astype(np.float32)
     return np.float32(background) + np.float32(1 - background) * glow
 
 
-def transmit(seen: Array, density: Array, refraction: float) -> Array:
-    """Brightfield of (slices + 1, stains + 1, h, w): stains, and a phase seen.
+def brightfield_image(planes: Array, density: Array, refraction: float) -> Array:
+    """Brightfield of (slices + 1, stains + 1, h, w): absorbance of stains, and a phase.
 
     ``density`` (components, stains) is the absorbance of a unit of each stain.
     """
-    absorbance = np.tensordot(density, np.maximum(seen[:, :-1], 0), axes=(1, 1))
-    bent = np.clip(1 - np.float32(refraction) * seen[:, -1:], 0.3, 1.7)
+    absorbance = np.tensordot(density, np.maximum(planes[:, :-1], 0), axes=(1, 1))
+    bent = np.clip(1 - np.float32(refraction) * planes[:, -1:], 0.3, 1.7)
     return np.exp(-np.moveaxis(absorbance, 0, 1)) * bent
 
 
@@ -625,7 +627,7 @@ def _specs(*rows: tuple[str, dict[str, Any]]) -> tuple[SceneSpec, ...]:
     )
 
 
-def held_back_scenes() -> tuple[SceneSpec, ...]:
+def benchmark_scenes() -> tuple[SceneSpec, ...]:
     """Scenes for choosing checkpoints and for tables; their seeds are never trained on.
 
     They cover 2, 8 and 32 slices; grey, RGB and two channels; reflected light,
@@ -671,8 +673,8 @@ def held_back_scenes() -> tuple[SceneSpec, ...]:
 def refractile_scenes() -> tuple[SceneSpec, ...]:
     """Thick cells in brightfield for tables; their seeds are never trained on.
 
-    Refraction draws rims round them that are the stronger the further out of focus they
-    are. In 5, 10 and 24 slices, without noise and with 1000 electrons at white.
+    Refraction makes fringes round them that are the stronger the further out of focus
+    they are. In 5, 10 and 24 slices, without noise and with 1000 electrons at white.
     """
     kinds = ((5, 0.9, 0.5), (10, 0.6, 0.3), (24, 0.3, 0.15))
     places = [(*kind, surface) for kind in kinds for surface in ("tilt", "layers")]

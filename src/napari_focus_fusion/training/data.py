@@ -35,7 +35,7 @@ READ_NOISE = (0.5, 4.0)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one step sees; intensities normalised as the engine does.
+    """The data of one step; intensities normalised as the engine does.
 
     Attributes
     ----------
@@ -44,11 +44,11 @@ class Batch:
     truth
         (stacks, h, w) float32, the all-in-focus image.
     depth
-        (stacks, h, w) float32, in slices; NaN where nothing tells it: no detail, or
-        no matter.
+        (stacks, h, w) float32, in slices; NaN where it is unknown: no detail, or no
+        matter.
     step
-        The step of the training that drew it: what else an objective draws at random
-        is seeded with it, which makes resuming exact.
+        The step of the training that drew it: what else a training loss draws at
+        random is seeded with it, which makes resuming exact.
     """
 
     noisy: Tensor
@@ -89,7 +89,7 @@ class Pool:
         generator = generator_of(step, seed)
         integer = partial(random_integer, generator=generator)
         high, wide = self.slices.shape[-2:]
-        parts = []
+        crops = []
         for _ in range(stacks):
             scene = integer(len(self.slices))
             y, x = integer(high - crop + 1), integer(wide - crop + 1)
@@ -102,8 +102,8 @@ class Pool:
             clean, truth, depth = planes
             if order:
                 clean, depth = clean.flip(0), len(clean) - 1 - depth
-            parts.append(_expose(clean, truth, depth, generator))
-        noisy, clean, truth, depth = map(torch.stack, zip(*parts, strict=True))
+            crops.append(_expose(clean, truth, depth, generator))
+        noisy, clean, truth, depth = map(torch.stack, zip(*crops, strict=True))
         return Batch(noisy, clean, truth, depth, step)
 
 
@@ -120,8 +120,8 @@ def _expose(
     noisy = clean + spread * torch.randn(clean.shape, generator=generator)
     black, white = np.quantile(noisy.numpy()[:, ::2, ::2], (BLACK, WHITE))
     gain = 1 / max(float(white - black), 1e-6)
-    seen, wanted, sharp = ((a - float(black)) * gain for a in (noisy, clean, truth))
-    return seen, wanted, sharp, depth
+    exposed, target, sharp = ((a - float(black)) * gain for a in (noisy, clean, truth))
+    return exposed, target, sharp, depth
 
 
 def make_pool(
@@ -145,7 +145,7 @@ def make_pool(
         Of the scenes in turn: those of :func:`make_scene`, and ``"refractile"``, which
         is brightfield of thick cells, whose rims look sharp where they are not.
     pictures
-        Sharp grey pictures that every other scene takes its textures from.
+        Sharp grey images that every other scene takes its textures from.
     on_scene
         Called with the scenes drawn so far and their number in all.
     """
@@ -164,10 +164,10 @@ def make_pool(
         )
         stacks.append(torch.from_numpy(np.asarray(scene.stack, np.float32)))
         truths.append(torch.from_numpy(np.asarray(scene.truth, np.float32)))
-        shown = scene.textured
-        if refractile:  # a rim tells the depth of what it surrounds
-            shown = shown | detailed(scene.stack).any(0)
-        known = np.where(shown, scene.depth, np.nan)
+        detail = scene.textured
+        if refractile:  # a refractile rim is as deep as its cell
+            detail = detail | detailed(scene.stack).any(0)
+        known = np.where(detail, scene.depth, np.nan)
         depths.append(torch.from_numpy(known.astype(np.float32)))
         if on_scene is not None:
             on_scene(count + 1, len(seeds))
@@ -175,18 +175,18 @@ def make_pool(
 
 
 def _refractile(seed: int) -> dict[str, Any]:
-    hand = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     return {
         "modality": "brightfield",
         "content": "cells",
         "thick": True,
-        "refraction": float(hand.uniform(*REFRACTION)),
-        "blur_per_slice": float(hand.uniform(*REFRACTILE_BLUR)),
+        "refraction": float(rng.uniform(*REFRACTION)),
+        "blur_per_slice": float(rng.uniform(*REFRACTILE_BLUR)),
     }
 
 
 def read_pictures(folder: Path) -> list[np.ndarray]:
-    """Grey pictures (h, w) float32 in 0..1 from a folder, in the order of their names.
+    """Grey images (h, w) float32 in 0..1 from a folder, in the order of their names.
 
     Raises
     ------

@@ -1,9 +1,10 @@
-"""Fine-tuning a model on stacks whose truth nobody knows.
+"""Fine-tuning a model on stacks without ground truth.
 
-Patches of the stacks train it on the model's own pretext. Other patches, which training
-never sees, judge it: the same losses, measures of fusion without a truth, and the error
-on stacks made of these patches, whose truth is known because we made them. The state
-with the least such error is kept, and only if it is better than the parent's.
+Patches of the stacks train it on the model's self-supervised loss. Other patches, never
+trained on, are for validation: the same losses, measures of fusion without ground
+truth, and the error on stacks resynthesised from these patches, whose ground truth is
+known. The state with the least such error is kept, and only if it is better than the
+parent's.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from napari_focus_fusion.training.patches import (
     slices_around_sharpest,
 )
 from napari_focus_fusion.training.recipe import recipe_of
-from napari_focus_fusion.training.resynthesis import self_made_batch
+from napari_focus_fusion.training.resynthesis import resynthesised_batch
 from napari_focus_fusion.training.rng import generator_of
 from napari_focus_fusion.write.saving import remove, translated_errors
 
@@ -64,17 +65,18 @@ if TYPE_CHECKING:
 SMALLEST_PATCH = 48
 #: Patches of a step: few, so that a step takes a second on a core.
 STACKS = 2
-#: Looks at the held-back part, beside the one before training.
-LOOKS = 6
-#: Stacks made of the held-back part for each look, and for the last word; of their
-#: middle, this many pixels from the border, at least this share has a known depth.
-MADE, RIM, LEAST_KNOWN = 8, 16, 0.1
-#: Windows of the held-back part that are fused, and slices of each.
+#: Validations, beside the one before training.
+VALIDATIONS = 6
+#: Stacks resynthesised from the validation part for each validation, and as many for
+#: the final comparison; without a border of so many pixels, at least this share of each
+#: has a known depth.
+RESYNTHESISED, BORDER, LEAST_KNOWN = 8, 16, 0.1
+#: Windows of the validation part that are fused, and slices of each.
 FUSED, FUSED_SLICES = 6, 8
 #: Steps that are timed, after one that is not, where the length is given in minutes;
 #: and the fewest that come of it.
 TIMED, FEWEST = 3, 10
-#: Measures without a truth that go along with the truth better than others do.
+#: Measures without ground truth that agree better than others with the ground truth.
 MEASURES = ("Q_AB/F", "VIFF")
 
 
@@ -87,12 +89,13 @@ class FineTuneResult:
     model
         Ready for :func:`fuse`: the tuned model if it is better, otherwise its parent.
     better
-        Whether the tuned model has less error on the held-back part than its parent,
+        Whether the tuned model has less error on the validation part than its parent,
         by more than the standard error of the difference.
     before, after
-        Scores of the parent and of the tuned model on the held-back part: ``"error"``
-        of stacks made of it, whose truth is known (lower is better; what it measures
-        depends on the model); ``"loss"``, what training minimises (lower is better);
+        Scores of the parent and of the tuned model on the validation part: ``"error"``
+        of stacks resynthesised from it, with ground truth (lower is better; what it
+        measures depends on the model); ``"loss"``, what training minimises (lower is
+        better);
         ``"Q_AB/F"`` and ``"VIFF"`` of the fused windows (higher is better; left out
         where tuning was asked to stop).
     best_step
@@ -100,8 +103,8 @@ class FineTuneResult:
     stopped
         ``"finished"`` or ``"asked"``.
     history
-        One row a step: step, losses, learning rate, seconds; ``held_back`` on the
-        steps that looked at the held-back part.
+        One row a step: step, losses, learning rate, seconds; ``validation`` on the
+        steps with a validation.
     path
         File of weights; None where nothing was saved.
     card
@@ -133,7 +136,7 @@ class FineTuneResult:
     def verdict(self) -> str:
         """Whether it helped, in one sentence."""
         change = (
-            f"error on the held-back part {self.before['error']:.4g} before, "
+            f"error on the validation part {self.before['error']:.4g} before, "
             f"{self.after['error']:.4g} after"
         )
         if self.better:
@@ -159,7 +162,7 @@ def finetune(
     seed: int = 0,
     device: str = "auto",
     on_step: Callable[[dict[str, float]], None] | None = None,
-    on_look: Callable[[FusionModel], None] | None = None,
+    on_validation: Callable[[FusionModel], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> FineTuneResult:
@@ -188,8 +191,8 @@ def finetune(
         As :func:`fuse` takes them.
     regions
         For each stack a list of rectangles ``(top, left, bottom, right)``, in pixels,
-        from which alone it learns and is judged, or None for all of it; None: all of
-        every stack.
+        that all windows are taken from, or None for all of it; None: all of every
+        stack.
     steps
         Updates.
     minutes
@@ -201,7 +204,7 @@ def finetune(
     patch
         Side of a patch in pixels.
     holdout
-        Share of the windows that is held back, above 0 and at most 0.5.
+        Share of the windows that is for validation, above 0 and at most 0.5.
     seed
         Of all that is chosen at random: the same seed gives the same weights on one
         device.
@@ -209,13 +212,14 @@ def finetune(
         As :func:`fuse` takes it.
     on_step
         Called with each row of the history.
-    on_look
-        Called with a copy of the model as it is at each look at the held-back part,
-        before training and some six times later, ready for :func:`fuse`.
+    on_validation
+        Called with a copy of the model as it is at each validation, before training
+        and some six times later, ready for :func:`fuse`.
     progress
         Called with a :class:`Progress`.
     should_stop
-        Asked before each step. A tuning that is asked to stop gives what it has so far.
+        Called before each step: whether to stop; the result is then that of the steps
+        so far.
 
     Returns
     -------
@@ -259,8 +263,9 @@ def finetune(
         regions=regions,
         should_stop=asked,
     )
-    made = _made(patches, 2 * MADE)
-    task = _Task(recipe, patches, where, made[:MADE], made[MADE:])
+    batches = _resynthesised(patches, 2 * RESYNTHESISED)
+    selection, comparison = batches[:RESYNTHESISED], batches[RESYNTHESISED:]
+    task = _Task(recipe, patches, where, selection, comparison)
     network = _child_of(parent, path)
     untuned = copy.deepcopy(network)
     settings = {"seed": seed, "patch": patch, "holdout": holdout}
@@ -278,12 +283,12 @@ def finetune(
             identity=settings | {"model": parent_hash, "stacks": patches.digest()},
             meter=meter,
             on_step=on_step,
-            on_look=on_look,
+            on_validation=on_validation,
             should_stop=asked,
         )
         meter.enter("Comparing it with its parent", steps + 1)
-        after, tuned = _judge(network, task, asked)
-        before, errors = _judge(untuned, task, asked)
+        after, tuned = _evaluate(network, task, asked)
+        before, errors = _evaluate(untuned, task, asked)
     better = fitted.best_step > 0 and _are_less(tuned, errors)
     card = _card(parent, parent_hash, sources, schedule, fitted, where) | settings
     card |= {"before": before, "after": after, "better": better}
@@ -430,34 +435,35 @@ def _steps_in(
     error: Callable[[Any], float],
     device: torch.device,
 ) -> int:
-    """How many steps, with the looks at the held-back part, take so long here."""
+    """How many steps, with the validations, take so long on this device."""
     began = time.perf_counter()
     error(network)
-    looks = (LOOKS + 1) * (time.perf_counter() - began)
+    validating = (VALIDATIONS + 1) * (time.perf_counter() - began)
     trial = Schedule(steps=TIMED + 1, validate_every=TIMED + 1)
     network.requires_grad_(True)
     rows = fit(network, losses, draw, lambda _: 0.0, trial, device=device).history
     step = sum(row["seconds"] for row in rows[1 : TIMED + 1]) / TIMED
-    return max(int((seconds - looks) / step), FEWEST)
+    return max(int((seconds - validating) / step), FEWEST)
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """What a network is tuned and judged by, and where.
+    """What a network is tuned and evaluated with, and where.
 
     Attributes
     ----------
     recipe, patches, device
         Of the run.
-    to_choose, to_judge
-        Made stacks: those that choose the state have no say in whether it is better.
+    selection, comparison
+        Resynthesised stacks: those that the state is selected by, and others for the
+        comparison with the parent.
     """
 
     recipe: Recipe
     patches: Patches
     device: torch.device
-    to_choose: list[Batch]
-    to_judge: list[Batch]
+    selection: list[Batch]
+    comparison: list[Batch]
 
     def draw(self, step: int) -> Drawn:
         """The patches of a step."""
@@ -466,18 +472,21 @@ class _Task:
     def losses(self, network: Any, drawn: Drawn) -> dict[str, torch.Tensor]:
         """What training minimises."""
         generator = generator_of(drawn.step, self.patches.seed)
-        return self.recipe.pretext(network, drawn.slices.to(self.device), generator)
+        return self.recipe.self_supervised_loss(
+            network, drawn.slices.to(self.device), generator
+        )
 
     def error(self, network: Any) -> float:
-        """The error that chooses the state."""
-        return _mean(self.errors(network, self.to_choose))
+        """The error that the state is selected by."""
+        return _mean(self.errors(network, self.selection))
 
-    def errors(self, network: Any, made: list[Batch]) -> list[float]:
-        """The error on each of some made stacks."""
+    def errors(self, network: Any, batches: list[Batch]) -> list[float]:
+        """The error on each of some resynthesised stacks."""
         network.to(self.device).eval()
         with torch.inference_mode():
             return [
-                self.recipe.validate(network, [batch.to(self.device)]) for batch in made
+                self.recipe.validate(network, [batch.to(self.device)])
+                for batch in batches
             ]
 
 
@@ -486,7 +495,7 @@ def _schedule(steps: int, lr: float | None, recipe: Recipe) -> Schedule:
         steps=steps,
         learning_rate=recipe.schedule.learning_rate if lr is None else lr,
         warm_up=min(20, steps // 10),
-        validate_every=max(math.ceil(steps / LOOKS), 1),
+        validate_every=max(math.ceil(steps / VALIDATIONS), 1),
     )
 
 
@@ -510,17 +519,17 @@ def _tune(
     identity: dict[str, Any],
     meter: Meter,
     on_step: Callable[[dict[str, float]], None] | None,
-    on_look: Callable[[FusionModel], None] | None,
+    on_validation: Callable[[FusionModel], None] | None,
     should_stop: Callable[[], bool],
 ) -> Fitted:
-    """Train a network in place, and tell of it."""
+    """Train a network in place, and report progress."""
 
-    def look(network: Any) -> float:
-        if on_look is not None:
-            on_look(copy.deepcopy(network).requires_grad_(False))
+    def validate(network: Any) -> float:
+        if on_validation is not None:
+            on_validation(copy.deepcopy(network).requires_grad_(False))
         return task.error(network)
 
-    def tell(row: dict[str, float]) -> None:
+    def report(row: dict[str, float]) -> None:
         meter.enter("Training", row["step"])
         meter.add(1)
         if on_step is not None:
@@ -530,13 +539,13 @@ def _tune(
         network.requires_grad_(True),
         task.losses,
         task.draw,
-        look,
+        validate,
         schedule,
         device=task.device,
         statistics=False,
         checkpoint=checkpoint,
         identity=identity,
-        on_step=tell,
+        on_step=report,
         should_stop=should_stop,
     )
     network.requires_grad_(False)
@@ -545,17 +554,17 @@ def _tune(
     return fitted
 
 
-# Judging ------------------------------------------------------------------------------
+# Evaluation ---------------------------------------------------------------------------
 
 
-def _made(patches: Patches, count: int) -> list[Batch]:
-    """Stacks made of the windows held back whose depth is known in enough places."""
+def _resynthesised(patches: Patches, count: int) -> list[Batch]:
+    """Stacks from the validation windows whose depth is known in enough places."""
     batches: list[Batch] = []
     for number in range(4 * count):
-        window = patches.held_back[number % len(patches.held_back)]
+        window = patches.validation[number % len(patches.validation)]
         generator = generator_of(number, patches.seed)
-        batch = self_made_batch(window.planes[None], generator)
-        known = batch.depth[:, RIM:-RIM, RIM:-RIM].isfinite().float().mean()
+        batch = resynthesised_batch(window.planes[None], generator)
+        known = batch.depth[:, BORDER:-BORDER, BORDER:-BORDER].isfinite().float().mean()
         if known >= LEAST_KNOWN:
             batches.append(batch)
         if len(batches) == count:
@@ -572,20 +581,20 @@ def _are_less(tuned: list[float], parents: list[float]) -> bool:
     return bool(change.mean() > change.std() / len(change) ** 0.5)
 
 
-def _judge(
+def _evaluate(
     network: FusionModel, task: _Task, asked: Callable[[], bool]
 ) -> tuple[dict[str, float], list[float]]:
-    """Scores on the held-back part, and the error on each made stack.
+    """Scores on the validation part, and the error on each resynthesised stack.
 
-    Once asked to stop, what takes longest and decides nothing is left out.
+    Once asked to stop, the scores of fused windows, which take longest, are left out.
     """
-    errors = task.errors(network, task.to_judge)
+    errors = task.errors(network, task.comparison)
     patches = task.patches
-    held_back = replace(patches, training=patches.held_back)
+    validation = replace(patches, training=patches.validation)
     losses = []
     with torch.inference_mode():
-        for step in range(MADE):
-            drawn = held_back.draw(step, stacks=1, slices=task.recipe.slices)
+        for step in range(RESYNTHESISED):
+            drawn = validation.draw(step, stacks=1, slices=task.recipe.slices)
             losses.append(float(task.losses(network, drawn)["loss"]))
     scores = {"error": _mean(errors), "loss": _mean(losses)}
     return scores | _fused_scores(network, patches, task.device, asked), errors
@@ -601,9 +610,9 @@ def _fused_scores(
     device: torch.device,
     asked: Callable[[], bool],
 ) -> dict[str, float]:
-    """Means of measures without a truth over fused windows of the held-back part."""
+    """Means of measures without ground truth over fused windows for validation."""
     rows = []
-    for number, window in enumerate(patches.held_back[:FUSED]):
+    for number, window in enumerate(patches.validation[:FUSED]):
         if asked():
             return {}
         chosen = slices_around_sharpest(

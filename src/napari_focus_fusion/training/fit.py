@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     #: (network, batch) -> named losses; the one called "loss" is minimised.
-    Objective = Callable[[Any, Any], dict[str, Tensor]]
+    TrainingLoss = Callable[[Any, Any], dict[str, Tensor]]
     #: step -> batch; the same step gives the same batch, which makes resuming exact.
     Draw = Callable[[int], Any]
     #: network in evaluation mode -> score, lower is better.
@@ -42,9 +42,9 @@ class Schedule:
     clip
         Largest norm of the gradient.
     validate_every
-        Steps between two looks at the held-back part.
+        Steps between two validations.
     patience
-        Looks without an improvement after which training ends; 0 never ends it.
+        Validations without an improvement after which training ends; 0 never ends it.
     """
 
     steps: int
@@ -70,10 +70,10 @@ class Fitted:
     Attributes
     ----------
     history
-        One row a step: step, losses, learning rate, seconds; ``held_back`` on the
-        steps that looked at the held-back part.
+        One row a step: step, losses, learning rate, seconds; ``validation`` on the
+        steps with a validation.
     best_step, best_score
-        When the held-back score was lowest; the network holds that state.
+        When the validation score was lowest; the network has that state.
     stopped
         Why it ended: ``"finished"``, ``"asked"`` or ``"no improvement"``.
     """
@@ -86,7 +86,7 @@ class Fitted:
 
 def fit(
     network: nn.Module,
-    objective: Objective,
+    training_loss: TrainingLoss,
     draw: Draw,
     validate: Validate,
     schedule: Schedule,
@@ -104,8 +104,8 @@ def fit(
     ----------
     network
         Trained in place.
-    objective, draw, validate
-        The losses of a batch, the batch of a step, the score on the held-back part.
+    training_loss, draw, validate
+        The losses of a batch, the batch of a step, the validation score.
         The untrained network is scored first, as step 0.
     schedule
         Length and learning rate.
@@ -115,8 +115,8 @@ def fit(
         Whether batch normalisation learns its running statistics; otherwise it keeps
         those it has and normalises with them.
     checkpoint
-        File that holds the whole state after each look at the held-back part, and when
-        training was asked to stop. If it is there, training goes on from it, and ends
+        File that holds the whole state after each validation, and when training was
+        asked to stop. If it is there, training goes on from it, and ends
         where it would have ended without the interruption.
     identity
         What makes a training the same, beside its schedule: numbers and text by name. A
@@ -176,32 +176,34 @@ def fit(
             break
         # Asked before a step and not after one, so that a run that had ended and is
         # taken up again ends at once.
-        looked, waited = step - 1, step - 1 - fitted.best_step
+        previous, waited = step - 1, step - 1 - fitted.best_step
         if (
             schedule.patience
-            and looked % schedule.validate_every == 0
+            and previous % schedule.validate_every == 0
             and waited >= schedule.patience * schedule.validate_every
         ):
             fitted.stopped = "no improvement"
             break
         row: dict[str, float] = {"step": step}
-        looks = step % schedule.validate_every == 0 or step == schedule.steps
-        if looks:
+        validates = step % schedule.validate_every == 0 or step == schedule.steps
+        if validates:
             network.eval()
             with torch.inference_mode():
-                row["held_back"] = validate(network)
-            if row["held_back"] < fitted.best_score:
-                fitted.best_step, fitted.best_score = step, row["held_back"]
+                row["validation"] = validate(network)
+            if row["validation"] < fitted.best_score:
+                fitted.best_step, fitted.best_score = step, row["validation"]
                 best = copy.deepcopy(network.state_dict())
         if step < schedule.steps:
             network.train()
             if not statistics:
                 _freeze_statistics(network)
-            row |= _update(network, objective, draw(step), optimiser, schedule, step)
+            row |= _update(
+                network, training_loss, draw(step), optimiser, schedule, step
+            )
         fitted.history.append(row)
         if on_step is not None:
             on_step(row)
-        if looks:
+        if validates:
             save(step + 1)
     network.load_state_dict(best)
     network.eval()
@@ -219,7 +221,7 @@ def write_history(path: Path, history: list[dict[str, float]]) -> None:
 
 def _update(
     network: nn.Module,
-    objective: Objective,
+    training_loss: TrainingLoss,
     batch: Any,
     optimiser: torch.optim.Optimizer,
     schedule: Schedule,
@@ -231,7 +233,7 @@ def _update(
         group["lr"] = schedule.learning_rate * schedule.rate(step)
     device = next(network.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        losses = objective(network, batch)
+        losses = training_loss(network, batch)
     optimiser.zero_grad(set_to_none=True)
     losses["loss"].backward()
     nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)

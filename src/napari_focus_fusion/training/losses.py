@@ -1,4 +1,4 @@
-"""Losses that more than one objective uses."""
+"""Losses that more than one training loss uses."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def slice_ranking(
     Pixels whose window does not lie inside are left out.
 
     The scores of a pixel, to the power of ``sharpness`` and divided by their sum over
-    the slices, are read as the probability of each slice. The truth lies between two
+    the slices, are taken as the probability of each slice. The truth lies between two
     slices and is shared by them.
 
     Parameters
@@ -72,8 +72,8 @@ def slice_ranking(
         Scalar, natural logarithm.
     """
     summed = box_mean(scores, radius).clamp_min(1e-12)
-    rim = slice(radius, -radius or None)
-    depth = depth[:, rim, rim]
+    inner = slice(radius, -radius or None)
+    depth = depth[:, inner, inner]
     log_probability = F.log_softmax(sharpness * summed.log(), 1)
     known = torch.isfinite(depth)
     last = scores.shape[1] - 1

@@ -2,8 +2,8 @@
 
 A stack may be far larger than memory and its chunks slow to read. So a bounded number
 of windows is read before training, each once and with all of its slices; those without
-detail are dropped. Some windows are held back. All lie apart from each other, so that
-nothing that is held back has been seen in training.
+detail are dropped. Some windows are for validation. All lie apart from each other, so
+that no pixel for validation is used in training.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.stack import FocusStack
 
-    #: Top, left, bottom and right of a part of the plane, in pixels.
+    #: Top, left, bottom and right of a region of the plane, in pixels.
     Rectangle = tuple[int, int, int, int]
     #: For each stack its rectangles; None for all of it.
     Regions = Sequence[Sequence[Rectangle] | None]
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 WINDOWS, WINDOW_BYTES = 64, 256 << 20
 #: With fewer places than this, windows are no larger than a patch.
 FEW_PLACES = 16
-#: Between two windows, as a share of the patch.
-MARGIN = 0.25
+#: Gap between two windows, as a share of the patch.
+GAP = 0.25
 #: Windows lie in a few blocks of the plane, so that few chunks are read; a block is a
 #: chunk, or of this side in pixels where that is smaller or larger.
 BLOCKS, SMALLEST_BLOCK, LARGEST_BLOCK = 16, 512, 2048
@@ -65,7 +65,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A part of a stack, all slices of it.
+    """A crop of a stack, all slices of it.
 
     Attributes
     ----------
@@ -100,8 +100,8 @@ class Patches:
 
     Attributes
     ----------
-    training, held_back
-        Windows; no pixel of the one is within a margin of a pixel of the other.
+    training, validation
+        Windows; pixels of the one lie at least a gap from pixels of the other.
     patch
         Side of a patch in pixels, at most that of a window.
     seed
@@ -109,7 +109,7 @@ class Patches:
     """
 
     training: tuple[Window, ...]
-    held_back: tuple[Window, ...]
+    validation: tuple[Window, ...]
     patch: int
     seed: int
 
@@ -124,17 +124,17 @@ class Patches:
             How many patches.
         slices
             Slices of each, fewer where a stack has fewer; they are evenly spaced, as
-            wide apart as it falls out, and the sharpest is among them.
+            wide apart as drawn at random, and the sharpest is among them.
         """
         generator = generator_of(step, self.seed)
         first = self.training[random_integer(len(self.training), generator)]
         slices = min(slices, len(first.planes))
         fitting = [w for w in self.training if len(w.planes) >= slices]
-        parts = [self._patch(first, slices, generator)]
+        patches = [self._patch(first, slices, generator)]
         for _ in range(stacks - 1):
             window = fitting[random_integer(len(fitting), generator)]
-            parts.append(self._patch(window, slices, generator))
-        return Drawn(torch.stack(parts), step)
+            patches.append(self._patch(window, slices, generator))
+        return Drawn(torch.stack(patches), step)
 
     def _patch(self, window: Window, slices: int, generator: torch.Generator) -> Tensor:
         """One patch (slices, patch, patch), turned and mirrored at random."""
@@ -150,9 +150,9 @@ class Patches:
         return planes
 
     def digest(self) -> str:
-        """SHA-256 of all that training sees, to tell one run from another."""
+        """SHA-256 of all data of the training, to tell one run from another."""
         digest = hashlib.sha256(f"{self.patch} {self.seed}".encode())
-        for windows in (self.training, self.held_back):
+        for windows in (self.training, self.validation):
             for window in windows:
                 digest.update(f" {window.place} {tuple(window.planes.shape)}".encode())
                 digest.update(window.planes.numpy().tobytes())
@@ -199,11 +199,11 @@ def read_patches(
     patch
         Side of a patch in pixels.
     holdout
-        Share of the windows that is held back.
+        Share of the windows that is for validation.
     seed
         Of what is chosen and drawn.
     reference
-        What decides, as :func:`fuse` takes it.
+        Channel that the focus is measured on, as :func:`fuse` takes it.
     regions
         For each stack the rectangles that windows lie in; None: anywhere.
     should_stop
@@ -213,7 +213,7 @@ def read_patches(
     ------
     FocusFusionError
         If a plane is smaller than a patch, there is no room for windows to train on
-        and to hold back, a stack holds NaN, or no slice is sharper than another.
+        and to validate with, a stack holds NaN, or no slice is sharper than another.
     Cancelled
         If `should_stop` said so.
     """
@@ -226,13 +226,13 @@ def read_patches(
                 f"a patch of {patch} x {patch}. Choose a smaller patch, or leave this "
                 "stack out."
             )
-    training, held_back, side = _choose_places(stacks, inside, patch, holdout, rng)
+    training, validation, side = _choose_places(stacks, inside, patch, holdout, rng)
     read = {
         window.place: window
         for number, stack in enumerate(stacks)
         for window in _read_stack(
             stack,
-            [p for p in (*training, *held_back) if p.stack == number],
+            [p for p in (*training, *validation) if p.stack == number],
             side,
             reference,
             should_stop or (lambda: False),
@@ -247,10 +247,10 @@ def read_patches(
     least = LEAST_DETAIL * float(np.quantile(details, 0.9))
     kept, left = (
         tuple(read[p] for p in places if read[p].detail >= least)
-        for places in (training, held_back)
+        for places in (training, validation)
     )
     if not kept or not left:
-        raise _no_part_left(stacks, patch)
+        raise _no_window_left(stacks, patch)
     return Patches(kept, left, patch, seed)
 
 
@@ -294,10 +294,10 @@ def _choose_places(
     holdout: float,
     rng: np.random.Generator,
 ) -> tuple[list[Place], list[Place], int]:
-    """Places of windows to train on and to hold back, and the side of a window."""
-    margin = round(patch * MARGIN)
+    """Places of windows for training and for validation, and the side of a window."""
+    gap = round(patch * GAP)
     side = patch * 3 // 2
-    if sum(len(_corners(regions, side, margin)) for regions in inside) < FEW_PLACES:
+    if sum(len(_corners(regions, side, gap)) for regions in inside) < FEW_PLACES:
         side = patch
     largest = max(stack.n_slices for stack in stacks)
     most = min(WINDOWS, max(WINDOW_BYTES // (largest * side * side * 4), 4))
@@ -306,12 +306,12 @@ def _choose_places(
         (number, y, x)
         for number, (stack, regions) in enumerate(zip(stacks, inside, strict=True))
         for y, x in _spread_over_blocks(
-            _corners(regions, side, margin), _block(stack), each, rng
+            _corners(regions, side, gap), _block(stack), each, rng
         )
     ]
     if len(cells) < 2:
-        raise _no_part_left(stacks, patch)
-    # By cells and not by windows: what one time point shows, the next shows again.
+        raise _no_window_left(stacks, patch)
+    # By cells and not by windows: time points of one place are alike.
     order = rng.permutation(len(cells))
     count = min(max(round(holdout * len(cells)), 1), len(cells) - 1)
     times = [cycle(rng.permutation(evenly_spread(s.n_times, TIMES))) for s in stacks]
@@ -336,18 +336,18 @@ def _spread_over_blocks(
     for y, x in corners:
         blocks.setdefault((y // block[0], x // block[1]), []).append((y, x))
     chosen = [list(blocks.values())[i] for i in rng.permutation(len(blocks))[:BLOCKS]]
-    corners = [corner for part in chosen for corner in part]
+    corners = [corner for group in chosen for corner in group]
     return [corners[i] for i in rng.permutation(len(corners))[:count]]
 
 
 def _corners(
-    regions: Sequence[Rectangle], side: int, margin: int
+    regions: Sequence[Rectangle], side: int, gap: int
 ) -> list[tuple[int, int]]:
-    """Corners of windows that lie at least ``margin`` apart, evenly over regions."""
+    """Corners of windows that lie at least ``gap`` apart, evenly over regions."""
 
     def starts(low: int, high: int) -> list[int]:
         length = high - low
-        count = (length + margin) // (side + margin)
+        count = (length + gap) // (side + gap)
         if count < 2:
             return [low + (length - side) // 2] if length >= side else []
         return [low + i * (length - side) // (count - 1) for i in range(count)]
@@ -356,18 +356,20 @@ def _corners(
         [(y, x) for y in starts(top, bottom) for x in starts(left, right)]
         for top, left, bottom, right in regions
     ]
-    return grids[0] if len(grids) == 1 else _apart(grids, side + margin)
+    return grids[0] if len(grids) == 1 else _well_spaced(grids, side + gap)
 
 
-def _apart(grids: list[list[tuple[int, int]]], reach: int) -> list[tuple[int, int]]:
-    """The corners that come nearer than ``reach`` to none before them."""
+def _well_spaced(
+    grids: list[list[tuple[int, int]]], spacing: int
+) -> list[tuple[int, int]]:
+    """Corners at least ``spacing`` from all corners kept before them."""
     # Of those kept, no two lie in one cell.
     kept: dict[tuple[int, int], tuple[int, int]] = {}
     for y, x in chain.from_iterable(grids):
-        row, column = y // reach, x // reach
+        row, column = y // spacing, x // spacing
         around = product(range(row - 1, row + 2), range(column - 1, column + 2))
         near = [kept[cell] for cell in around if cell in kept]
-        if all(max(abs(y - b), abs(x - a)) >= reach for b, a in near):
+        if all(max(abs(y - b), abs(x - a)) >= spacing for b, a in near):
             kept[row, column] = (y, x)
     return list(kept.values())
 
@@ -455,9 +457,9 @@ def _names(stacks: Sequence[FocusStack]) -> str:
     return ", ".join(names) + (" and others" if len(stacks) > 3 else "")
 
 
-def _no_part_left(stacks: Sequence[FocusStack], patch: int) -> FocusFusionError:
+def _no_window_left(stacks: Sequence[FocusStack], patch: int) -> FocusFusionError:
     return FocusFusionError(
         f"{_names(stacks)}: no part is left to hold back and judge by. Two windows of "
-        f"{patch} x {patch} pixels with detail are needed, {round(patch * MARGIN)} "
+        f"{patch} x {patch} pixels with detail are needed, {round(patch * GAP)} "
         "pixels apart. Choose a smaller patch, or give more or larger stacks."
     )

@@ -1,4 +1,4 @@
-"""How a model is trained: data that stands beside its objective, named by its spec."""
+"""How a model is trained: a recipe beside its training loss, named by its spec."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.models.spec import ModelSpec
     from napari_focus_fusion.training.data import Batch
-    from napari_focus_fusion.training.fit import Objective, Schedule
+    from napari_focus_fusion.training.fit import Schedule, TrainingLoss
 
     #: (network, slices (stacks, N, h, w) normalised, generator of all that is drawn at
     #: random) -> named losses; the one called "loss" is minimised.
-    Pretext = Callable[[Any, torch.Tensor, torch.Generator], dict[str, torch.Tensor]]
+    SelfSupervisedLoss = Callable[
+        [Any, torch.Tensor, torch.Generator], dict[str, torch.Tensor]
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,12 @@ class Recipe:
 
     Attributes
     ----------
-    objective
+    training_loss
         Losses of a batch of scenes, whose truth it may use.
-    pretext
-        Losses of slices whose truth nobody knows: what fine-tuning minimises.
+    self_supervised_loss
+        Losses of slices without ground truth: what fine-tuning minimises.
     validate
-        Score of the network on held-back batches, lower is better.
+        Score of the network on validation batches, lower is better.
     schedule
         Length and learning rate.
     scenes, modalities, slices, side
@@ -42,18 +44,18 @@ class Recipe:
         pixels.
     stacks, crop
         A batch: number of stacks, side of a crop in pixels.
-    parts
+    trainable_prefix
         Beginning of the names of the parameters that are trained; empty for all.
     by_scale
-        Whether `objective` and `validate` can be told the ``scales`` to look at.
-    then
+        Whether `training_loss` and `validate` take the ``scales`` to compute.
+    next_stages
         What is trained after it, on the same pool, from where it ended.
     measure
         More scores for the card, of networks by their name.
     """
 
-    objective: Objective
-    pretext: Pretext
+    training_loss: TrainingLoss
+    self_supervised_loss: SelfSupervisedLoss
     validate: Callable[[Any, list[Batch]], float]
     schedule: Schedule
     scenes: int = 480
@@ -62,20 +64,20 @@ class Recipe:
     side: int = 128
     stacks: int = 3
     crop: int = 72
-    parts: str = ""
+    trainable_prefix: str = ""
     by_scale: bool = False
-    then: tuple[Recipe, ...] = ()
+    next_stages: tuple[Recipe, ...] = ()
     measure: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     @property
     def steps(self) -> int:
         """Updates of all stages."""
-        return sum(stage.schedule.steps for stage in (self, *self.then))
+        return sum(stage.schedule.steps for stage in (self, *self.next_stages))
 
 
 def repeated(recipe: Recipe, schedule: Schedule) -> Recipe:
     """A recipe, and the same again from its best state, under another schedule."""
-    return replace(recipe, then=(replace(recipe, schedule=schedule),))
+    return replace(recipe, next_stages=(replace(recipe, schedule=schedule),))
 
 
 def recipe_of(spec: ModelSpec) -> Recipe:

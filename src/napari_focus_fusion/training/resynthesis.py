@@ -1,10 +1,10 @@
-"""Stacks with known depth, made of a user's own slices: truth without labels.
+"""Resynthesised stacks: known depth from a user's own slices, without labels.
 
-A stack without truth still holds what a scorer must learn to tell apart: its own
-detail, its own noise. The sharpest content of each place is taken, freed of noise,
-laid on a drawn depth map, blurred by amounts that are known, and given noise of the
-strength that the stack itself has. Which slice is the sharpest is then known, however
-sharp the content was to begin with.
+A stack without ground truth still has the detail and the noise that a scorer must
+learn to tell apart. The sharpest content of each place is taken, denoised, laid on a
+random depth map, blurred by amounts that are known, and given noise of the strength
+that the stack itself has. Which slice is the sharpest is then known, however sharp the
+content was to begin with.
 
 Blur, refraction and noise follow the model in ``optics``.
 """
@@ -23,7 +23,7 @@ from napari_focus_fusion.simulation.optics import disk_transfer, gaussian_transf
 from napari_focus_fusion.training.data import Batch
 from napari_focus_fusion.training.rng import random_integer, random_uniform
 
-#: Slices of a self-made stack.
+#: Slices of a resynthesised stack.
 COUNT = 6
 #: Pixels of blur a slice, drawn log-uniformly, as scenes have it.
 BLUR_PER_SLICE = (0.4, 2.5)
@@ -35,10 +35,10 @@ REFRACTION = 0.5
 LEAST_DETAIL = 2e-4
 
 
-def self_made_stack(
+def resynthesised_stack(
     slices: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Stacks made of the given ones, with noise like theirs and a known depth.
+    """Resynthesise stacks with noise like that of the given ones and a known depth.
 
     Parameters
     ----------
@@ -53,32 +53,32 @@ def self_made_stack(
         (stacks, M, h, w) float32, M = :data:`COUNT`, normalised like the slices.
     depth : Tensor
         (stacks, h, w) float32, in slices from 0 to M - 1; NaN where there is too little
-        detail to tell.
+        detail.
     """
-    batch = self_made_batch(slices, generator)
+    batch = resynthesised_batch(slices, generator)
     return batch.noisy, batch.depth
 
 
-def self_made_batch(slices: Tensor, generator: torch.Generator) -> Batch:
-    """What :func:`self_made_stack` makes, with the slices and the picture noise-free.
+def resynthesised_batch(slices: Tensor, generator: torch.Generator) -> Batch:
+    """What :func:`resynthesised_stack` gives, with noise-free slices and ground truth.
 
-    An objective that learns from scenes can learn from this batch as well.
+    A training loss for scenes can be computed on this batch as well.
     """
-    parts = [_self_made(planes.float(), generator) for planes in slices.detach()]
+    stacks = [_resynthesise(planes.float(), generator) for planes in slices.detach()]
     noisy, clean, truth, depth = (
-        torch.stack(tensors) for tensors in zip(*parts, strict=True)
+        torch.stack(tensors) for tensors in zip(*stacks, strict=True)
     )
     step = random_integer(1 << 31, generator)
     return Batch(noisy, clean, truth, depth, step=step)
 
 
-def _self_made(
+def _resynthesise(
     planes: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Noisy and clean (M, h, w), truth and depth (h, w), of (N, h, w)."""
     uniform = partial(random_uniform, generator)
     gain, floor = noise_of(planes)
-    truth = without_noise(sharpest(planes), gain, floor)
+    truth = denoised(sharpest(planes), gain, floor)
     height, width = truth.shape
     if uniform() < 0.5:
         # At half the size detail is finer and noise less: mirrored to fill the place.
@@ -87,11 +87,11 @@ def _self_made(
         truth = torch.cat([truth, truth.flip(-2)], -2)[:height]
     level = uniform(-0.4, 0.4)
     gain, floor = gain * 2**level, floor * 2**level
-    depth = _drawn_depth(height, width, generator).to(planes.device)
+    depth = _random_depth(height, width, generator).to(planes.device)
     low, high = (torch.tensor(edge).log() for edge in BLUR_PER_SLICE)
     per_slice = float(torch.exp(low + (high - low) * uniform()))
     refraction = max(uniform(-REFRACTION, REFRACTION), 0.0)
-    clean = _seen(truth, depth, per_slice, refraction, disk=uniform() < 0.5)
+    clean = _focal_stack(truth, depth, per_slice, refraction, disk=uniform() < 0.5)
     spread = (floor + gain * clean.clamp_min(0)).sqrt()
     noise = torch.randn(clean.shape, generator=generator).to(planes.device)
     noisy = clean + spread * noise
@@ -102,8 +102,8 @@ def _self_made(
 def noise_of(planes: Tensor) -> tuple[float, float]:
     """Variance of the noise as a function of the intensity: ``floor + gain * I``.
 
-    Taken where the picture is most out of focus: at each place in the slice with the
-    least fine detail; and of these places at the calmest ones of each brightness.
+    Estimated where the image is most out of focus: at each place in the slice with the
+    least fine detail; and of these places those with least variance at each brightness.
 
     Parameters
     ----------
@@ -115,18 +115,18 @@ def noise_of(planes: Tensor) -> tuple[float, float]:
     gain, floor
         At least 0 and above 0.
     """
-    rim = NOISE_RADIUS + 1
+    radius = NOISE_RADIUS
     least = intensity = torch.empty(0)
     for plane in planes:
         energy = noise_energy(plane)
-        mean = box_mean(plane[1:-1, 1:-1], rim - 1)
+        mean = box_mean(plane[1:-1, 1:-1], radius)
         if len(least):
             mean = torch.where(energy < least, mean, intensity)
             energy = torch.minimum(energy, least)
         least, intensity = energy, mean
     order = intensity.flatten().argsort()
     bins = least.flatten()[order].tensor_split(8)
-    level = torch.stack([part.quantile(0.25) for part in bins])
+    level = torch.stack([values.quantile(0.25) for values in bins])
     bright = torch.stack([p.mean() for p in intensity.flatten()[order].tensor_split(8)])
     level = level / least_noise_bias(len(planes))
     from_mean = bright - bright.mean()
@@ -151,7 +151,7 @@ def sharpest(planes: Tensor) -> Tensor:
     return planes.gather(0, energy.argmax(0, keepdim=True))[0]
 
 
-def without_noise(image: Tensor, gain: float, floor: float) -> Tensor:
+def denoised(image: Tensor, gain: float, floor: float) -> Tensor:
     """Local Wiener filter (Lee, IEEE TPAMI 2(2), 1980) over 5 x 5 pixels, (h, w)."""
     padded = F.pad(image[None], [2] * 4, mode="reflect")[0]
     mean = box_mean(padded, 2)
@@ -168,7 +168,7 @@ def _is_detail(truth: Tensor, gain: float, floor: float) -> Tensor:
     return variance > (0.5 * noise).clamp_min(LEAST_DETAIL)
 
 
-def _drawn_depth(height: int, width: int, generator: torch.Generator) -> Tensor:
+def _random_depth(height: int, width: int, generator: torch.Generator) -> Tensor:
     """A hilly surface (h, w) over part of the slices; every other one in terraces."""
     hills = random_integer(6, generator, low=2)
     field = torch.rand(1, 1, hills, hills, generator=generator)
@@ -182,17 +182,17 @@ def _drawn_depth(height: int, width: int, generator: torch.Generator) -> Tensor:
     return ends[0] + field * (COUNT - 1 - ends.sum())
 
 
-def _seen(
+def _focal_stack(
     truth: Tensor, depth: Tensor, per_slice: float, refraction: float, *, disk: bool
 ) -> Tensor:
-    """The slices (M, h, w) of a picture that lies at a depth, without noise."""
+    """The slices (M, h, w) of an image that lies at a depth, without noise."""
     height, width = truth.shape
-    margin = min(int(BLURS[-1]) * 2, height - 1, width - 1)
-    canvas = F.pad(truth[None], [margin] * 4, mode="reflect")[0]
+    halo = min(int(BLURS[-1]) * 2, height - 1, width - 1)
+    canvas = F.pad(truth[None], [halo] * 4, mode="reflect")[0]
     spectrum = torch.fft.rfft2(canvas)
     make = disk_transfer if disk else gaussian_transfer
-    size = (height + 2 * margin, width + 2 * margin)
-    inner = (slice(margin, margin + height), slice(margin, margin + width))
+    size = (height + 2 * halo, width + 2 * halo)
+    inner = (slice(halo, halo + height), slice(halo, halo + width))
     bank = [truth]
     for width_of_blur in BLURS[1:]:
         transfer = torch.from_numpy(make(size, width_of_blur)).to(truth)
@@ -203,11 +203,11 @@ def _seen(
     steps = torch.tensor(BLURS, device=truth.device)
     above = torch.searchsorted(steps, blur).clamp(1, len(BLURS) - 1)
     share = (blur - steps[above - 1]) / (steps[above] - steps[above - 1])
-    seen = torch.lerp(blurred.gather(0, above - 1), blurred.gather(0, above), share)
+    stack = torch.lerp(blurred.gather(0, above - 1), blurred.gather(0, above), share)
     if refraction:
         # Transport of intensity: bright on one side of focus, dark on the other.
-        padded = F.pad(seen[None], [1] * 4, mode="reflect")[0]
-        curvature = padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2] - 4 * seen
+        padded = F.pad(stack[None], [1] * 4, mode="reflect")[0]
+        curvature = padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2] - 4 * stack
         curvature = curvature + padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1]
-        seen = seen + refraction * away * curvature
-    return seen
+        stack = stack + refraction * away * curvature
+    return stack

@@ -1,4 +1,4 @@
-"""What models score on scenes whose truth is known and that no training has seen."""
+"""Scores of models on benchmark scenes: ground truth, and never trained on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_focus_fusion.fusion import fuse
 from napari_focus_fusion.metrics import evaluate
-from napari_focus_fusion.simulation.scenes import held_back_scenes
+from napari_focus_fusion.simulation.scenes import benchmark_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,14 +23,14 @@ def score_on_scenes(
     specs: Iterable[SceneSpec] | None = None,
     device: str = "cpu",
 ) -> dict[str, dict[str, float]]:
-    """Mean scores of models over the held-back scenes.
+    """Mean scores of models over the benchmark scenes.
 
     Parameters
     ----------
     candidates
-        Models by the name they shall have in the answer.
+        Models by their names in the result.
     specs
-        Scenes; None for all that are held back.
+        Scenes; None for all benchmark scenes.
     device
         Where to run.
 
@@ -40,7 +40,7 @@ def score_on_scenes(
         For each model the means of :func:`score_scene`, rounded to four digits.
     """
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in candidates}
-    for spec in held_back_scenes() if specs is None else specs:
+    for spec in benchmark_scenes() if specs is None else specs:
         scene = spec.make()
         for name, model in candidates.items():
             rows[name].append(score_scene(scene, model, device))
@@ -61,7 +61,7 @@ def score_scene(
     Returns
     -------
     dict
-        ``psnr`` in dB of the fused image, its peak the range of the truth;
+        ``psnr`` in dB of the fused image, its peak the range of the ground truth;
         ``depth_error``, mean distance in slices where there is detail, each pixel's
         capped at 3; ``off_by_more_than_one``, share of those pixels.
     """
@@ -81,13 +81,13 @@ def score_on_lytro(
 ) -> dict[str, dict[str, float]]:
     """Mean Q_AB/F over the Lytro pairs (Nejati et al., Information Fusion 25, 2015).
 
-    No truth is known of them, and at this resolution they cannot tell a good scorer
-    from a random one; they are here because every paper has them.
+    They have no ground truth, and at this resolution a good scorer and a random one
+    score alike; they are here because every paper has them.
 
     Parameters
     ----------
     candidates
-        Models by the name they shall have in the answer.
+        Models by their names in the result.
     folder
         With ``lytro-01-A.jpg``, ``lytro-01-B.jpg`` and so on.
     device

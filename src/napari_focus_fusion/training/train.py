@@ -1,4 +1,4 @@
-"""Training a shipped weight from nothing: one recipe a model, one command, one seed."""
+"""Training shipped weights from scratch: one recipe a model, one command, one seed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def train(
     on_scene: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> dict[str, Any]:
-    """Train a model from nothing and write weights, card and history.
+    """Train a model from scratch and write weights, card and history.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def train(
         and, while training, the checkpoint (``.checkpoint``) lie beside it. With a
         checkpoint there, training goes on from it.
     pictures
-        Folder of sharp pictures that half of the scenes take their textures from.
+        Folder of sharp images that half of the scenes take their textures from.
     steps
         Instead of the recipe's; shared out among its stages as they are.
     seed
@@ -80,8 +80,8 @@ def train(
     Returns
     -------
     dict
-        The card. Its scores are those of the plain measure, the network untrained and
-        the network trained, on scenes held back; and on the Lytro pairs, if
+        The card. Its scores are those of the plain focus measure, the untrained network
+        and the trained one, on the benchmark scenes; and on the Lytro pairs, if
         ``FOCUS_FUSION_DATA`` names a folder that has them.
 
     Raises
@@ -108,15 +108,15 @@ def train(
     out.parent.mkdir(parents=True, exist_ok=True)
     stages = [
         replace(stage, schedule=_shortened(stage.schedule, steps, recipe.steps))
-        for stage in (recipe, *recipe.then)
+        for stage in (recipe, *recipe.next_stages)
     ]
     where = choose_device(device)
     textures = read_pictures(pictures) if pictures is not None else None
     size = (recipe.slices, recipe.side)
     draw = partial(make_pool, modalities=recipe.modalities)
     pool = draw(range(recipe.scenes), *size, pictures=textures, on_scene=on_scene)
-    held_back = validation_batches(draw(VALIDATION_SEEDS, *size), recipe)
-    held_back = [batch.to(where) for batch in held_back]
+    validation = validation_batches(draw(VALIDATION_SEEDS, *size), recipe)
+    validation = [batch.to(where) for batch in validation]
     network = _untrained(spec, seed)
     checkpoints = [
         out.with_suffix(f".{number}.checkpoint" if number else ".checkpoint")
@@ -129,7 +129,7 @@ def train(
             network,
             stage,
             pool,
-            held_back,
+            validation,
             checkpoint,
             seed=seed,
             scale=scale,
@@ -188,15 +188,15 @@ def _scores(
     stages: list[Recipe],
     fits: list[Fitted],
 ) -> dict[str, Any]:
-    """What the card says of the network beside its first stage."""
+    """Scores for the card, and the later stages of the training."""
     own = {"untrained": untrained, "trained": trained}
     candidates: Mapping[str, FusionModel] = {"sml": load_model("sml"), **own}
     scores: dict[str, Any] = {"scores": score_on_scenes(candidates)}
     lytro = Path(os.environ.get("FOCUS_FUSION_DATA", "")) / "lytro"
     if lytro.is_dir():
         scores["lytro"] = score_on_lytro(candidates, lytro)
-    if recipe.then:
-        scores["then"] = [
+    if recipe.next_stages:
+        scores["next_stages"] = [
             {
                 "recipe": _settings(stage),
                 "best_step": fitted.best_step,
@@ -213,7 +213,7 @@ def _fit_stage(
     network: FusionModel,
     stage: Recipe,
     pool: Pool,
-    held_back: list[Batch],
+    validation: list[Batch],
     checkpoint: Path,
     *,
     seed: int,
@@ -222,18 +222,18 @@ def _fit_stage(
     on_step: Callable[[dict[str, float]], None] | None,
     should_stop: Callable[[], bool] | None,
 ) -> Fitted:
-    """Train what a stage trains; ``first`` rows of the history are there already."""
-    device = held_back[0].noisy.device
+    """Train the parameters of a stage; ``first`` rows of the history are before it."""
+    device = validation[0].noisy.device
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith(stage.parts))
+        parameter.requires_grad_(name.startswith(stage.trainable_prefix))
     only = {"scales": (scale,)} if scale is not None and stage.by_scale else {}
 
     def validate(model: torch.nn.Module) -> float:
-        return stage.validate(model, held_back, **only)
+        return stage.validate(model, validation, **only)
 
     fitted = fit(
         network,
-        partial(stage.objective, **only),
+        partial(stage.training_loss, **only),
         lambda step: pool.draw(
             step, stacks=stage.stacks, crop=stage.crop, seed=seed
         ).to(device),
@@ -270,7 +270,7 @@ def _settings(stage: Recipe) -> dict[str, Any]:
 
 def _before_and_after(fitted: Fitted) -> dict[str, float]:
     return {
-        "untrained": fitted.history[0]["held_back"],
+        "untrained": fitted.history[0]["validation"],
         "trained": fitted.best_score,
     }
 

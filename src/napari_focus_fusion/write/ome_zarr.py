@@ -1,4 +1,4 @@
-"""OME-Zarr 0.5 out: made empty, filled by region, named when it is whole.
+"""Writes OME-Zarr 0.5: created empty, filled by region, renamed when complete.
 
 Layout of one output::
 
@@ -6,7 +6,7 @@ Layout of one output::
         labels/decision/     index of the slice that each pixel came from
         confidence/  depth/  images of their own
 
-OME-Zarr wants time, channel and space in this order and knows no RGB, so arrays are
+OME-Zarr wants time, channel and space in this order and has no RGB, so arrays are
 handed out as views in the order of the stack's axes; RGB is stored as channels.
 """
 
@@ -39,7 +39,7 @@ OUTPUTS = {
     "consistency": "consistency",
 }
 # The smallest level of a pyramid is at most this wide and high.
-_OVERVIEW = 1024
+_SMALLEST_LEVEL = 1024
 _TIME_UNITS = ("millisecond", "second", "minute", "hour", "day")
 _LENGTH_UNITS = (
     *("angstrom", "picometer", "nanometer", "micrometer", "millimeter"),
@@ -96,7 +96,7 @@ def create_output(
         kinds["consistency"] = (stack.map_axes, np.dtype("float32"), 1)
     # As many levels for all: OME-Zarr wants that of an image and its labels.
     count = 1
-    while max(stack.height, stack.width) * scale > _OVERVIEW << (count - 1):
+    while max(stack.height, stack.width) * scale > _SMALLEST_LEVEL << (count - 1):
         count += 1
     with translated_errors(path.absolute().parent):
         for output, (axes, dtype, factor) in kinds.items():
@@ -148,10 +148,10 @@ def finish_output(
     FocusFusionError
         If the final name is taken and `overwrite` is False, or the disk is full.
     """
-    part, final = Path(path_partial), Path(path_final)
+    partial, final = Path(path_partial), Path(path_final)
     with translated_errors(final.absolute().parent):
-        complete_output(part, provenance)
-        put_in_place(part, final, overwrite=overwrite)
+        complete_output(partial, provenance)
+        put_in_place(partial, final, overwrite=overwrite)
     return final
 
 
@@ -317,7 +317,7 @@ def _omero(stack: FocusStack, axes: str) -> Any:
 
 
 def _hex_colours(given: Any, count: int) -> list[str]:
-    """Colours as OME-Zarr writes them; our own for names, which only napari knows."""
+    """Colours as OME-Zarr writes them; our own for names, which only napari defines."""
     colours = hex_colours(count)
     if isinstance(given, list | tuple) and len(given) == count:
         for i, colour in enumerate(map(str, given)):

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and never over another file unasked."""
+"""Files are written whole or not at all, and replaced only when allowed."""
 
 from __future__ import annotations
 
@@ -81,23 +81,25 @@ def written_whole(targets: Sequence[Path], *, overwrite: bool) -> Iterator[list[
     targets that were there before.
     """
     mark = uuid4().hex[:8]
-    parts = [target.with_name(f".{target.name}.{mark}.partial") for target in targets]
+    partials = [
+        target.with_name(f".{target.name}.{mark}.partial") for target in targets
+    ]
     placed: list[Path] = []
     try:
         with translated_errors(targets[0].absolute().parent):
-            yield parts
-            for part, target in zip(parts, targets, strict=True):
+            yield partials
+            for partial, target in zip(partials, targets, strict=True):
                 existed = os.path.lexists(target)
-                put_in_place(part, target, overwrite=overwrite)
+                put_in_place(partial, target, overwrite=overwrite)
                 if not existed:
                     placed.append(target)
     except BaseException:
-        for leftover in (*parts, *placed):
+        for leftover in (*partials, *placed):
             remove(leftover)
         raise
 
 
-def put_in_place(part: Path, target: Path, *, overwrite: bool) -> None:
+def put_in_place(partial: Path, target: Path, *, overwrite: bool) -> None:
     """Rename a finished file or Zarr folder to its final name.
 
     Raises
@@ -107,18 +109,18 @@ def put_in_place(part: Path, target: Path, *, overwrite: bool) -> None:
     """
     if os.path.lexists(target):
         check_targets([target], overwrite=overwrite)
-        if target.is_dir() or part.is_dir():
-            # A folder cannot be replaced in one step; the old one steps aside.
+        if target.is_dir() or partial.is_dir():
+            # A folder cannot be replaced in one step; the old one is renamed first.
             aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}.replaced")
             os.rename(target, aside)
             try:
-                os.rename(part, target)
+                os.rename(partial, target)
             except BaseException:
                 os.rename(aside, target)
                 raise
             remove(aside)
             return
-    os.replace(part, target)
+    os.replace(partial, target)
 
 
 def remove(path: Path) -> None:
@@ -131,7 +133,7 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def translated_errors(folder: Path) -> Iterator[None]:
-    """Turn what the operating system says about a folder into plain words."""
+    """Translate errors of the operating system about a folder into our own."""
     try:
         yield
     except OSError as error:

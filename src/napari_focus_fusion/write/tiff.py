@@ -1,4 +1,4 @@
-"""OME-TIFF out, plane by plane or tile by tile."""
+"""Writes OME-TIFF, plane by plane or tile by tile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A part of a stack lies where it lay, and holds the pixels that were there."""
+"""Crops of a stack keep their world coordinates and pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zarr
 from napari.layers import Image, Layer
 
 from napari_focus_fusion import FocusFusionError, FocusStack, fuse
-from napari_focus_fusion.plugin.adapters.crop import part_of
+from napari_focus_fusion.plugin.adapters.crop import crop_stack
 from napari_focus_fusion.plugin.adapters.layers import (
     fuse_layer,
     stack_from_layer,
@@ -42,7 +42,7 @@ def test_pixels_are_those_of_the_place(slices, tmp_path):
     expected = slices[1:5, 10:80:3, 7:100:2]
     for data in kinds(slices, tmp_path):
         stack = FocusStack(data, "ZYX")
-        part = part_of(stack, {**SPANS, "Z": slice(1, 5)})
+        part = crop_stack(stack, {**SPANS, "Z": slice(1, 5)})
         assert part.data.shape == expected.shape
         np.testing.assert_array_equal(np.asarray(part.data), expected)
         # Read by region, as a fusion does.
@@ -52,19 +52,19 @@ def test_pixels_are_those_of_the_place(slices, tmp_path):
         )
 
 
-def test_a_part_of_a_part(slices, tmp_path):
+def test_a_crop_of_a_crop(slices, tmp_path):
     for data in kinds(slices, tmp_path):
-        once = part_of(FocusStack(data, "ZYX"), SPANS)
-        twice = part_of(once, {"Y": slice(2, 20, 2), "X": slice(1, 30)})
+        once = crop_stack(FocusStack(data, "ZYX"), SPANS)
+        twice = crop_stack(once, {"Y": slice(2, 20, 2), "X": slice(1, 30)})
         np.testing.assert_array_equal(
             np.asarray(twice.data), slices[:, 10:80:3, 7:100:2][:, 2:20:2, 1:30]
         )
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_results_of_a_part_lie_on_the_source(slices, place):
+def test_results_of_a_crop_lie_on_the_source(slices, place):
     source = Image(slices, **place)
-    result = fuse(part_of(stack_from_layer(source), SPANS), model="sml")
+    result = fuse(crop_stack(stack_from_layer(source), SPANS), model="sml")
     fused = Layer.create(*result.layers()[0])
     for row, column in ((0, 0), (5, 3), (23, 46)):
         y, x = 10 + 3 * row, 7 + 2 * column
@@ -78,7 +78,7 @@ def test_levels_cover_the_same_place(slices, place):
     stack = stack_from_layer(source, level=1)
     assert stack.data.shape == (5, 45, 60)
     fused = Layer.create(*fuse(stack, model="sml").layers()[0])
-    # Of a pyramid's pixel that stands for two, the middle lies between them.
+    # The centre of a pyramid's pixel that covers two lies between them.
     there = source.data_to_world((2, 10.5, 20.5))[1:]
     np.testing.assert_allclose(fused.data_to_world((5, 10)), there)
     assert stack.pixel_size("X") == 2 * float(source.scale[2])

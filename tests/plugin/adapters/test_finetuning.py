@@ -45,7 +45,7 @@ def test_a_job_is_not_changed_after_it_is_made(layer):
 
 def test_the_folder_of_models_is_handed_down(layer, tmp_path, monkeypatch):
     """Both when a model is looked for and when one is kept."""
-    monkeypatch.setattr(core, "MADE", 2)
+    monkeypatch.setattr(core, "RESYNTHESISED", 2)
     monkeypatch.setattr(core, "FUSED", 1)
     monkeypatch.setattr(finetuning, "FIELD", 48)
     about = {"parent": "sesf", "summary": "Not trained."}
@@ -57,7 +57,7 @@ def test_the_folder_of_models_is_handed_down(layer, tmp_path, monkeypatch):
     job = finetune_job([layer], "rough", name="mine", folder=tmp_path, **options)
     result = job(shown.append, lambda: False)
     assert result.path == tmp_path / "mine.safetensors" and result.path.is_file()
-    assert any(isinstance(one, finetuning.Look) for one in shown)
+    assert any(isinstance(one, finetuning.Validation) for one in shown)
     assert not {"rough", "mine"} & set(ff.models())
     layers = compare_layers(
         layer, "rough", "mine", folder=tmp_path, region=(0, 0, 40, 60), device="cpu"

@@ -1,4 +1,4 @@
-"""Jobs: what they give, that they can be stopped, what is said when they fail."""
+"""Jobs: their results, cancelling them, and their error messages."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_job_stops(slices):
 
 
 def quiet(progress):
-    """Progress that nobody follows."""
+    """A progress callback that does nothing."""
 
 
 def test_a_job_finds_models_in_its_folder(slices, tmp_path):

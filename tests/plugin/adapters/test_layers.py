@@ -124,7 +124,7 @@ PLACES = {
 @pytest.mark.filterwarnings("ignore:Non-orthogonal slicing:UserWarning")
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_results_lie_on_their_source(slices, place):
-    """What the source shows at a place of the world, the result shows there too."""
+    """The result shows the same as the source at the same world coordinates."""
     source = Image(slices, **place)
     fused, decision, confidence, depth = (
         Layer.create(*data)
@@ -243,18 +243,18 @@ def test_taking_a_lazy_layer_down_reads_nothing(slices):
     stack = stack_from_layer(layer)
     assert not reads
     fuse(stack, model="sml", blend="select")
-    # Once to see how sharp a slice is, and once to fetch what is sharp in it.
+    # Once for the focus measure, and once for the fused pixels.
     assert set(Counter(reads).values()) <= {1, 2} and len(set(reads)) == 5
 
 
-def test_another_layer_can_decide(slices):
+def test_the_focus_is_measured_in_another_layer(slices):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 5000, slices.shape, dtype=np.uint16)
     dull = Image(noise, name="dull", scale=(2, 0.5, 0.5), colormap="green")
     sharp = Image(slices, name="sharp", scale=(2, 0.5, 0.5))
     options = {"model": "sml", "blend": "select"}
     _, expected, *_ = fuse_layer(sharp, **options)
-    fused, decision, *_ = fuse_layer(dull, decided_by=sharp, **options)
+    fused, decision, *_ = fuse_layer(dull, reference_layer=sharp, **options)
     np.testing.assert_array_equal(decision[0], expected[0])
     np.testing.assert_array_equal(
         fused[0], np.take_along_axis(noise, decision[0][None].astype(int), 0)[0]
@@ -266,11 +266,11 @@ def test_another_layer_can_decide(slices):
     assert run["source_axes"] == "ZYX" and run["source_shape"] == list(slices.shape)
 
 
-def test_a_layer_of_another_size_cannot_decide(slices):
+def test_a_reference_layer_of_another_size_is_refused(slices):
     with pytest.raises(FocusFusionError, match="'small' cannot decide for 'large'"):
         fuse_layer(
             Image(slices, name="large"),
-            decided_by=Image(slices[:, :50], name="small"),
+            reference_layer=Image(slices[:, :50], name="small"),
             model="sml",
         )
 
@@ -280,7 +280,7 @@ def test_outputs_are_those_asked_for(slices):
     layers = fuse_layer(layer, model="sml", outputs=("depth", "decision"))
     names = [attributes["name"] for _, attributes, _ in layers]
     assert names == ["mine decision [sml]", "mine depth [sml]"]
-    # Something must be seen of a run.
+    # One layer of a run must be visible.
     assert [attributes["visible"] for _, attributes, _ in layers] == [True, False]
     with pytest.raises(FocusFusionError, match="no output sharpness"):
         fuse_layer(layer, model="sml", outputs=("sharpness",))

@@ -8,7 +8,7 @@ import pytest
 from napari.utils.notifications import NotificationSeverity, notification_manager
 
 from napari_focus_fusion.device import available_devices
-from napari_focus_fusion.plugin.common.choice import Choice
+from napari_focus_fusion.plugin.common.combo_boxes import ValueComboBox
 from napari_focus_fusion.plugin.common.devices import load_devices, offer_devices
 
 
@@ -22,7 +22,7 @@ def test_devices_are_found_and_offered(qtbot):
     load_devices(found.append, "napari_focus_fusion.training.finetune")
     qtbot.waitUntil(lambda: bool(found), timeout=60_000)
     assert "napari_focus_fusion.training.finetune" in sys.modules
-    field = Choice("", [("Automatic", "auto")])
+    field = ValueComboBox("", [("Automatic", "auto")])
     qtbot.addWidget(field)
     offer_devices(field, found[0])
     assert field.values == ["auto", *available_devices()] and field.value == "auto"

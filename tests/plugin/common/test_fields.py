@@ -1,4 +1,4 @@
-"""Fields, and how what they hold is kept from one session to the next."""
+"""Fields, and how their values are stored from one session to the next."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from napari_focus_fusion.plugin.common.choice import Choice
+from napari_focus_fusion.plugin.common.combo_boxes import ValueComboBox
 from napari_focus_fusion.plugin.common.fields import (
     CheckField,
     FloatField,
@@ -34,7 +34,11 @@ FIELDS = {
     "toggle": (ToggleField, (True, False), (0, None, "no")),
     "int": (whole, (7, -5), (51, 1.5, True, "7", None)),
     "float": (decimal, (2.25, 10), (10.5, -1, False, "2", None, float("nan"))),
-    "choice": (lambda: Choice("", [("A", "a"), ("B", 2)]), (2, "a"), ("b", None, [2])),
+    "choice": (
+        lambda: ValueComboBox("", [("A", "a"), ("B", 2)]),
+        (2, "a"),
+        ("b", None, [2]),
+    ),
 }
 
 
@@ -70,7 +74,7 @@ def test_fields_are_remembered_and_recalled(qtbot, remembered):
     recall_fields("some", after)
     assert {name: field.value for name, field in after.items()} == expected
 
-    # What cannot be held is passed over, and what is not there stays.
+    # Invalid values are ignored, and fields without a stored value stay.
     damaged = {name: bad[0] for name, (_, _, bad) in FIELDS.items() if name != "int"}
     remembered.write_text(json.dumps({"some": damaged}))
     recall_fields("some", after)

@@ -1,4 +1,4 @@
-"""What is remembered, and where; what napari's preferences say."""
+"""Stored settings of the widgets, and napari's preferences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from napari_focus_fusion.models.registry import load_model, save_weights
 from napari_focus_fusion.plugin.adapters.layers import fuse_layer
 from napari_focus_fusion.plugin.adapters.preferences import models_folder, preferences
 from napari_focus_fusion.plugin.common import settings
-from napari_focus_fusion.plugin.common.choice import refresh_model_lists
+from napari_focus_fusion.plugin.common.combo_boxes import refresh_model_lists
 from napari_focus_fusion.plugin.common.settings import recall, remember
 from napari_focus_fusion.plugin.fuse.form import FuseForm
 
@@ -69,7 +69,7 @@ def test_the_folder_of_models_is_a_preference(preferred, monkeypatch, tmp_path):
     usual = fine_tuned.models_folder()
     preferred.models_folder = str(tmp_path)
     assert models_folder() == tmp_path
-    # It is handed down; what knows nothing of napari keeps to its own.
+    # Jobs get it as an argument; functions without napari use the usual folder.
     assert FOLDER_VARIABLE not in os.environ and fine_tuned.models_folder() == usual
     preferred.models_folder = ""
     assert models_folder() == usual

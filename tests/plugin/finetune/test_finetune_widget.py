@@ -29,27 +29,27 @@ from napari_focus_fusion.plugin.adapters.finetuning import (
     finetune_layers,
 )
 from napari_focus_fusion.plugin.adapters.preferences import preferences
-from napari_focus_fusion.plugin.common.choice import ModelChoice
+from napari_focus_fusion.plugin.common.combo_boxes import ModelComboBox
 from napari_focus_fusion.training import finetune as core
 from small_models import random_sesf, relief
 
 PLUGIN, WIDGET = "napari-focus-fusion", "Fine-tune focus model"
 PLACE = {"scale": (2, 0.5, 0.25), "translate": (5, -3, 7), "rotate": 20}
-#: So high a rate that three steps mend the parent.
+#: A learning rate at which three steps improve the parent.
 RATE = 1e-2
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder of models with *rough*, which hardly any learning makes better."""
+    """A folder of models with *rough*, which a short training improves."""
     path = tmp_path / "models"
     path.mkdir()
     monkeypatch.setenv(FOLDER_VARIABLE, str(path))
     about = {"parent": "sesf", "summary": "Not trained."}
     save_weights(random_sesf(), path / "rough.safetensors", {}, about)
-    monkeypatch.setattr(core, "MADE", 2)
+    monkeypatch.setattr(core, "RESYNTHESISED", 2)
     monkeypatch.setattr(core, "FUSED", 1)
-    monkeypatch.setattr(core, "LOOKS", 2)
+    monkeypatch.setattr(core, "VALIDATIONS", 2)
     monkeypatch.setattr(finetuning, "FIELD", 48)
     return path
 
@@ -124,10 +124,10 @@ def all_quiet():
 
 
 def test_press_start(window, stack, folder, qtbot):
-    """It learns, shows it, and the new model is everywhere and fuses."""
+    """It trains and shows its progress, and the new model is listed and fuses."""
     viewer, widget = window
     form = widget.settings
-    lists = ModelChoice("of another widget")
+    lists = ModelComboBox("of another widget")
     qtbot.addWidget(lists)
     layer = viewer.add_image(stack, name="pollen [day 3]")
     assert form.stacks.value == [layer]
@@ -135,10 +135,12 @@ def test_press_start(window, stack, folder, qtbot):
     assert "measured in the first run" in form.estimate.text()
     name = form.name.text()
     assert name == "pollen-day-3-sesf"
-    looks = []
+    validations = []
     worker = widget.start()
     worker.progressed.connect(
-        lambda news: isinstance(news, finetuning.Look) and looks.append(news)
+        lambda update: (
+            isinstance(update, finetuning.Validation) and validations.append(update)
+        )
     )
     assert widget.cancel_button.isEnabled() and not widget.start_button.isEnabled()
     with qtbot.waitSignal(widget.ended, timeout=60_000):
@@ -148,18 +150,18 @@ def test_press_start(window, stack, folder, qtbot):
     assert "is better than its parent" in text and name in text
     assert notification(NotificationSeverity.INFO) == text
     assert [row["step"] for row in widget.training.plot.rows] == [0, 1, 2, 3]
-    # Left what the parent makes of the field, right what the model makes of it now.
-    first, last = looks[0], looks[-1]
+    # Left the field fused by the parent, right by the model in training.
+    first, last = validations[0], validations[-1]
     assert first.fused[0].shape == first.decisions[0].shape == (48, 48)
     np.testing.assert_array_equal(*first.decisions)
     np.testing.assert_array_equal(first.decisions[0], last.decisions[0])
     assert (last.decisions[0] != last.decisions[1]).any()
-    assert widget.training.pictures.titles == ("Parent: rough", "Step 3")
+    assert widget.training.images.titles == ("Parent: rough", "Step 3")
     # All of it is drawn.
     assert {"#3b8bd0", "#e0883a"} <= colours(widget.training.plot)
-    assert len(colours(widget.training.pictures)) > 30
+    assert len(colours(widget.training.images)) > 30
     assert "About" in form.estimate.text()
-    # It is there for all.
+    # It is in all lists of models.
     assert name in lists.values and name in form.model.values
     assert ff.models()[name].summary == f"Tuned from rough on {layer.name}, 3 steps."
     fused = ff.fuse(stack, name, axes="ZYX")
@@ -197,10 +199,10 @@ def test_compare_with_the_parent(window, stack, folder, qtbot):
     assert (left_map.data != right_map.data).any()
     assert viewer.layers.selection.active is right
     # The left one lies on its source; the right one beside it, along its rows.
-    seen = finetuning.region_on_screen(layer)
+    region = finetuning.region_on_screen(layer)
     place = layer.world_to_data((5, *left.data_to_world((0, 0))))
-    np.testing.assert_allclose(place[1:], seen[:2], atol=1e-6)
-    columns = round((seen[3] - seen[1]) * (1 + finetuning.GAP))
+    np.testing.assert_allclose(place[1:], region[:2], atol=1e-6)
+    columns = round((region[3] - region[1]) * (1 + finetuning.GAP))
     np.testing.assert_allclose(
         right.data_to_world((3, 0)), left.data_to_world((3, columns)), atol=1e-6
     )
@@ -428,14 +430,14 @@ def test_axes_that_cannot_be_told(window, stack):
     form.stacks.value = [film]
     assert not form.z_axis.isHidden()
     assert (form.z_axis.value, form.other_axes.value) == (0, "T")
-    # What is seen is of these axes.
+    # The region in view has these axes.
     viewer.dims.set_current_step(1, 1)
     form.where.value = "view"
     viewer.reset_view()
     job = form.job()
     assert job.options["regions"] == [[(0, 0, 120, 180)]]
-    seen = np.squeeze(np.asarray(job.shown.data))
-    np.testing.assert_array_equal(seen, stack[:, ::-1][:, 36:84, 66:114])
+    shown = np.squeeze(np.asarray(job.shown.data))
+    np.testing.assert_array_equal(shown, stack[:, ::-1][:, 36:84, 66:114])
     # Labels settle it, unless something else was chosen.
     film.axis_labels = ("z", "c", "y", "x")
     form.stacks.value = []

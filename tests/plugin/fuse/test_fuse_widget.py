@@ -130,7 +130,7 @@ def test_channels_that_are_layers(window, fluorescence, qtbot):
     assert viewer.layers["Nuclei fused [sml]"].colormap.name == nuclei.colormap.name
 
 
-def test_pictures_of_one_stack_do_not_add_up(window, slices, qtbot):
+def test_images_of_one_stack_do_not_add_up(window, slices, qtbot):
     viewer, widget = window
     other = viewer.add_image(slices[::-1], name="other", blending="additive")
     cells = viewer.add_image(slices, name="cells", blending="additive")
@@ -376,17 +376,17 @@ def test_a_bug(window, failing, slices, qtbot, caplog):
 def test_pixels_are_let_go_of(window, slices, qtbot):
     viewer, widget = window
     data = slices.copy()
-    held = weakref.ref(data)
+    reference = weakref.ref(data)
     viewer.add_image(data, name="large")
     run(widget, qtbot)
     del data
     viewer.layers.remove("large")
     gc.collect()
-    assert held() is None
+    assert reference() is None
 
 
 def test_napari_quits_in_the_middle_of_a_run():
-    """With no words and no code but 0, as seen from outside."""
+    """In a process of its own, which prints nothing and exits with code 0."""
     script = """
 import napari, numpy as np
 from qtpy.QtCore import QTimer

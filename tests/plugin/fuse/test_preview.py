@@ -10,7 +10,7 @@ import pytest
 from napari.layers import Image, Layer
 
 from napari_focus_fusion import FocusFusionError, fuse
-from napari_focus_fusion.plugin.adapters.layers import METADATA
+from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.plugin.adapters.preview import (
     View,
     camera_of,
@@ -85,7 +85,9 @@ def test_a_pyramid_gives_the_level_that_is_fine_enough(viewer, slices, qtbot):
 
 
 def test_lazy_data_are_not_read_whole(viewer, qtbot, monkeypatch):
-    monkeypatch.setattr("napari_focus_fusion.plugin.adapters.preview.MOST_READ", 40_000)
+    monkeypatch.setattr(
+        "napari_focus_fusion.plugin.adapters.preview.MAX_PIXELS_READ", 40_000
+    )
     data = da.zeros((4, 400, 800), chunks=(1, 400, 800), dtype="u1")
     layer = viewer.add_image(data, contrast_limits=(0, 1))
     view = view_of((layer,), "ZYX", viewer, PLENTY)
@@ -117,7 +119,7 @@ def test_a_preview_is_the_fusion_of_its_field(slices, place):
     np.testing.assert_allclose(
         layer.data_to_world((7, 9)), source.data_to_world((2, 27, 39))[1:]
     )
-    assert layer.metadata[METADATA]["output"] == "preview"
+    assert layer.metadata[METADATA_KEY]["output"] == "preview"
 
 
 def test_a_preview_shows_the_channel_and_time_on_screen(slices):
@@ -130,18 +132,18 @@ def test_a_preview_shows_the_channel_and_time_on_screen(slices):
     np.testing.assert_array_equal(np.squeeze(data), expected.fused[1])
 
 
-def test_another_layer_decides_in_the_preview_too(slices):
+def test_the_preview_uses_the_reference_layer(slices):
     dull = Image(slices[::-1].copy(), name="dull")
     view = View((0, 90, 1), (0, 120, 1))
-    job = preview_job((dull,), "ZYX", view, decided_by=Image(slices), **PLAIN)
+    job = preview_job((dull,), "ZYX", view, reference_layer=Image(slices), **PLAIN)
     data, _, _ = job(lambda progress: None, lambda: False)
-    decided = fuse(slices, **PLAIN).decision
+    decision = fuse(slices, **PLAIN).decision
     np.testing.assert_array_equal(
-        data, np.take_along_axis(slices[::-1], decided[None].astype(int), 0)[0]
+        data, np.take_along_axis(slices[::-1], decision[None].astype(int), 0)[0]
     )
 
 
-def test_it_follows_the_camera_and_the_choices(shown, qtbot):
+def test_it_follows_the_camera_and_the_settings(shown, qtbot):
     viewer, layer, preview, asked = shown
     viewer.layers.selection.active = layer
     with qtbot.waitSignal(preview.shown, timeout=30_000):
@@ -159,7 +161,7 @@ def test_it_follows_the_camera_and_the_choices(shown, qtbot):
     with qtbot.waitSignal(preview.shown, timeout=30_000):
         asked["smoothness"] = 5
         preview.request()
-    assert first.metadata[METADATA]["parameters"]["smoothness"] == 5
+    assert first.metadata[METADATA_KEY]["parameters"]["smoothness"] == 5
     # Nothing has changed: nothing is done.
     pixels = first.data
     preview.request()
@@ -207,7 +209,7 @@ def test_a_stale_run_is_cancelled(shown, slices, qtbot):
     qtbot.waitUntil(lambda: stale.abort_requested, timeout=30_000)
     with qtbot.waitSignal(preview.shown, timeout=30_000):
         opened.set()
-    source = preview.layer.metadata[METADATA]["source"]
+    source = preview.layer.metadata[METADATA_KEY]["source"]
     assert source == "layer 'leaves'"
     assert [layer.name for layer in viewer.layers].count("Preview") == 1
 
@@ -216,12 +218,16 @@ def test_what_cannot_be_previewed_is_said(shown, qtbot):
     viewer, layer, preview, _ = shown
     layer.data = np.full(layer.data.shape, np.nan, np.float32)
     with qtbot.waitSignal(
-        preview.told, timeout=30_000, check_params_cb=lambda text: "NaN" in text
+        preview.status_changed,
+        timeout=30_000,
+        check_params_cb=lambda text: "NaN" in text,
     ):
         preview.start()
     assert preview.layer is None and len(viewer.layers) == 1
     with qtbot.waitSignal(
-        preview.told, timeout=30_000, check_params_cb=lambda text: "3-D" in text
+        preview.status_changed,
+        timeout=30_000,
+        check_params_cb=lambda text: "3-D" in text,
     ):
         viewer.dims.ndisplay = 3
     # Back in 2-D that is not said any more.
@@ -229,7 +235,9 @@ def test_what_cannot_be_previewed_is_said(shown, qtbot):
     with qtbot.waitSignal(preview.shown, timeout=30_000):
         viewer.dims.ndisplay = 2
     with qtbot.waitSignal(
-        preview.told, timeout=30_000, check_params_cb=lambda text: "3-D" in text
+        preview.status_changed,
+        timeout=30_000,
+        check_params_cb=lambda text: "3-D" in text,
     ):
         viewer.dims.ndisplay = 3
     with qtbot.waitSignal(preview.shown, timeout=30_000):

@@ -95,7 +95,7 @@ def test_the_chart(window, slices, qtbot, monkeypatch):
         image = widget.chart.grab().toImage()
         darkness.append(image.pixelColor(image.width() - 2, 2).lightness())
     assert darkness[0] < 100 < darkness[1]
-    # What hovering over a bar says.
+    # Tooltip of a bar.
     said = []
     monkeypatch.setattr(
         "napari_focus_fusion.plugin.report.chart.QToolTip.showText",
@@ -189,7 +189,7 @@ def test_flat_layers(window, slices, qtbot):
     assert not widget.advice.isHidden()
     viewer.layers.selection = set(layers[:4])
     assert widget.layer.value == layers[:4] and widget.advice.isHidden()
-    # Images made elsewhere are held against what is selected.
+    # Images made elsewhere are compared with the selected layers.
     viewer.layers.remove(another)
     widget.fused.value = viewer.add_image(slices[:4].max(0), name="maximum")
     assert widget.layer.value == layers[:4]

@@ -33,20 +33,20 @@ from napari_focus_fusion.training.objectives.affinity_sr import (
     fill_holes,
     finer_error,
     finer_losses,
-    finer_objective,
+    finer_training_loss,
     focus_losses,
-    focus_objective,
+    focus_training_loss,
     fusing_error,
     fusing_losses,
-    fusing_objective,
-    pretext,
+    fusing_training_loss,
     sampled,
     scene_pairs,
+    self_supervised_loss,
 )
 from napari_focus_fusion.training.train import _fit_stage, train
 
 SMALL = AffinitySRConfig(
-    path=(4,), reach=2, rows=1, near=(4, 6), far=(4,), refine=2, width=8, growth=4,
+    path=(4,), half_width=2, rows=1, near=(4, 6), far=(4,), refine=2, width=8, growth=4,
     dense=1, blocks=1, embed=(), fine=(4,),
 )  # fmt: skip
 
@@ -130,7 +130,7 @@ def test_colours_are_mixtures_of_pictures(batch: Batch) -> None:
 
 
 def levels(depth: float, count: int = 5, stacks: int = 8) -> Batch:
-    """Slices that are as bright as their number: what is shown says whence it is."""
+    """Slices that are as bright as their number, to identify the source of a pixel."""
     shape = (stacks, count, 24, 26)
     planes = torch.arange(count, dtype=torch.float32)[:, None, None].expand(shape)
     known = torch.full((stacks, 24, 26), float(depth))
@@ -236,12 +236,12 @@ def test_fusing_is_judged_by_truth_and_by_each_source_in_its_mask(batch: Batch) 
 
 
 @pytest.mark.parametrize(
-    "objective", [focus_objective, finer_objective, fusing_objective]
+    "training_loss", [focus_training_loss, finer_training_loss, fusing_training_loss]
 )
-def test_the_same_step_has_the_same_loss(objective: Any, pool: Pool) -> None:
+def test_the_same_step_has_the_same_loss(training_loss: Any, pool: Pool) -> None:
     def loss(step: int) -> Tensor:
         batch = pool.draw(step, stacks=2, crop=48, seed=0)
-        return objective(network().train(), batch)["loss"]
+        return training_loss(network().train(), batch)["loss"]
 
     torch.manual_seed(3)
     first = loss(4)
@@ -252,11 +252,11 @@ def test_the_same_step_has_the_same_loss(objective: Any, pool: Pool) -> None:
 
 def test_without_truth_every_part_learns(batch: Batch) -> None:
     model, twin = (network(replace(SMALL, skip=False)).train() for _ in "12")
-    losses = pretext(model, batch.noisy, generator(2))
-    again = pretext(twin, batch.noisy, generator(2))
+    losses = self_supervised_loss(model, batch.noisy, generator(2))
+    again = self_supervised_loss(twin, batch.noisy, generator(2))
     assert torch.equal(losses["loss"], again["loss"])
     assert not torch.equal(
-        losses["loss"], pretext(model, batch.noisy, generator(3))["loss"]
+        losses["loss"], self_supervised_loss(model, batch.noisy, generator(3))["loss"]
     )
     losses["loss"].backward()
     used = {
@@ -323,7 +323,7 @@ def changed(before: dict[str, Tensor], model: AffinitySR) -> set[str]:
 def test_a_stage_trains_its_part_alone(
     number: int, scale: int | None, pool: Pool, tmp_path: Any
 ) -> None:
-    stage = [RECIPE, *RECIPE.then][number]
+    stage = [RECIPE, *RECIPE.next_stages][number]
     schedule = replace(stage.schedule, steps=3, validate_every=3)
     # The worst score is the first: what training changed is kept.
     scores = iter([1.0, 0.5])
@@ -359,13 +359,13 @@ def test_a_stage_trains_its_part_alone(
 
 
 def test_taken_up_again_it_ends_with_the_same_bits(pool: Pool, tmp_path: Any) -> None:
-    stage = RECIPE.then[1]
+    stage = RECIPE.next_stages[1]
     schedule = replace(stage.schedule, steps=4, validate_every=2)
 
     def run(model: AffinitySR, **options: Any) -> None:
         fit(
             model,
-            stage.objective,
+            stage.training_loss,
             lambda step: pool.draw(step, stacks=2, crop=48, seed=0),
             lambda network: 1.0,
             schedule,
@@ -390,7 +390,7 @@ def test_only_what_enlarges_can_be_trained_for_a_factor(tmp_path: Any) -> None:
 
 
 def test_srn_learns_to_be_ahead_of_interpolation(pool: Pool) -> None:
-    """On the pictures that it sees: a network that could not learn would not."""
+    """On the images that it is trained on."""
     model = network().train()
     truth = pool.truth[:2, None]
     fine = truth[:, None].repeat(1, 2, 1, 1, 1)

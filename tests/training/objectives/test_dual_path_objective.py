@@ -39,7 +39,7 @@ def generator_of(seed: int = 0) -> torch.Generator:
 def test_gradients_reach_every_parameter(pool: Pool, truth: float) -> None:
     network = network_of()
     batch = batch_of(pool, dual_path.WARM_UP)
-    dual_path.objective(network, batch, truth)["loss"].backward()
+    dual_path.training_loss(network, batch, truth)["loss"].backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
@@ -47,48 +47,55 @@ def test_gradients_reach_every_parameter(pool: Pool, truth: float) -> None:
 
 def test_the_pretext_reaches_every_parameter_and_needs_no_truth(pool: Pool) -> None:
     network = network_of()
-    losses = dual_path.pretext(network, batch_of(pool).noisy, generator_of())
+    losses = dual_path.self_supervised_loss(
+        network, batch_of(pool).noisy, generator_of()
+    )
     losses["loss"].backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
-    assert "ranking" not in dual_path.objective(network, batch_of(pool), truth=0.0)
+    assert "ranking" not in dual_path.training_loss(network, batch_of(pool), truth=0.0)
 
 
 def test_the_same_generator_gives_the_same_losses(pool: Pool) -> None:
     network, slices = network_of(), batch_of(pool).noisy
     first, again, other = (
-        dual_path.pretext(network, slices, generator_of(seed)) for seed in (5, 5, 6)
+        dual_path.self_supervised_loss(network, slices, generator_of(seed))
+        for seed in (5, 5, 6)
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["loss"], other["loss"])
     batch = batch_of(pool)
-    same = [dual_path.objective(network, batch)["loss"] for _ in range(2)]
+    same = [dual_path.training_loss(network, batch)["loss"] for _ in range(2)]
     assert torch.equal(*same)
 
 
-def test_a_few_steps_on_a_stack_lower_the_pretext(pool: Pool) -> None:
+def test_a_few_steps_on_a_stack_lower_the_self_supervised_loss(pool: Pool) -> None:
     network, slices = network_of(), batch_of(pool).noisy
     optimiser = torch.optim.Adam(network.parameters(), 2e-3)
 
-    def held() -> float:
+    def loss() -> float:
         with torch.no_grad():
             found = [
-                dual_path.pretext(network, slices, generator_of(100 + k))["loss"]
+                dual_path.self_supervised_loss(network, slices, generator_of(100 + k))[
+                    "loss"
+                ]
                 for k in range(2)
             ]
         return float(torch.stack(found).mean())
 
-    before = held()
+    before = loss()
     for step in range(12):
         optimiser.zero_grad()
-        dual_path.pretext(network, slices, generator_of(step))["loss"].backward()
+        dual_path.self_supervised_loss(network, slices, generator_of(step))[
+            "loss"
+        ].backward()
         optimiser.step()
-    assert held() < 0.9 * before
+    assert loss() < 0.9 * before
 
 
 def test_the_fuser_is_taught_by_the_predictor_and_not_the_reverse(pool: Pool) -> None:
     """Supervision and consistency send nothing to the predictor."""
     network, slices = network_of(), batch_of(pool).noisy
-    losses = dual_path.pretext(network, slices, generator_of())
+    losses = dual_path.self_supervised_loss(network, slices, generator_of())
     (losses["supervision"] + losses["consistency"]).backward(retain_graph=True)
     assert all(p.grad is None for p in network.predictor.parameters())
     assert all(p.grad is not None for p in network.stages.parameters())
@@ -99,7 +106,7 @@ def test_the_fuser_is_taught_by_the_predictor_and_not_the_reverse(pool: Pool) ->
 
 def test_a_young_predictor_teaches_nothing(pool: Pool) -> None:
     network, batch = network_of(), batch_of(pool, step=0)
-    dual_path.objective(network, batch, truth=0.0)["loss"].backward()
+    dual_path.training_loss(network, batch, truth=0.0)["loss"].backward()
     fuser = [p.grad for p in network.stages.parameters() if p.grad is not None]
     assert all(not grad.any() for grad in fuser)
 
@@ -111,7 +118,7 @@ def test_every_pixel_is_hidden_in_one_of_the_two_passes() -> None:
     assert abs(float(hidden.mean()) - 0.5) < 0.03
     # Where a square lies is drawn: every pixel is hidden first about every other time.
     assert ((hidden.mean(0) > 0.3) & (hidden.mean(0) < 0.7)).all()
-    # And it is a square of 8 to 16 pixels, except at the rim.
+    # And it is a square of 8 to 16 pixels, except at the border.
     labels, count = ndimage.label(hidden[0, 0].numpy())
     for rows, columns in ndimage.find_objects(labels):
         if rows.start and columns.start and rows.stop < 60 and columns.stop < 70:
@@ -126,13 +133,13 @@ def test_a_pixel_is_guessed_without_looking_at_it(pool: Pool) -> None:
     hidden = dual_path.checkerboard(slices, generator_of(1))
     mask = dual_path.imperfect_masks(slices, generator_of(2))
     with torch.no_grad():
-        guess = dual_path.guessed(network, slices, mask, hidden)
-        for shown in (0, 1):
-            other = torch.where(hidden == shown, mask, mask.roll(1, 1))
-            again = dual_path.guessed(network, slices, other, hidden)
-            same = hidden.expand_as(guess) != shown
-            assert torch.equal(again[same], guess[same])
-            assert not torch.allclose(again[~same], guess[~same])
+        predicted = dual_path.predict_masks(network, slices, mask, hidden)
+        for visible in (0, 1):
+            other = torch.where(hidden == visible, mask, mask.roll(1, 1))
+            again = dual_path.predict_masks(network, slices, other, hidden)
+            same = hidden.expand_as(predicted) != visible
+            assert torch.equal(again[same], predicted[same])
+            assert not torch.allclose(again[~same], predicted[~same])
 
 
 def test_imperfect_masks_are_one_hot_and_find_what_is_plain() -> None:
@@ -158,20 +165,20 @@ def test_imperfect_masks_err_in_ways_of_their_own(pool: Pool) -> None:
 
 
 def test_some_slices_keep_truth_true() -> None:
-    """Slices that show their own number tell what became of them and of the depth."""
+    """Slices whose values are their number, to check the slices and the depth."""
     numbers = torch.arange(9.0)[None, :, None, None].expand(2, 9, 6, 8)
     depth = torch.linspace(0, 8, 2 * 6 * 8).reshape(2, 6, 8)
     batch = Batch(numbers, numbers, depth, depth)
     seen = set()
     for seed in range(250):
-        part = dual_path.draw_substack(batch, generator_of(seed))
-        kept = part.noisy[0, :, 0, 0]
-        assert torch.equal(part.noisy, part.clean)
+        substack = dual_path.draw_substack(batch, generator_of(seed))
+        kept = substack.noisy[0, :, 0, 0]
+        assert torch.equal(substack.noisy, substack.clean)
         step = float(kept[1] - kept[0])
         assert torch.equal(kept.diff(), torch.full((len(kept) - 1,), step))
         seen.add((len(kept), step))
-        known = part.depth.isfinite()
-        was = float(kept[0]) + step * part.depth[known]
+        known = substack.depth.isfinite()
+        was = float(kept[0]) + step * substack.depth[known]
         lost = (was - depth[known]).abs()
         # Half a slice beyond the ends counts as the end.
         assert lost.max() <= step / 2
@@ -190,7 +197,7 @@ def test_truth_lowers_with_masks_that_are_right(pool: Pool) -> None:
     share = (1 - (slices - depth[:, None]).abs()).clamp_min(1e-6)
     right = [share.log() / dual_path.SHARPNESS]
     perfect = [
-        e._replace(logits=right, picture=batch.truth[:, None]) for e in estimates
+        e._replace(logits=right, reconstruction=batch.truth[:, None]) for e in estimates
     ]
     lost = dual_path.true_losses(estimates, batch)
     least = dual_path.true_losses(perfect, batch)
@@ -203,7 +210,7 @@ def test_truth_lowers_with_masks_that_are_right(pool: Pool) -> None:
 
 def test_masks_are_added_up_as_the_engine_does() -> None:
     masks = torch.rand(1, 2, 50, 60, generator=generator_of(8))
-    found = dual_path.decided(masks)[0]
+    found = dual_path.aggregate_masks(masks)[0]
     for mask, added in zip(masks[0], found, strict=True):
         expected = aggregate(mask, DualPath.window, 1.0)
         ratio = expected / added
@@ -221,18 +228,18 @@ def test_the_shortfall_tells_right_from_wrong(pool: Pool) -> None:
     batch = batch_of(pool)
     clean = Batch(batch.clean, batch.clean, batch.truth, batch.depth)
     wrong = Batch(batch.clean.flip(1), batch.clean, batch.truth, batch.depth)
-    right = dual_path.shortfall(quiet, [clean])
+    right = dual_path.validation_error(quiet, [clean])
     assert right > 0
-    assert dual_path.shortfall(quiet, [wrong]) > 1.5 * right
+    assert dual_path.validation_error(quiet, [wrong]) > 1.5 * right
 
 
 def test_doubt_is_no_loss_where_the_sum_of_the_window_decides() -> None:
     """A mask that hesitates is chosen as surely as one that does not."""
     slices = torch.tensor([[0.7, 0.3], [0.55, 0.45]])[..., None, None]
-    chance = dual_path.chosen(slices.expand(2, 2, 5, 5))
-    torch.testing.assert_close(chance.sum(1), torch.ones(2, 5, 5))
-    assert (chance[0, 0] > 0.99).all()
-    assert (chance[1, 0] > 0.7).all()
+    probability = dual_path.selection_probability(slices.expand(2, 2, 5, 5))
+    torch.testing.assert_close(probability.sum(1), torch.ones(2, 5, 5))
+    assert (probability[0, 0] > 0.99).all()
+    assert (probability[1, 0] > 0.7).all()
 
 
 def test_what_is_not_known_does_not_count() -> None:

@@ -16,14 +16,14 @@ from napari_focus_fusion import load_model
 from napari_focus_fusion.models.registry import models, new_model, our_models
 from napari_focus_fusion.training.data import Batch, make_pool
 from napari_focus_fusion.training.objectives.mscnn import (
-    RIM,
-    UNSEEN,
+    BORDER,
+    OUTSIDE_WEIGHT,
     best_window,
     draw_weighted_substack,
     log_error,
-    objective,
-    pretext,
-    shortfall,
+    self_supervised_loss,
+    training_loss,
+    validation_error,
 )
 
 if TYPE_CHECKING:
@@ -60,17 +60,17 @@ def test_some_slices_keep_the_depth_they_show() -> None:
     batch = Batch(numbers, numbers, ramp, ramp)
     counts = set()
     for seed in range(200):
-        seen = draw_weighted_substack(batch, generator(seed))
-        shown = seen.noisy[0, :, 0, 0]
-        counts.add(len(shown))
-        steps = torch.unique(shown.diff())
+        substack = draw_weighted_substack(batch, generator(seed))
+        kept = substack.noisy[0, :, 0, 0]
+        counts.add(len(kept))
+        steps = torch.unique(kept.diff())
         assert len(steps) == 1 and steps.item() in (1, 2, 3)
-        known = torch.isfinite(seen.depth)
-        at = shown[0] + seen.depth * steps
-        error = (at.clamp(shown[0], shown[-1]) - ramp).abs()[known]
+        known = torch.isfinite(substack.depth)
+        at = kept[0] + substack.depth * steps
+        error = (at.clamp(kept[0], kept[-1]) - ramp).abs()[known]
         assert error.max() <= 0.75
         torch.testing.assert_close(at[known], ramp[known])
-        assert torch.equal(seen.weight, torch.where(known, 1.0, UNSEEN))
+        assert torch.equal(substack.weight, torch.where(known, 1.0, OUTSIDE_WEIGHT))
     assert counts == set(range(2, total + 1))
 
 
@@ -82,33 +82,35 @@ def test_pixels_of_unknown_depth_count_in_full() -> None:
     assert (draw_weighted_substack(lost, generator()).weight == 1).all()
 
 
-def test_the_error_is_the_psnr_turned_over() -> None:
+def test_the_error_is_the_psnr_negated() -> None:
     truth = torch.zeros(2, 30, 30)
-    pictures = torch.stack([truth[0] + 0.1, truth[0] + 0.01])
-    pictures[:, 0] = 5  # the rim does not count
-    found = log_error(pictures, truth, torch.ones_like(truth))
+    reconstructions = torch.stack([truth[0] + 0.1, truth[0] + 0.01])
+    reconstructions[:, 0] = 5  # the border does not count
+    found = log_error(reconstructions, truth, torch.ones_like(truth))
     decibels = torch.tensor([20.0, 40.0])
     torch.testing.assert_close(-20 / np.log(10) * found, decibels, rtol=0, atol=0.05)
     weight = torch.ones_like(truth)
-    pictures[1, RIM + 2, RIM + 2] = 9
-    weight[1, RIM + 2, RIM + 2] = 0
-    torch.testing.assert_close(log_error(pictures, truth, weight), found)
+    reconstructions[1, BORDER + 2, BORDER + 2] = 9
+    weight[1, BORDER + 2, BORDER + 2] = 0
+    torch.testing.assert_close(log_error(reconstructions, truth, weight), found)
 
 
 @pytest.mark.parametrize("side", [7, 11])
 def test_each_window_is_compared_with_the_slice_of_most_contrast(side: int) -> None:
     """Against scikit-image's similarity and SciPy's windows."""
     slices = batch_of().noisy[:1, :3].double()
-    picture = slices.mean(1)
-    index, similarity = best_window(picture, slices, side)
-    rim = (slice(side // 2, -(side // 2)),) * 2
+    reconstruction = slices.mean(1)
+    index, similarity = best_window(reconstruction, slices, side)
+    inner = (slice(side // 2, -(side // 2)),) * 2
     variances, maps = [], []
     for plane in slices[0].numpy():
         mean = ndimage.uniform_filter(plane, side)
-        variances.append((ndimage.uniform_filter(plane**2, side) - mean**2)[rim])
+        variances.append((ndimage.uniform_filter(plane**2, side) - mean**2)[inner])
         options: dict[str, Any] = {"win_size": side, "data_range": 1, "full": True}
         options |= {"use_sample_covariance": False}
-        maps.append(structural_similarity(picture[0].numpy(), plane, **options)[1][rim])
+        maps.append(
+            structural_similarity(reconstruction[0].numpy(), plane, **options)[1][inner]
+        )
     best = np.argmax(variances, 0)
     np.testing.assert_array_equal(index[0, 0].numpy(), best)
     expected = np.take_along_axis(np.stack(maps), best[None], 0)[0]
@@ -116,12 +118,12 @@ def test_each_window_is_compared_with_the_slice_of_most_contrast(side: int) -> N
 
 
 def losses_of(name: str, model: MSCNN, seed: int) -> dict[str, Tensor]:
-    if name == "objective":
-        return objective(model, batch_of(seed))
-    return pretext(model, batch_of().noisy, generator(seed))
+    if name == "training":
+        return training_loss(model, batch_of(seed))
+    return self_supervised_loss(model, batch_of().noisy, generator(seed))
 
 
-@pytest.mark.parametrize("name", ["objective", "pretext"])
+@pytest.mark.parametrize("name", ["training", "self-supervised"])
 def test_the_same_draw_gives_the_same_losses(name: str) -> None:
     first, again, other = (
         losses_of(name, network(), seed)["loss"].item() for seed in (1, 1, 2)
@@ -129,7 +131,7 @@ def test_the_same_draw_gives_the_same_losses(name: str) -> None:
     assert first == again != other
 
 
-@pytest.mark.parametrize("name", ["objective", "pretext"])
+@pytest.mark.parametrize("name", ["training", "self-supervised"])
 def test_gradients_reach_every_parameter(name: str) -> None:
     model = network()
     with torch.no_grad():
@@ -139,7 +141,7 @@ def test_gradients_reach_every_parameter(name: str) -> None:
         assert value.grad is not None and value.grad.abs().max() > 0, parameter
 
 
-@pytest.mark.parametrize("name", ["objective", "pretext"])
+@pytest.mark.parametrize("name", ["training", "self-supervised"])
 def test_the_loss_falls(name: str) -> None:
     model = network()
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
@@ -152,9 +154,9 @@ def test_the_loss_falls(name: str) -> None:
 
 
 @needs_weights
-def test_the_shipped_network_falls_less_short_than_the_untrained_one() -> None:
+def test_the_shipped_network_has_less_error_than_the_untrained_one() -> None:
     batches = [batch_of(step, crop=64) for step in range(2)]
     with torch.inference_mode():
-        before = shortfall(network().eval(), batches)
+        before = validation_error(network().eval(), batches)
         trained: Any = load_model("mscnn")
-        assert shortfall(trained, batches) < 0.818 * before
+        assert validation_error(trained, batches) < 0.818 * before

@@ -1,4 +1,4 @@
-"""How the residual model is trained: the pretext, the ranking, both without truth."""
+"""How the residual model is trained: super-resolution, ranking, resynthesis."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from napari_focus_fusion.training.fit import Schedule, fit
 from napari_focus_fusion.training.objectives.residual import (
     HALO,
     down_and_up,
-    objective,
-    pretext,
+    self_supervised_loss,
     super_resolution,
+    training_loss,
 )
 
 if TYPE_CHECKING:
@@ -47,25 +47,25 @@ def inner(x: Tensor) -> Tensor:
     return x[..., HALO:-HALO, HALO:-HALO]
 
 
-class Says(torch.nn.Module):
-    """A network that gives what it is told."""
+class FixedOutput(torch.nn.Module):
+    """A network that gives a fixed output and keeps its input."""
 
     def __init__(self, residual: Tensor) -> None:
         super().__init__()
-        self.answer, self.seen = residual, torch.empty(0)
+        self.output, self.input = residual, torch.empty(0)
 
     def restored(self, x: Tensor) -> Tensor:
-        self.seen = x
-        return self.answer
+        self.input = x
+        return self.output
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
 def test_down_and_up_is_what_pillow_makes(factor: int) -> None:
-    picture = np.random.default_rng(0).random((48, 60)).astype(np.float32)
-    image = Image.fromarray(picture)
+    reference = np.random.default_rng(0).random((48, 60)).astype(np.float32)
+    image = Image.fromarray(reference)
     small = image.resize((60 // factor, 48 // factor), Image.Resampling.BICUBIC)
     expected = np.asarray(small.resize((60, 48), Image.Resampling.BICUBIC))
-    found = down_and_up(torch.from_numpy(picture)[None, None], factor)
+    found = down_and_up(torch.from_numpy(reference)[None, None], factor)
     np.testing.assert_allclose(found[0, 0].numpy(), expected, atol=1e-5)
 
 
@@ -73,31 +73,31 @@ def test_the_pretext_wants_what_the_small_picture_lacks() -> None:
     """The true residual scores nothing, silence one and more, noise is not wanted."""
     sharp = batch_of().truth[:, None]
     noise = 0.1 * torch.randn(sharp.shape, generator=generator())
-    silent: Any = Says(torch.zeros_like(inner(sharp)))
+    silent: Any = FixedOutput(torch.zeros_like(inner(sharp)))
     silence = super_resolution(silent, sharp, noise, generator(1))
     assert 1 <= silence < 1.5
-    perfect: Any = Says(inner(sharp - (silent.seen - noise)))
+    perfect: Any = FixedOutput(inner(sharp - (silent.input - noise)))
     assert super_resolution(perfect, sharp, noise, generator(1)) < 1e-4
-    noisy: Any = Says(perfect.answer - inner(noise))
+    noisy: Any = FixedOutput(perfect.output - inner(noise))
     assert super_resolution(noisy, sharp, noise, generator(1)) > 0.5
 
 
 def test_the_factors_are_drawn_for_each_picture() -> None:
     sharp = batch_of().truth[:1, None].expand(8, 1, -1, -1)
-    silent: Any = Says(torch.zeros_like(inner(sharp)))
+    silent: Any = FixedOutput(torch.zeros_like(inner(sharp)))
     super_resolution(silent, sharp, torch.zeros_like(sharp), generator(2))
     kinds = {
         factor
         for factor in (2, 3, 4)
-        for seen in silent.seen
-        if torch.equal(seen[None], down_and_up(sharp[:1], factor))
+        for image in silent.input
+        if torch.equal(image[None], down_and_up(sharp[:1], factor))
     }
     assert kinds == {2, 3, 4}
 
 
 def test_both_losses_reach_the_features_and_the_ranking_the_score() -> None:
     model = network()
-    losses = objective(model, batch_of())
+    losses = training_loss(model, batch_of())
     losses["ranking"].backward(retain_graph=True)
     ranked = {n for n, p in model.named_parameters() if p.grad is not None}
     assert {"head.weight", "blocks.2.second.bias", "tail.weight"} <= ranked
@@ -112,12 +112,13 @@ def test_both_losses_reach_the_features_and_the_ranking_the_score() -> None:
 def test_the_same_step_has_the_same_losses() -> None:
     model = network()
     first, again, other = (
-        objective(model, batch_of(step))["loss"].item() for step in (3, 3, 4)
+        training_loss(model, batch_of(step))["loss"].item() for step in (3, 3, 4)
     )
     assert first == again != other
     slices = batch_of().noisy
     first, again, other = (
-        pretext(model, slices, generator(seed))["loss"].item() for seed in (3, 3, 4)
+        self_supervised_loss(model, slices, generator(seed))["loss"].item()
+        for seed in (3, 3, 4)
     )
     assert first == again != other
 
@@ -126,8 +127,8 @@ def test_the_same_step_has_the_same_losses() -> None:
 def test_training_lowers_both_losses(with_truth: bool) -> None:
     def losses(model: Any, batch: Batch) -> dict[str, Tensor]:
         if with_truth:
-            return objective(model, batch)
-        return pretext(model, batch.noisy, generator(batch.step))
+            return training_loss(model, batch)
+        return self_supervised_loss(model, batch.noisy, generator(batch.step))
 
     fitted = fit(
         network(),

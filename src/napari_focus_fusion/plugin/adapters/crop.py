@@ -1,4 +1,4 @@
-"""A part of a stack, or a coarser version, which lies in the world where it lay."""
+"""A crop or a coarser version of a stack, at its place in world coordinates."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from napari_focus_fusion.stack import FocusStack
 
 
-def part_of(stack: FocusStack, spans: Mapping[str, slice]) -> FocusStack:
-    """Cut a stack, reading nothing.
+def crop_stack(stack: FocusStack, spans: Mapping[str, slice]) -> FocusStack:
+    """Crop a stack; no pixel is read.
 
     Parameters
     ----------
     stack
-        What is cut.
+        The stack to crop.
     spans
-        By axis letter what is kept of it, with a positive step; axes that are not
+        By axis letter the range to keep, with a positive step; axes that are not
         named are kept whole.
 
     Returns
     -------
     FocusStack
-        Its pixels lie in the world where they lay before: a pixel that stands for
-        several is as large as they are, and centred on the one that was taken.
+        Its pixels keep their world coordinates: with a step, a pixel is as large as
+        the step, and centred on the pixel that was taken.
     """
     ranges = {
         axis: range(*spans.get(axis, slice(None)).indices(stack.size(axis)))
         for axis in stack.axes
     }
     keys = tuple(slice(r.start, r.stop, r.step) for r in ranges.values())
-    data = stack.data[keys] if _is_view(stack.data) else _Part(stack.data, keys)
+    data = stack.data[keys] if _is_view(stack.data) else _LazyCrop(stack.data, keys)
     return _resampled(
         replace(stack, data=data),
         {axis: r.step for axis, r in ranges.items()},
@@ -49,12 +49,12 @@ def part_of(stack: FocusStack, spans: Mapping[str, slice]) -> FocusStack:
 
 
 def coarser(stack: FocusStack, factors: Mapping[str, float]) -> FocusStack:
-    """The same place in the world, for pixels so many times as large along an axis.
+    """The same stack, described with pixels so many times as large along an axis.
 
     Parameters
     ----------
     stack
-        Pixels of a level of a pyramid, with sizes and place of the full resolution.
+        Pixels of a pyramid level, with scale and transform of the full resolution.
     factors
         By axis letter how many pixels of the full resolution each of them covers.
     """
@@ -68,14 +68,14 @@ def _resampled(
 ) -> FocusStack:
     """Pixels of another size, with the centre of the first one elsewhere."""
     shown = displayed_axes(stack)
-    place = Transform.of(stack).resampled(
+    transform = Transform.of(stack).resampled(
         np.array([size.get(axis, 1) for axis in shown], float),
         np.array([centre.get(axis, 0) for axis in shown], float),
     )
     return replace(
         stack,
         scale={axis: step * size.get(axis, 1) for axis, step in stack.scale.items()},
-        display={**stack.display, **place.attributes()},
+        display={**stack.display, **transform.attributes()},
     )
 
 
@@ -84,7 +84,7 @@ def _is_view(data: Any) -> bool:
     return isinstance(data, np.ndarray) or hasattr(data, "dask")
 
 
-class _Part(LazyArray):
+class _LazyCrop(LazyArray):
     """A region of an array, at a step, read by region."""
 
     def __init__(self, data: Any, keys: tuple[slice, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What went wrong, in words for the person at the microscope."""
+"""Messages for the user about what went wrong in a run."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ _log = logging.getLogger(__name__)
 
 
 def explain(error: Exception, name: str, done: str = "fused") -> str:
-    """Say in words what went wrong with a stack, and what to do; log what is a bug.
+    """Message about a failed run on a stack, with advice; bugs are logged.
 
     Parameters
     ----------
     error
-        What the run raised.
+        The exception that the run raised.
     name
         Name of the stack.
     done
-        What was to be done with it.
+        What failed, as a participle.
 
     Returns
     -------
     str
-        A sentence or more, for the person at the microscope.
+        One or more sentences for the user.
     """
     return explain_failure(
         error,
@@ -41,16 +41,16 @@ def explain(error: Exception, name: str, done: str = "fused") -> str:
 def explain_failure(
     error: Exception, what: str, *, no_memory: str, lost_device: str
 ) -> str:
-    """Say in words what went wrong; log what is a bug.
+    """Message about a failure; bugs are logged.
 
     Parameters
     ----------
     error
-        What was raised.
+        The exception.
     what
-        A sentence that says what failed, without its full stop.
+        A sentence about what failed, without its full stop.
     no_memory, lost_device
-        What to say where memory ran out, or the graphics card failed.
+        Messages for the case that memory ran out, or that the graphics card failed.
     """
     from napari_focus_fusion.device import is_out_of_memory
 

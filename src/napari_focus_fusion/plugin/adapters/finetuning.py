@@ -1,4 +1,4 @@
-"""Fine-tuning on napari layers, and comparing what came of it, without a window.
+"""Fine-tuning on napari layers, and comparing models, without a window.
 
 Everything the widget does can be done from here::
 
@@ -19,7 +19,7 @@ import numpy as np
 from napari.layers import Layer, Shapes
 
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
-from napari_focus_fusion.plugin.adapters.crop import part_of
+from napari_focus_fusion.plugin.adapters.crop import crop_stack
 from napari_focus_fusion.plugin.adapters.errors import explain_failure
 from napari_focus_fusion.plugin.adapters.layers import (
     chosen_layers,
@@ -45,22 +45,22 @@ if TYPE_CHECKING:
 
 #: Sides of a patch, in pixels: the usual one, and one for small stacks.
 PATCH, SMALL_PATCH = 64, 48
-#: Largest side, in pixels, and most slices of the field that is shown meanwhile.
+#: Largest side, in pixels, and most slices of the field shown during training.
 FIELD, FIELD_SLICES = 192, 24
-#: Pixels between what is shown side by side, as a share of the width.
+#: Gap between images shown side by side, as a share of their width.
 GAP = 0.04
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a field looks, fused by the parent and by the model as it is now.
+class Validation:
+    """A field fused at a validation, by the parent and by the model in training.
 
     Attributes
     ----------
     fused
-        Two pictures (Y, X) or (Y, X, 3): the parent's and the model's.
+        Two fused images (Y, X) or (Y, X, 3): the parent's and the model's.
     decisions
-        Two maps (Y, X), the index of a slice at each pixel.
+        Two decision maps (Y, X), the index of a slice at each pixel.
     """
 
     fused: tuple[NDArray[Any], NDArray[Any]]
@@ -76,16 +76,16 @@ class Row:
 
 @dataclass(frozen=True)
 class FineTuneJob:
-    """Everything a tuning needs, taken down before it starts.
+    """The settings and data of a fine-tuning run, fixed before it starts.
 
     Attributes
     ----------
     model
         Name of the parent.
     stacks
-        What it learns from.
+        The stacks to train on.
     shown
-        A small field that is fused now and then, to be looked at.
+        A small field that is fused at each validation, for display.
     folder
         The folder of models; None: the usual one.
     options
@@ -101,9 +101,10 @@ class FineTuneJob:
     def __call__(
         self, progress: Callable[[Any], None], should_stop: Callable[[], bool]
     ) -> FineTuneResult:
-        """Run; `progress` is called with Progress, :class:`Row` and :class:`Look`.
+        """Run; `progress` gets Progress, :class:`Row` and :class:`Validation` objects.
 
-        Once `should_stop` says so it ends before the next step, with what there is.
+        Once `should_stop` returns True it ends before the next step, with the best
+        state so far.
         """
         from napari_focus_fusion.fusion import fuse
         from napari_focus_fusion.models.registry import load_model
@@ -115,22 +116,22 @@ class FineTuneJob:
             options = {k: self.options[k] for k in ("reference", "device")}
             return fuse(self.shown, model, should_stop=should_stop, **options)
 
-        def look(model: FusionModel) -> None:
-            # A field that cannot be shown is no reason not to learn.
+        def show_field(model: FusionModel) -> None:
+            # A field that cannot be fused does not stop the training.
             try:
                 if not parents:
                     parents.append(fused(load_model(self.model, self.folder)))
                 both = (parents[0], fused(model))
             except (Cancelled, FocusFusionError):
                 return
-            pictures, maps = zip(*map(_seen, both), strict=True)
-            progress(Look(pictures, maps))
+            images, maps = zip(*map(_image_and_map, both), strict=True)
+            progress(Validation(images, maps))
 
         return finetune(
             self.model,
             list(self.stacks),
             on_step=lambda row: progress(Row(row)),
-            on_look=look,
+            on_validation=show_field,
             progress=progress,
             should_stop=should_stop,
             folder=self.folder,
@@ -139,7 +140,7 @@ class FineTuneJob:
 
     @property
     def names(self) -> str:
-        """Names of the stacks, in words."""
+        """Names of the stacks, as one text."""
         names = [repr(stack.name) for stack in self.stacks[:2]]
         return ", ".join(names) + (" and others" if len(self.stacks) > 2 else "")
 
@@ -161,17 +162,17 @@ def finetune_layers(
     layers
         Focus stacks, each as :func:`fuse_layer` takes it.
     model
-        Name of a model that learns without labels.
+        Name of a model with self-supervised training.
     name
-        What the tuned model is called, everywhere.
+        Name of the tuned model.
     axes
         For each layer what :func:`fuse_layer` takes as `axes`; None: guessed of all.
     regions
-        Where it learns: a layer of rectangles; or for each layer a list of rectangles
+        Where to train: a layer of rectangles; or for each layer a list of rectangles
         ``(top, left, bottom, right)`` in pixels, or None for all of it; None: all of
         every layer.
     folder
-        The folder of models; None: as the preferences say.
+        The folder of models; None: the one of the preferences.
     **options
         Further keyword arguments of :func:`napari_focus_fusion.finetune`.
 
@@ -209,15 +210,15 @@ def finetune_job(
     folder: Path | None = None,
     **options: Any,
 ) -> FineTuneJob:
-    """Take down what layers hold now; no pixel is read before the job is called.
+    """Fix what layers hold now; no pixel is read before the job is called.
 
     Parameters
     ----------
     layers, model, axes, regions
         As in :func:`finetune_layers`.
     around
-        Time point, row and column of the first layer around which the field lies that
-        is shown meanwhile; None: the middle of the first region.
+        Time point, row and column in the first layer of the centre of the field shown
+        during training; None: the middle of the first region.
     patch
         Side of a patch in pixels; None: as large as small stacks allow.
     reference, device, folder, **options
@@ -255,17 +256,17 @@ def finetune_job(
 
 
 def _windows(rectangles: Sequence[Rectangle], side: int) -> int:
-    """How many windows there is room for, with a quarter of their side between them."""
-    margin = round(side / 4)
+    """How many windows fit, with a quarter of their side between them."""
+    gap = round(side / 4)
 
     def fit(length: int) -> int:
-        return (length + margin) // (side + margin)
+        return (length + gap) // (side + gap)
 
     return sum(fit(b - t) * fit(r - le) for t, le, b, r in rectangles)
 
 
 def _field(stack: FocusStack, t: int, y: int, x: int) -> FocusStack:
-    """A small part of a stack around a place, of one time point and some slices."""
+    """A small crop of a stack around a pixel, of one time point and some slices."""
 
     def span(middle: int, length: int) -> slice:
         low = min(max(middle - FIELD // 2, 0), max(length - FIELD, 0))
@@ -277,11 +278,11 @@ def _field(stack: FocusStack, t: int, y: int, x: int) -> FocusStack:
         "Y": span(y, stack.height),
         "X": span(x, stack.width),
     }
-    return part_of(stack, {a: s for a, s in spans.items() if a in stack.axes})
+    return crop_stack(stack, {a: s for a, s in spans.items() if a in stack.axes})
 
 
-def _seen(result: FusionResult) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The picture (Y, X) or (Y, X, 3), of channels their mean, and the map (Y, X)."""
+def _image_and_map(result: FusionResult) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Fused image (Y, X) or (Y, X, 3), mean of channels, and decision map (Y, X)."""
     axes, fused = result.stack.fused_axes, np.asarray(result.fused)
     for axis in "TC":
         if axis in axes:
@@ -294,7 +295,7 @@ def _seen(result: FusionResult) -> tuple[NDArray[Any], NDArray[Any]]:
 def rectangles_on(
     layer: Image, shapes: Shapes, axes: str | None = None
 ) -> list[Rectangle]:
-    """Where shapes lie on an image, in its pixels; of any shape its bounding box.
+    """Bounding boxes of shapes on an image, in its pixels.
 
     Parameters
     ----------
@@ -333,7 +334,7 @@ def rectangles_on(
 
 
 def region_on_screen(layer: Image, axes: str | None = None) -> Rectangle:
-    """The part of a layer that its viewer shows, in its pixels.
+    """The region of a layer that its viewer shows, in its pixels.
 
     Parameters
     ----------
@@ -357,8 +358,8 @@ def region_on_screen(layer: Image, axes: str | None = None) -> Rectangle:
         for corner in corners
     )
     step_y, step_x = (ceil(factors[axes.index(axis)]) for axis in "YX")
-    seen = [(top, left, bottom + step_y, right + step_x)] if bottom > top else []
-    return _on_plane(layer, axes, seen, "Nothing on the screen")[0]
+    visible = [(top, left, bottom + step_y, right + step_x)] if bottom > top else []
+    return _on_plane(layer, axes, visible, "Nothing on the screen")[0]
 
 
 def region_in_view(
@@ -397,7 +398,7 @@ def _on_plane(
 
 @dataclass(frozen=True)
 class CompareJob:
-    """A comparison of two models, taken down before it starts.
+    """A comparison of two models, fixed before it starts.
 
     Attributes
     ----------
@@ -420,7 +421,7 @@ class CompareJob:
     def __call__(
         self, progress: Callable[[Any], None], should_stop: Callable[[], bool]
     ) -> list[LayerData]:
-        """Run; gives the layers of both, the child's to the right."""
+        """Run; gives the layers of both models, the child's to the right."""
         from napari_focus_fusion.fusion import fuse
         from napari_focus_fusion.models.registry import load_model
 
@@ -435,7 +436,7 @@ class CompareJob:
             )
             for data, attributes, kind in chosen_layers(result, ("fused", "decision")):
                 columns = number * round(self.stack.width * (1 + GAP))
-                attributes["translate"] = _moved_right(data, attributes, columns)
+                attributes["translate"] = _shifted_right(data, attributes, columns)
                 layers.append((data, attributes, kind))
         return layers
 
@@ -453,16 +454,16 @@ def compare_layers(
     folder: Path | None = None,
     **options: Any,
 ) -> list[LayerData]:
-    """Fuse a part of a layer with two models, and lay the pictures side by side.
+    """Fuse a region of a layer with two models; the fused images lie side by side.
 
     Parameters
     ----------
     layer
         A focus stack.
     parent, child
-        Models; the parent's picture lies on the layer, the child's to its right.
+        Models; the parent's fused image lies on the layer, the child's to its right.
     folder
-        The folder of models; None: as the preferences say.
+        The folder of models; None: the one of the preferences.
     **options
         As in :func:`compare_job`.
 
@@ -493,7 +494,7 @@ def compare_job(
     folder: Path | None = None,
     **options: Any,
 ) -> CompareJob:
-    """Take down what a layer holds now; no pixel is read before the job is called.
+    """Fix what a layer holds now; no pixel is read before the job is called.
 
     Parameters
     ----------
@@ -516,28 +517,28 @@ def compare_job(
     if time is not None and "T" in stack.axes:
         spans["T"] = slice(time, time + 1)
     return CompareJob(
-        part_of(stack, spans), parent, child, folder, MappingProxyType(options)
+        crop_stack(stack, spans), parent, child, folder, MappingProxyType(options)
     )
 
 
-def _moved_right(data: Any, attributes: dict[str, Any], columns: int) -> Any:
-    """Where a layer lies that is moved by so many of its own columns."""
+def _shifted_right(data: Any, attributes: dict[str, Any], columns: int) -> Any:
+    """Translation of a layer shifted right by so many of its own columns."""
     layer: Any = Layer.create(data, attributes, "image")
-    way = np.zeros(layer.ndim)
-    way[-1] = columns
-    there, here = layer.data_to_world(way), layer.data_to_world(0 * way)
-    # The affine comes after the translation.
+    offset = np.zeros(layer.ndim)
+    offset[-1] = columns
+    there, here = layer.data_to_world(offset), layer.data_to_world(0 * offset)
+    # The affine is applied after the translation.
     shift = np.linalg.solve(layer.affine.linear_matrix, np.subtract(there, here))
     return layer.translate + shift
 
 
 def explain(error: Exception, names: str) -> str:
-    """Say in words what went wrong with a tuning, and what to do; log what is a bug.
+    """Message about a failed fine-tuning, with advice; bugs are logged.
 
     Parameters
     ----------
     error
-        What the run raised.
+        The exception that the run raised.
     names
         Names of the stacks.
     """

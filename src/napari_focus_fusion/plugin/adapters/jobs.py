@@ -1,4 +1,4 @@
-"""Fusions of which everything is taken down before they start, to run in a thread."""
+"""Fusions whose settings and data are fixed before they start, to run in a thread."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FuseJob:
-    """Everything a run needs, taken down before it starts.
+    """The settings and data of a run, fixed before it starts.
 
     Attributes
     ----------
     stack
-        What is fused.
+        The stack to fuse.
     outputs
         Which layers the result gives.
     options
@@ -41,7 +41,7 @@ class FuseJob:
     def __call__(
         self, progress: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> FusionResult:
-        """Run; raises `Cancelled` once `should_stop` says so."""
+        """Run; raises `Cancelled` once `should_stop` returns True."""
         from napari_focus_fusion.fusion import fuse
 
         return fuse(

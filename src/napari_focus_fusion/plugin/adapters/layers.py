@@ -20,7 +20,7 @@ from napari_focus_fusion.axes import axes_from_names
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.opening import as_stack, stack_of_slices
-from napari_focus_fusion.plugin.adapters.crop import coarser, part_of
+from napari_focus_fusion.plugin.adapters.crop import coarser, crop_stack
 from napari_focus_fusion.plugin.adapters.models import with_models
 from napari_focus_fusion.plugin.adapters.preferences import models_folder
 from napari_focus_fusion.read import natural_key, stem
@@ -31,21 +31,19 @@ if TYPE_CHECKING:
     from napari_focus_fusion.result import FusionResult, LayerData
     from napari_focus_fusion.stack import FocusStack
 
-#: Where a layer's metadata say that it is a result, and of what.
-METADATA = METADATA_KEY
 OUTPUTS = ("fused", "decision", "confidence", "depth")
-#: What can be had besides: of a super-resolved run the fused image at the source's own
+#: Further outputs: of a super-resolved run the fused image at the source's own
 #: resolution, and how far the finer pixels differ from the slices; and the depth map as
-#: a surface that wears the fused image.
+#: a surface textured with the fused image.
 MORE_OUTPUTS = ("unscaled", "consistency", "surface")
 
-#: State of a layer that its results take over as it is.
+#: Attributes of a layer that its results copy unchanged.
 _DISPLAY = (
     *("scale", "translate", "rotate", "shear", "axis_labels"),
     *("blending", "contrast_limits", "gamma", "interpolation2d"),
 )
 # napari opens channels as an axis now and then; there are rarely more than this.
-_MOST_CHANNELS = 5
+_MAX_CHANNELS = 5
 # Blending in which a layer hides what lies below it.
 _COVERING = ("opaque", "translucent", "translucent_no_depth")
 
@@ -54,7 +52,7 @@ def fuse_layer(
     layer: Image | Sequence[Image],
     *,
     axes: str | None = None,
-    decided_by: Image | None = None,
+    reference_layer: Image | None = None,
     time: int | None = None,
     outputs: Sequence[str] = OUTPUTS,
     **options: Any,
@@ -70,8 +68,8 @@ def fuse_layer(
     axes
         One letter an axis of the layer out of ``TCZYX``, without one for RGB; None:
         :func:`guess_axes`.
-    decided_by
-        Another layer of the same axes and size, in which sharpness is looked for.
+    reference_layer
+        Another layer of the same axes and size, in which the focus is measured.
     time
         The one time point to fuse, from 0; None: all of them.
     outputs
@@ -83,7 +81,7 @@ def fuse_layer(
     Returns
     -------
     list of (data, attributes, type)
-        Layer-data tuples that lie on the layer.
+        Layer-data tuples, at the place of the layer in world coordinates.
 
     Raises
     ------
@@ -91,8 +89,8 @@ def fuse_layer(
         As :func:`napari_focus_fusion.fuse` does.
     """
     stack = stack_from_layers(layer, axes=axes, time=time)
-    if decided_by is not None:
-        options["reference"] = stack_from_layers(decided_by, axes=axes, time=time)
+    if reference_layer is not None:
+        options["reference"] = stack_from_layers(reference_layer, axes=axes, time=time)
     return fuse_to_layers(stack, outputs, folder=models_folder(), **options)
 
 
@@ -108,7 +106,7 @@ def fuse_to_layers(
     Parameters
     ----------
     stack
-        What is fused.
+        The stack to fuse.
     outputs
         As in :func:`fuse_layer`.
     folder
@@ -143,7 +141,7 @@ def fuse_to_layers(
 
 
 def _unscaled(result: FusionResult, options: dict[str, Any]) -> list[LayerData]:
-    """The fused image as the slices have it, of the same decision."""
+    """The fused image at the resolution of the slices, by the same decision map."""
     from napari_focus_fusion.fusion import fuse
 
     kept = {
@@ -166,16 +164,16 @@ def _unscaled(result: FusionResult, options: dict[str, Any]) -> list[LayerData]:
 
 
 def guess_axes(layer: Image, z_axis: int | None = None) -> str:
-    """Work out what the axes of a layer are.
+    """Guess the axes of a layer.
 
     Parameters
     ----------
     layer
-        An image layer. Axis labels such as ``("t", "z", "y", "x")`` settle it;
-        otherwise Z is the axis before Y and X, unless that is short as channels are
-        and another one is not.
+        An image layer. Axis labels such as ``("t", "z", "y", "x")`` are used if they
+        are clear; otherwise Z is the axis before Y and X, unless that is as short as
+        channels are and another one is not.
     z_axis
-        Which axis is Z, where that is known; the others are worked out.
+        Which axis is Z, where that is known; the others are guessed.
 
     Returns
     -------
@@ -209,7 +207,7 @@ def guess_axes(layer: Image, z_axis: int | None = None) -> str:
         else:
             z_axis = count - 3
             longest = int(np.argmax(shape[:-2]))
-            if shape[z_axis] <= _MOST_CHANNELS < shape[longest]:
+            if shape[z_axis] <= _MAX_CHANNELS < shape[longest]:
                 z_axis = longest
     letters = dict.fromkeys(range(count), "")
     letters[z_axis] = "Z"
@@ -227,7 +225,7 @@ def _guess_leading(layer: Image, axes: Sequence[int]) -> str:
         named = axes_from_names((*labels, "y", "x"), 3)
         if named in ("TYX", "CYX"):
             return named[0]
-        return "C" if shape[axes[0]] <= _MOST_CHANNELS else "T"
+        return "C" if shape[axes[0]] <= _MAX_CHANNELS else "T"
     if len(axes) == 2:
         named = axes_from_names((*labels, "y", "x"), 4)
         if named in ("TCYX", "CTYX"):
@@ -239,7 +237,7 @@ def _guess_leading(layer: Image, axes: Sequence[int]) -> str:
 def stack_from_layer(
     layer: Image, *, axes: str | None = None, level: int = 0
 ) -> FocusStack:
-    """Take down what a layer holds now; nothing that happens to it later matters.
+    """Read what a layer holds now; later changes of the layer have no effect.
 
     Parameters
     ----------
@@ -254,8 +252,8 @@ def stack_from_layer(
     Returns
     -------
     FocusStack
-        With the layer's pixel sizes, units, place in the world and colours. No pixel
-        is read or copied.
+        With the layer's pixel sizes, units, transforms and colours. No pixel is read
+        or copied.
 
     Raises
     ------
@@ -292,14 +290,14 @@ def stack_from_layers(
     time: int | None = None,
     level: int = 0,
 ) -> FocusStack:
-    """Take down what one layer holds, or several that hold a slice each.
+    """Read what one layer holds, or several that hold a slice each.
 
     Parameters
     ----------
     layers
         An image layer, or two-dimensional ones of one size, which become the slices.
     axes
-        As in :func:`stack_from_layer`; of no use for several layers.
+        As in :func:`stack_from_layer`; ignored for several layers.
     time
         The one time point to take, from 0; None: all.
     level
@@ -308,7 +306,7 @@ def stack_from_layers(
     Returns
     -------
     FocusStack
-        As of :func:`stack_from_layer`. Where layers are slices, z counts them.
+        As of :func:`stack_from_layer`. Where layers are slices, they lie along z.
 
     Raises
     ------
@@ -327,7 +325,7 @@ def stack_from_layers(
             f"{stack.name!r} has no time point {time}: it has {stack.n_times}, counted "
             "from 0."
         )
-    return part_of(stack, {"T": slice(time, time + 1)})
+    return crop_stack(stack, {"T": slice(time, time + 1)})
 
 
 def _stack_of_layers(layers: Sequence[Image], level: int) -> FocusStack:
@@ -346,32 +344,32 @@ def _stack_of_layers(layers: Sequence[Image], level: int) -> FocusStack:
 
 
 def layers_of(source: Image | Sequence[Image]) -> tuple[Image, ...]:
-    """The layers of a stack: one, or a flat one a slice."""
+    """The layers of a stack: one, or a two-dimensional one a slice."""
     return tuple(source) if isinstance(source, Sequence) else (source,)
 
 
 def name_of(source: Image | Sequence[Image]) -> str:
-    """What a stack is called: ``"pollen"``, ``"z0 to z9"``."""
+    """Name of a stack: ``"pollen"``, ``"z0 to z9"``."""
     layers = layers_of(source)
     first, last = layers[0].name, layers[-1].name
     return first if len(layers) == 1 else f"{first} to {last}"
 
 
 def source_of(layers: Sequence[Image]) -> str:
-    """How a result says which layers it was made of."""
+    """The text by which a result's metadata name its source layers."""
     if len(layers) == 1:
         return layers[0].source.path or f"layer {layers[0].name!r}"
     return "layers " + ", ".join(repr(layer.name) for layer in layers)
 
 
 def layers_from_files(paths: Sequence[str | Path]) -> list[LayerData]:
-    """Open files as one focus stack to look at and to fuse, lazily.
+    """Open files lazily as one focus stack.
 
     Parameters
     ----------
     paths
-        One file, folder or OME-Zarr that holds a stack, or pictures of one slice each,
-        which are put in their natural order (``a2`` before ``a10``).
+        One file, folder or OME-Zarr that holds a stack, or image files of one slice
+        each, which are put in their natural order (``a2`` before ``a10``).
 
     Returns
     -------
@@ -416,15 +414,15 @@ def level_0(layer: Image) -> Any:
 def chosen_layers(
     result: FusionResult, outputs: Sequence[str] = OUTPUTS
 ) -> list[LayerData]:
-    """Layers of a result, those asked for alone.
+    """The requested layers of a result.
 
     Parameters
     ----------
     result
-        What :func:`napari_focus_fusion.fuse` gave.
+        A result of :func:`napari_focus_fusion.fuse`.
     outputs
-        Any of :data:`OUTPUTS`, and ``"consistency"`` of a super-resolved result; what
-        else :data:`MORE_OUTPUTS` names is left to :func:`fuse_to_layers`.
+        Any of :data:`OUTPUTS`, and ``"consistency"`` of a super-resolved result; the
+        others of :data:`MORE_OUTPUTS` are made by :func:`fuse_to_layers`.
 
     Returns
     -------
@@ -440,7 +438,7 @@ def chosen_layers(
     layers = [
         layer
         for layer in result.layers()
-        if layer[1]["metadata"][METADATA]["output"] in outputs
+        if layer[1]["metadata"][METADATA_KEY]["output"] in outputs
     ]
     if layers:
         layers[0][1]["visible"] = True

@@ -1,4 +1,4 @@
-"""Decision maps as napari layers: read, painted on, and fused by, without a window.
+"""Decision maps as napari layers: reading, retouching, fusing by them; no window.
 
 napari draws label 0 as transparent and erases with it, so an editable map counts from
 1: label 1 is slice 0, label 2 is slice 1. Everywhere else slices count from 0::
@@ -18,8 +18,8 @@ import numpy as np
 from napari.layers import Image, Labels, Shapes
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.plugin.adapters.layers import (
-    METADATA,
     chosen_layers,
     level_0,
     stack_from_layers,
@@ -41,25 +41,25 @@ if TYPE_CHECKING:
 EDITABLE = "editable decision"
 
 
-def about(layer: Any) -> dict[str, Any]:
-    """What a layer of ours says it is, empty for others: output and provenance."""
-    known = getattr(layer, "metadata", {}).get(METADATA, {})
+def result_metadata(layer: Any) -> dict[str, Any]:
+    """Output and provenance of a layer of this plugin; empty for other layers."""
+    known = getattr(layer, "metadata", {}).get(METADATA_KEY, {})
     return known if isinstance(known, dict) else {}
 
 
 def is_map(layer: Any) -> bool:
-    """Whether a layer may be a decision map: whole numbers in a plane, no other result.
+    """Whether a layer may be a decision map: integers in a plane, no other result.
 
     Time may come first, and other axes of length 1.
     """
     if not isinstance(layer, Image | Labels) or getattr(layer, "rgb", False):
         return False
-    output = about(layer).get("output")
+    output = result_metadata(layer).get("output")
     if output is not None:
         return output in ("decision", EDITABLE)
     data = level_0(layer)
-    crowded = sum(n > 1 for n in data.shape[:-2])
-    return data.ndim >= 2 and np.dtype(data.dtype).kind in "iu" and crowded <= 1
+    long_axes = sum(n > 1 for n in data.shape[:-2])
+    return data.ndim >= 2 and np.dtype(data.dtype).kind in "iu" and long_axes <= 1
 
 
 def maps_of(layers: Iterable[Layer], stack: FocusStack) -> list[Layer]:
@@ -70,7 +70,7 @@ def maps_of(layers: Iterable[Layer], stack: FocusStack) -> list[Layer]:
     layers
         Any layers.
     stack
-        What the map shall decide for.
+        The stack that the map is for.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def maps_of(layers: Iterable[Layer], stack: FocusStack) -> list[Layer]:
             fitting.append(layer)
 
     def rank(layer: Layer) -> tuple[bool, bool, bool]:
-        known = about(layer)
+        known = result_metadata(layer)
         own = known.get("source") == stack.source
         return not (known and own), not known, not isinstance(layer, Labels)
 
@@ -103,25 +103,25 @@ def decision_of(
     first: int | None = None,
     t: int | None = None,
 ) -> NDArray[np.uint16]:
-    """Take a layer for the decision map of a stack.
+    """Read a layer as the decision map of a stack.
 
     Parameters
     ----------
     layer
-        Of this program, of another, or painted.
+        A map of this program, of another, or painted.
     stack
-        What it shall decide for.
+        The stack that the map is for.
     first
-        How the layer calls the first slice, 0 or 1; None: 1 for a map that was made to
-        be painted on, else as :func:`napari_focus_fusion.retouch.as_decision` finds.
+        Value of the first slice in the layer, 0 or 1; None: 1 for a map that was made
+        to be painted on, else as :func:`napari_focus_fusion.retouch.as_decision` finds.
     t
-        Time point of the map that decides for all of the stack's; None: the map's own
-        time points, or its only one for all.
+        Time point of the map to use for all time points of the stack; None: the map's
+        own time points, or its only one for all.
 
     Returns
     -------
     ndarray
-        uint16, axes ``stack.map_axes``, slices counted from 0; an array of its own.
+        uint16, axes ``stack.map_axes``, slices counted from 0; a copy.
 
     Raises
     ------
@@ -137,8 +137,8 @@ def decision_of(
 
 
 def first_of(layer: Layer) -> int | None:
-    """How a layer calls the first slice, where that is known."""
-    return 1 if about(layer).get("output") == EDITABLE else None
+    """Value of the first slice in a layer, where that is known."""
+    return 1 if result_metadata(layer).get("output") == EDITABLE else None
 
 
 def retouch_layers(
@@ -150,7 +150,7 @@ def retouch_layers(
     fused_layer: Image | None = None,
     **options: Any,
 ) -> tuple[FusionResult, list[LayerData]]:
-    """Make what retouching needs: a fused image to follow, and a map to paint on.
+    """Make the layers of retouching: a fused image, and a map to paint on.
 
     Parameters
     ----------
@@ -190,17 +190,17 @@ def begin(
     fused: Any = None,
     **options: Any,
 ) -> tuple[FusionResult, list[LayerData]]:
-    """As :func:`retouch_layers`, with what the layers held."""
-    # Of one time point alone, or of another resolution, it cannot be taken over.
+    """As :func:`retouch_layers`, from the stack and the arrays of the layers."""
+    # A fused image of one time point only, or of another resolution, is not reused.
     if fused is None or np.prod(fused.shape) != np.prod(stack.fused_shape):
         from napari_focus_fusion.fusion import fuse
 
         result = fuse(stack, decision=decision, **options)
     else:
-        sure = np.broadcast_to(np.float32(1), decision.shape)
+        confidence = np.broadcast_to(np.float32(1), decision.shape)
         depth = decision * np.float32(stack.pixel_size("Z"))
         copy = np.array(fused).reshape(stack.fused_shape)
-        result = FusionResult(copy, decision, sure, depth, stack, {})
+        result = FusionResult(copy, decision, confidence, depth, stack, {})
     provenance = {**result.provenance, "model": "retouched", "source": stack.source}
     result = replace(result, provenance=provenance)
     return result, [*chosen_layers(result, ("fused",)), _to_paint_on(result)]
@@ -227,20 +227,20 @@ def _to_paint_on(result: FusionResult) -> LayerData:
         "name": f"{stack.name} decision, to paint on",
         "colormap": DirectLabelColormap(color_dict=colours),
         "opacity": 0.2,
-        # What the status bar says of the pixel under the mouse.
+        # Shown in the status bar for the pixel under the mouse.
         "features": {"index": range(1, count + 1), "slice": range(count)},
-        "metadata": {METADATA: {"output": EDITABLE, **result.provenance}},
+        "metadata": {METADATA_KEY: {"output": EDITABLE, **result.provenance}},
     }
     return data, attributes, "labels"
 
 
 def fused_of(layers: Iterable[Layer], map_layer: Layer) -> Image | None:
-    """The fused image that came out together with a decision map.
+    """The fused image of the same run as a decision map.
 
     Parameters
     ----------
     layers
-        Where to look for it.
+        Layers to search.
     map_layer
         A decision map of :func:`napari_focus_fusion.fuse`.
 
@@ -250,13 +250,13 @@ def fused_of(layers: Iterable[Layer], map_layer: Layer) -> Image | None:
         None if it is not there, has channels of its own, is super-resolved, or was made
         by a model that does not take its pixels from slices.
     """
-    known = about(map_layer)
+    known = result_metadata(map_layer)
     if not known or known.get("reconstructed", True) or "super_resolution" in known:
         return None
     if "C" in known.get("source_axes", "C"):
         return None
     run = {**known, "output": "fused"}
-    return next((layer for layer in layers if about(layer) == run), None)
+    return next((layer for layer in layers if result_metadata(layer) == run), None)
 
 
 def fuse_by_map(
@@ -312,13 +312,13 @@ def plane_of(values: Any, t: int) -> NDArray[Any]:
 
 
 def drawn_area(shapes: Shapes, labels: Labels) -> NDArray[np.bool_]:
-    """The pixels inside of what is drawn.
+    """Mask of the pixels inside of drawn shapes.
 
     Parameters
     ----------
     shapes
-        Those that are selected count; all, where none is. They may lie in the world in
-        another way than the map.
+        The selected shapes are used; all, where none is selected. Their layer may have
+        another transform than the map.
     labels
         The map.
 
@@ -350,7 +350,7 @@ def drawn_area(shapes: Shapes, labels: Labels) -> NDArray[np.bool_]:
 
 
 def connected_area(plane: NDArray[Any], y: int, x: int) -> NDArray[np.bool_]:
-    """The pixels of one label that hang together with one of them, side by side.
+    """The 4-connected area of one label around a pixel.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Models that are called by name, loaded from the folder that a job is given."""
+"""Loading the models that options give by name, from the folder of a job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def with_models(options: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
-    """Options of a fusion, in which models stand in place of their names.
+    """Options of a fusion, with models loaded in place of their names.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def with_models(options: Mapping[str, Any], folder: Path | None) -> dict[str, An
     from napari_focus_fusion.models.registry import load_model
 
     loaded = dict(options)
-    # Without super-resolution no model decides for another one, and fuse says so.
+    # Without super-resolution a decision given by name is an error, raised by fuse.
     names = ("model", "decision") if options.get("scale", 1) > 1 else ("model",)
     for name in names:
         if isinstance(loaded.get(name), str | Path):

@@ -29,10 +29,10 @@ def preferences() -> Any:
 
 
 def models_folder() -> Path:
-    """The folder of fine-tuned models, as the environment or the preferences say.
+    """The folder of fine-tuned models, from the environment or the preferences.
 
-    A folder that the environment names goes before the one in the preferences; where
-    neither names one, it is the usual one of the platform.
+    The environment variable takes precedence over the preferences; where neither is
+    set, it is the usual one of the platform.
     """
     if not os.environ.get(fine_tuned.FOLDER_VARIABLE):
         chosen = getattr(preferences(), "models_folder", "")

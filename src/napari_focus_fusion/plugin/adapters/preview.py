@@ -1,4 +1,4 @@
-"""What a viewer shows of a stack, and a fusion of that field of view alone."""
+"""The part of a stack in the field of view, and its fusion as a preview."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.plugin.adapters.crop import part_of
+from napari_focus_fusion.metadata import METADATA_KEY
+from napari_focus_fusion.plugin.adapters.crop import crop_stack
 from napari_focus_fusion.plugin.adapters.layers import (
-    METADATA,
     chosen_layers,
     level_0,
     stack_from_layers,
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     from napari_focus_fusion.result import LayerData
     from napari_focus_fusion.stack import FocusStack
 
-#: A preview has at least so many pixels, however slow the model.
-LEAST_PIXELS = 160 * 160
-#: What is read for a preview, at most, of data that are not in memory.
-MOST_READ = 64_000_000
-#: Fewer rows or columns of the stack on the screen are none.
-LEAST_SIDE = 16
+#: Fewest pixels of a preview, however slow the model.
+MIN_PIXELS = 160 * 160
+#: Most pixels read for a preview of data that are not in memory.
+MAX_PIXELS_READ = 64_000_000
+#: With fewer rows or columns in view the stack counts as out of view.
+MIN_SIDE = 16
 
 
 @dataclass(frozen=True)
 class View:
-    """What is seen of a stack.
+    """The part of a stack in the field of view.
 
     Attributes
     ----------
     y, x
         First pixel, one behind the last, and step, in pixels of the level.
     level
-        Of a multiscale layer, 0 for the full resolution.
+        Level of a multiscale layer, 0 for the full resolution.
     time, channel
-        Which ones are on the screen, from 0.
+        Those on the screen, from 0.
     """
 
     y: tuple[int, int, int]
@@ -60,12 +60,12 @@ class View:
 
 @dataclass(frozen=True)
 class PreviewJob:
-    """A fusion of what is seen, taken down before it starts.
+    """A fusion of the field of view, fixed before it starts.
 
     Attributes
     ----------
     stack
-        What is fused: cut to the view.
+        The stack to fuse, cropped to the view.
     channel
         Which channel is shown.
     options
@@ -82,7 +82,7 @@ class PreviewJob:
     def __call__(
         self, progress: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> LayerData:
-        """Run; gives the one layer that the preview is."""
+        """Run; gives the layer of the preview."""
         from napari_focus_fusion.fusion import fuse
 
         result = fuse(
@@ -94,8 +94,8 @@ class PreviewJob:
         data, attributes, kind = channels[min(self.channel, len(channels) - 1)]
         attributes.update(
             name="Preview",
-            metadata={METADATA: {"output": "preview", **result.provenance}},
-            # It lies on its source, which it must cover.
+            metadata={METADATA_KEY: {"output": "preview", **result.provenance}},
+            # It lies over its source and must hide it.
             blending="opaque",
         )
         return data, attributes, kind
@@ -109,7 +109,7 @@ class PreviewJob:
 def view_of(
     layers: Sequence[Image], axes: str, viewer: napari.Viewer, work: float
 ) -> View:
-    """What a viewer shows of a stack, coarse enough for an amount of work.
+    """The part of a stack in view, at a resolution coarse enough for the work.
 
     Parameters
     ----------
@@ -118,9 +118,9 @@ def view_of(
     axes
         What the axes of the stack are, one letter each.
     viewer
-        Where it is looked at.
+        The viewer that shows the stack.
     work
-        Pixels x slices to fuse, at most; though at least :data:`LEAST_PIXELS` a slice.
+        Pixels x slices to fuse, at most; though at least :data:`MIN_PIXELS` a slice.
 
     Raises
     ------
@@ -143,24 +143,24 @@ def view_of(
     full = level_0(layer).shape
     count = len(layers) if len(layers) > 1 else full[axes.index("Z")]
     sides = [letters.index("Y"), letters.index("X")]
-    seen, on_screen = _in_view(layer, sides, viewer)
+    spans, on_screen = _in_view(layer, sides, viewer)
     if not hasattr(level_0(layer), "__array_interface__") and not layer.multiscale:
-        seen = _within(seen, MOST_READ / count)
-    pixels = (seen[0][1] - seen[0][0]) * (seen[1][1] - seen[1][0])
-    wanted = max(work / count, LEAST_PIXELS)
+        spans = _centre(spans, MAX_PIXELS_READ / count)
+    pixels = (spans[0][1] - spans[0][0]) * (spans[1][1] - spans[1][0])
+    wanted = max(work / count, MIN_PIXELS)
     step = max(1, int(on_screen), ceil((pixels / wanted) ** 0.5))
     level = _level(layer, sides, step)
     if level:
         scale = layer.downsample_factors[level]
         step = max(1, round(step / scale[sides[1]]))
-        seen = [
+        spans = [
             (int(low / scale[side]), max(int(high / scale[side]), 1))
-            for side, (low, high) in zip(sides, seen, strict=True)
+            for side, (low, high) in zip(sides, spans, strict=True)
         ]
     index = index_on_screen(layer, letters, viewer)
     return View(
-        (*seen[0], step),
-        (*seen[1], step),
+        (*spans[0], step),
+        (*spans[1], step),
         level,
         index.get("T", 0),
         index.get("C", 0),
@@ -168,7 +168,7 @@ def view_of(
 
 
 def index_on_screen(layer: Image, axes: str, viewer: napari.Viewer) -> dict[str, int]:
-    """Index of what a viewer's sliders show of a layer, by axis letter, from 0."""
+    """Indices of the sliders of a viewer in a layer, by axis letter, from 0."""
     point = layer.world_to_data(viewer.dims.point[viewer.dims.ndim - layer.ndim :])
     return {
         axis: min(max(round(float(value)), 0), size - 1)
@@ -179,7 +179,7 @@ def index_on_screen(layer: Image, axes: str, viewer: napari.Viewer) -> dict[str,
 def _in_view(
     layer: Image, sides: list[int], viewer: napari.Viewer
 ) -> tuple[list[tuple[int, int]], float]:
-    """Pixels in view along some axes, and how many of them one of the screen shows."""
+    """Pixels in view along some axes, and how many of them one screen pixel covers."""
     camera = camera_of(viewer)
     if hasattr(viewer, "canvas"):
         high, wide = viewer.canvas.viewbox_size(viewer.layers)
@@ -197,7 +197,7 @@ def _in_view(
     full = np.array(level_0(layer).shape)[sides]
     first = np.clip(np.floor(low), 0, full).astype(int)
     last = np.clip(np.ceil(top) + 1, 0, full).astype(int)
-    if min(last - first) < LEAST_SIDE:
+    if min(last - first) < MIN_SIDE:
         raise FocusFusionError(
             f"Nothing of {layer.name!r} is in view; move to it for a preview."
         )
@@ -207,18 +207,18 @@ def _in_view(
 
 
 def camera_of(viewer: napari.Viewer) -> Any:
-    """The camera, where napari 0.9 has put it; the old name gives a warning there."""
+    """The camera; napari 0.9 moved it, and warns about the old name."""
     return getattr(viewer, "scene", viewer).camera
 
 
-def _within(spans: list[tuple[int, int]], most: float) -> list[tuple[int, int]]:
-    """The middle of a field, where it has too many pixels."""
+def _centre(spans: list[tuple[int, int]], most: float) -> list[tuple[int, int]]:
+    """The centre of a field, where it has too many pixels."""
     sides = [high - low for low, high in spans]
     shrink = min(1.0, (most / (sides[0] * sides[1])) ** 0.5)
-    margins = [int(side * (1 - shrink) / 2) for side in sides]
+    borders = [int(side * (1 - shrink) / 2) for side in sides]
     return [
-        (low + margin, high - margin)
-        for (low, high), margin in zip(spans, margins, strict=True)
+        (low + border, high - border)
+        for (low, high), border in zip(spans, borders, strict=True)
     ]
 
 
@@ -239,25 +239,25 @@ def preview_job(
     axes: str,
     view: View,
     *,
-    decided_by: Image | None = None,
+    reference_layer: Image | None = None,
     folder: Path | None = None,
     **options: Any,
 ) -> PreviewJob:
-    """Take down what a view shows; nothing is read before the job is called.
+    """Fix what a view shows; no pixel is read before the job is called.
 
     Parameters
     ----------
     layers, axes
         As in :func:`view_of`.
     view
-        What it gave.
-    decided_by
-        Another layer in which sharpness is looked for.
+        The result of :func:`view_of`.
+    reference_layer
+        Another layer in which the focus is measured.
     folder
         Where fine-tuned models are; None: the usual one.
     **options
-        Keyword arguments of :func:`napari_focus_fusion.fuse`. A preview is of the
-        source's own resolution: it leaves super-resolution out.
+        Keyword arguments of :func:`napari_focus_fusion.fuse`. A preview has
+        the source's own resolution, without super-resolution.
 
     Raises
     ------
@@ -271,10 +271,10 @@ def preview_job(
     spans = {"Y": slice(*view.y), "X": slice(*view.x)}
     spans["T"] = slice(view.time, view.time + 1)
 
-    def cut(source: Sequence[Image]) -> FocusStack:
+    def cropped(source: Sequence[Image]) -> FocusStack:
         stack = stack_from_layers(source, axes=axes, level=view.level)
-        return part_of(stack, {a: s for a, s in spans.items() if a in stack.axes})
+        return crop_stack(stack, {a: s for a, s in spans.items() if a in stack.axes})
 
-    if decided_by is not None:
-        options["reference"] = cut([decided_by])
-    return PreviewJob(cut(layers), view.channel, options, folder)
+    if reference_layer is not None:
+        options["reference"] = cropped([reference_layer])
+    return PreviewJob(cropped(layers), view.channel, options, folder)

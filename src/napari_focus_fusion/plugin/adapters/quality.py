@@ -1,4 +1,4 @@
-"""Which layers a report is about, and the report as one call that takes layers.
+"""The layers of a quality report, and the report as one call that takes layers.
 
 ::
 
@@ -15,9 +15,10 @@ import numpy as np
 from napari.layers import Image
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.plugin.adapters.crop import part_of
+from napari_focus_fusion.placement import displayed_axes
+from napari_focus_fusion.plugin.adapters.crop import crop_stack
 from napari_focus_fusion.plugin.adapters.layers import layers_of, level_0, name_of
-from napari_focus_fusion.plugin.adapters.maps import EDITABLE, about, first_of
+from napari_focus_fusion.plugin.adapters.maps import EDITABLE, first_of, result_metadata
 from napari_focus_fusion.plugin.adapters.sources import stack_of
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 
 
 def fused_images(layers: Iterable[Layer]) -> list[Image]:
-    """Layers that may be a fused image: ours first, then other pictures in a plane."""
+    """Layers that may be a fused image: ours first, then other two-dimensional ones."""
     ours, others = [], []
     for layer in layers:
-        output = about(layer).get("output")
+        output = result_metadata(layer).get("output")
         if output in ("fused", "unscaled"):
             ours.append(layer)
         elif isinstance(layer, Image) and output is None and layer.ndim == 2:
@@ -42,20 +43,20 @@ def fused_images(layers: Iterable[Layer]) -> list[Image]:
 
 
 def map_of(layers: Iterable[Layer], fused: Layer, output: str) -> Layer | None:
-    """The map of one kind that came out together with a fused image, if it is there."""
-    known = about(fused)
+    """The map of one kind of the same run as a fused image, if it is there."""
+    known = result_metadata(fused)
     kinds = (output, EDITABLE) if output == "decision" else (output,)
     runs = [{**known, "output": kind} for kind in kinds] if known else []
-    return next((layer for layer in layers if about(layer) in runs), None)
+    return next((layer for layer in layers if result_metadata(layer) in runs), None)
 
 
 def stack_like(
     stacks: Iterable[Image | Sequence[Image]], fused: Layer
 ) -> Image | Sequence[Image] | None:
-    """The stack that a fused image says it was made of, or the first that fits."""
+    """The stack named in the metadata of a fused image, or the first that fits."""
     fitting = [(one, stack_fused_as(one, fused)) for one in stacks]
     fitting = [(one, stack) for one, stack in fitting if stack is not None]
-    source = about(fused).get("source")
+    source = result_metadata(fused).get("source")
     for one, stack in fitting:
         if stack is not None and stack.source == source:
             return one
@@ -63,7 +64,7 @@ def stack_like(
 
 
 def stack_fused_as(source: Image | Sequence[Image], fused: Layer) -> FocusStack | None:
-    """What a stack's layers hold, if a fused image is of its size; None if not."""
+    """The stack that layers hold, if a fused image has its size; None if not."""
     stack = stack_of(source, fused)
     if stack is None:
         return None
@@ -77,14 +78,13 @@ def stack_fused_as(source: Image | Sequence[Image], fused: Layer) -> FocusStack 
 def time_shown(
     source: Image | Sequence[Image], fused: Layer, point: Sequence[float]
 ) -> int:
-    """Time point of a stack that the sliders stand at."""
+    """Time point of a stack at the position of the sliders."""
     stack = stack_fused_as(source, fused)
     if stack is None or stack.n_times == 1:
         return 0
     (layer,) = layers_of(source)
-    shown = stack.display.get("axes", stack.axes.replace("S", ""))
-    place = layer.world_to_data(point)[shown.index("T")]
-    return int(np.clip(round(place), 0, stack.n_times - 1))
+    position = layer.world_to_data(point)[displayed_axes(stack).index("T")]
+    return int(np.clip(round(position), 0, stack.n_times - 1))
 
 
 def report_layers(
@@ -94,7 +94,7 @@ def report_layers(
     confidence: Layer | None = None,
     **options: Any,
 ) -> Report:
-    """Hold a fused layer against its stack.
+    """Measure the quality of a fused layer against its stack.
 
     Parameters
     ----------
@@ -116,17 +116,17 @@ def report_layers(
     FocusFusionError
         If they do not fit together.
     """
-    return measured(layer, fused, decision, confidence)(**options)
+    return report_job(layer, fused, decision, confidence)(**options)
 
 
-def measured(
+def report_job(
     layer: Image | Sequence[Image],
     fused: Image,
     decision: Layer | None,
     confidence: Layer | None,
     **options: Any,
 ) -> Callable[..., Report]:
-    """What :func:`report_layers` does, as a job that no longer looks at the layers."""
+    """As :func:`report_layers`, as a job that later changes of layers do not affect."""
     stack = stack_fused_as(layer, fused)
     if stack is None:
         raise FocusFusionError(
@@ -136,16 +136,18 @@ def measured(
     image, rgb = level_0(fused), bool(fused.rgb)
     maps = {
         "confidence": None if confidence is None else level_0(confidence),
-        "provenance": {k: v for k, v in about(fused).items() if k != "output"},
+        "provenance": {
+            k: v for k, v in result_metadata(fused).items() if k != "output"
+        },
     }
     labels = None if decision is None else level_0(decision)
     first = None if decision is None else first_of(decision)
 
-    def job(*told: Any, **more: Any) -> Report:
+    def job(*callbacks: Any, **more: Any) -> Report:
         from napari_focus_fusion.report import report
         from napari_focus_fusion.retouch import as_decision
 
-        names = dict(zip(("progress", "should_stop"), told, strict=False))
+        names = dict(zip(("progress", "should_stop"), callbacks, strict=False))
         single = _channel_of(stack, image, rgb)
         given = dict(maps)
         if labels is not None:
@@ -164,7 +166,7 @@ def measured(
 
 
 def _shaped(array: Any, shape: tuple[int, ...]) -> Any:
-    """An array with other axes of length 1; not read where that is not needed."""
+    """An array reshaped by axes of length 1; read only where that is needed."""
     if tuple(array.shape) == shape:
         return array
     if not hasattr(array, "reshape"):
@@ -173,7 +175,7 @@ def _shaped(array: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _channel_of(stack: FocusStack, image: Any, rgb: bool) -> FocusStack:
-    """The one channel of a stack that a fused image is of: the one it looks like.
+    """The channel of a stack that a fused image belongs to: the most similar one.
 
     A fused image has the values of some slice at nearly every pixel.
     """
@@ -191,12 +193,12 @@ def _channel_of(stack: FocusStack, image: Any, rgb: bool) -> FocusStack:
         slice(rows.start * scale, rows.stop * scale, scale),
         slice(columns.start * scale, columns.stop * scale, scale),
     )
-    picture = np.asarray(image[at], np.float64)
+    crop = np.asarray(image[at], np.float64)
     slices = stack.read(0, slice(None), rows, columns).astype(np.float64)
-    distance = np.abs(slices - picture).min(1).mean((1, 2))
+    distance = np.abs(slices - crop).min(1).mean((1, 2))
     channel = int(np.argmin(distance))
     names = stack.channel_names
     return replace(
-        part_of(stack, {"C": slice(channel, channel + 1)}),
+        crop_stack(stack, {"C": slice(channel, channel + 1)}),
         channel_names=names[channel : channel + 1],
     )

@@ -1,4 +1,4 @@
-"""File > Open Sample: two focus stacks made on the spot, as napari layer data."""
+"""File > Open Sample: two simulated focus stacks, as napari layer data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fluorescence_sample() -> list[LayerData]:
     Returns
     -------
     list of (data, attributes, type)
-        One image layer a channel, (Z, Y, X) uint16, to be added up on the screen.
+        One image layer a channel, (Z, Y, X) uint16, with additive blending.
     """
     import numpy as np
 
@@ -55,7 +55,7 @@ def fluorescence_sample() -> list[LayerData]:
 
 
 def _place(scene: Scene) -> dict[str, Any]:
-    """Where a layer lies in the world; napari counts no axis for RGB or channels."""
+    """Pixel sizes and axes of a layer; napari counts no axis for RGB or channels."""
     return {
         "scale": tuple(scene.scale[axis] for axis in "ZYX"),
         "units": tuple(scene.units[axis] for axis in "ZYX"),

@@ -1,4 +1,4 @@
-"""Which layers are focus stacks: one with slices, or flat ones, a slice each."""
+"""Which layers are focus stacks: one with slices, or 2-D ones, a slice each."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.plugin.adapters.layers import (
-    METADATA,
     level_0,
     source_of,
     stack_from_layers,
 )
-from napari_focus_fusion.plugin.adapters.maps import about
+from napari_focus_fusion.plugin.adapters.maps import result_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,25 +25,27 @@ if TYPE_CHECKING:
 
 
 def is_stack(layer: Any) -> bool:
-    """Whether a layer can be a focus stack, and is no result of ours."""
+    """Whether a layer can be a focus stack, and is no result of this plugin."""
     return (
         isinstance(layer, Image)
         and 3 <= layer.ndim <= 5
-        and METADATA not in layer.metadata
+        and METADATA_KEY not in layer.metadata
     )
 
 
 def are_slices(layers: Sequence[Any]) -> bool:
-    """Whether layers can be the slices of one stack: two or more flat ones alike."""
+    """Whether layers can be the slices of one stack: two or more alike 2-D layers."""
     return len(layers) > 1 and all(
         is_slice(layer) and alike(layer, layers[0]) for layer in layers
     )
 
 
 def is_slice(layer: Any) -> bool:
-    """Whether a layer can be a slice of a stack, and is no result of ours."""
+    """Whether a layer can be a slice of a stack, and is no result of this plugin."""
     return (
-        isinstance(layer, Image) and layer.ndim == 2 and METADATA not in layer.metadata
+        isinstance(layer, Image)
+        and layer.ndim == 2
+        and METADATA_KEY not in layer.metadata
     )
 
 
@@ -54,19 +56,19 @@ def alike(one: Image, other: Image) -> bool:
 
 
 def slices_of(layers: Iterable[Layer], source: str) -> tuple[Image, ...]:
-    """The flat layers that a result says it was made of.
+    """The two-dimensional layers that a result names as its source.
 
     Parameters
     ----------
     layers
-        Where to look for them.
+        Layers to search.
     source
-        What :func:`~napari_focus_fusion.plugin.adapters.layers.source_of` gave of them.
+        The result of :func:`~napari_focus_fusion.plugin.adapters.layers.source_of`.
 
     Returns
     -------
     tuple of Image
-        In the order of the slices; empty if they are not all there by these names.
+        In the order of the slices; empty if a layer of these names is missing.
     """
     named: list[Any] = [layer for layer in layers if repr(layer.name) in source]
     named.sort(key=lambda layer: source.index(repr(layer.name)))
@@ -76,17 +78,17 @@ def slices_of(layers: Iterable[Layer], source: str) -> tuple[Image, ...]:
 def stack_of(
     source: Image | Sequence[Image], result: Layer | None = None
 ) -> FocusStack | None:
-    """What the layers of a stack hold; None if they are no stack.
+    """The stack that layers hold; None if they are no stack.
 
     Parameters
     ----------
     source
-        One layer, or a flat one a slice.
+        One layer, or a two-dimensional one a slice.
     result
-        What came of them, perhaps: then the axes are read as its fusion read them.
+        A result, perhaps of these layers: then the axes are those of its fusion.
     """
     first = source[0] if isinstance(source, Sequence) else source
-    known, axes = about(result), None
+    known, axes = result_metadata(result), None
     if known.get("source_shape") == list(level_0(first).shape):
         axes = known["source_axes"].removesuffix("S")
     try:

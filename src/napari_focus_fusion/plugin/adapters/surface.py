@@ -1,4 +1,4 @@
-"""The depth map as a surface in space that wears the fused image."""
+"""The depth map as a 3-D surface textured with the fused image."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.result import FusionResult, LayerData
 
-#: Corners of the mesh and pixels of the texture, at most, of all time points together:
-#: what graphics cards of any age can turn smoothly, and take in one texture.
-MOST_CORNERS = 1 << 17
-MOST_TEXELS = 1 << 24
-#: Longest side of a texture that all of them take.
-LONGEST_SIDE = 8192
+#: Most vertices of the mesh and pixels of the texture, of all time points together:
+#: what old graphics cards render smoothly, and hold in one texture.
+MAX_VERTICES = 1 << 17
+MAX_TEXELS = 1 << 24
+#: Longest side of a texture that all graphics cards accept.
+MAX_TEXTURE_SIDE = 8192
 
 
 def surface_layer(result: FusionResult) -> LayerData:
@@ -28,30 +28,30 @@ def surface_layer(result: FusionResult) -> LayerData:
     Parameters
     ----------
     result
-        What :func:`napari_focus_fusion.fuse` gave; its channels are mixed in the
-        colours and contrast that they have on the screen.
+        A result of :func:`napari_focus_fusion.fuse`; its channels are mixed in their
+        colours and contrast on the screen.
 
     Returns
     -------
-    ((corners, triangles, values), attributes, "surface")
-        In the world it lies where the slices lie that are sharp. Corners are those of
-        every n-th pixel of the depth map, with n as small as :data:`MOST_CORNERS`
+    ((vertices, triangles, values), attributes, "surface")
+        In world coordinates it lies at the sharpest slices. It has a vertex at every
+        n-th pixel of the depth map, with n as small as :data:`MAX_VERTICES`
         allows. Time points follow each other along their axis.
     """
     stack = result.stack
     shown = "".join(axis for axis in displayed_axes(stack) if axis != "C")
     depth = _in_order(result.depth, stack.map_axes, "TYX")
     count, height, width = depth.shape
-    step = _step(count * height * width, MOST_CORNERS)
+    step = _step(count * height * width, MAX_VERTICES)
     rows, columns = (_every(n, step) for n in (height, width))
     slices = depth[:, rows[:, None], columns] / stack.pixel_size("Z")
     times, y, x = np.meshgrid(np.arange(count), rows, columns, indexing="ij")
     places = {"T": times, "Z": slices, "Y": y, "X": x}
-    corners = np.stack([places[axis].ravel() for axis in shown], -1).astype(np.float32)
+    vertices = np.stack([places[axis].ravel() for axis in shown], -1).astype(np.float32)
     triangles = _triangles(count, len(rows), len(columns))
 
     texture = _texture(result)
-    # Time points lie below each other in the texture, the first one at its top.
+    # In the texture the time points lie below each other, the first one at the top.
     u = (x + 0.5) / width
     v = 1 - (times + (y + 0.5) / height) / count
     attributes: dict[str, Any] = {
@@ -66,7 +66,7 @@ def surface_layer(result: FusionResult) -> LayerData:
         **_place(result, shown),
     }
     return (
-        (corners, triangles, np.ones(len(corners), np.float32)),
+        (vertices, triangles, np.ones(len(vertices), np.float32)),
         attributes,
         "surface",
     )
@@ -90,7 +90,7 @@ def _place(result: FusionResult, shown: str) -> dict[str, Any]:
 
 
 def _in_order(array: Any, axes: str, order: str) -> NDArray[Any]:
-    """All of an array, with its axes in an order; those that it lacks are 1 long."""
+    """All of an array, with its axes in an order; missing axes have length 1."""
     pixels = np.asarray(array)
     there = [axes.index(axis) for axis in order if axis in axes]
     pixels = pixels.transpose(there)
@@ -99,19 +99,19 @@ def _in_order(array: Any, axes: str, order: str) -> NDArray[Any]:
 
 
 def _step(size: int, most: int) -> int:
-    """Every how many pixels of each direction, so that at most so many are left."""
+    """Step along both axes that leaves at most so many pixels."""
     return max(1, int(np.ceil((size / most) ** 0.5)))
 
 
 def _every(length: int, step: int) -> NDArray[Any]:
-    """Every n-th index, and always the last one: the surface ends with the image."""
+    """Every n-th index and the last one, so that the surface covers the image."""
     indices = np.arange(0, length, step)
     last = length - 1
     return indices if indices[-1] == last else np.append(indices, last)
 
 
 def _triangles(count: int, rows: int, columns: int) -> NDArray[Any]:
-    """Two triangles a cell, (n, 3) indices of corners, none across time points."""
+    """Two triangles a cell, (n, 3) indices of vertices, none across time points."""
     shape = (count, rows, columns)
     index = np.arange(np.prod(shape), dtype=np.uint32).reshape(shape)
     a, b = index[:, :-1, :-1].ravel(), index[:, :-1, 1:].ravel()
@@ -120,18 +120,18 @@ def _triangles(count: int, rows: int, columns: int) -> NDArray[Any]:
 
 
 def _texture(result: FusionResult) -> NDArray[Any]:
-    """The fused image as it looks on the screen: (T * h, w, 3) uint8."""
+    """The fused image as displayed: (T * h, w, 3) uint8."""
     stack = result.stack
     pixels = _in_order(result.fused, stack.fused_axes, "TCYXS")
     times, _, height, width, samples = pixels.shape
     step = max(
-        _step(times * height * width, MOST_TEXELS),
-        -(-times * height // LONGEST_SIDE),
-        -(-width // LONGEST_SIDE),
+        _step(times * height * width, MAX_TEXELS),
+        -(-times * height // MAX_TEXTURE_SIDE),
+        -(-width // MAX_TEXTURE_SIDE),
     )
     pixels = pixels[:, :, ::step, ::step]
     if samples >= 3:
-        # What napari shows as white in a colour image.
+        # The value that napari shows as white in a colour image.
         white = np.iinfo(stack.dtype).max if stack.dtype.kind in "iu" else 1
         mixed = pixels[..., :3].mean(1, dtype=np.float32) / np.float32(white)
     else:
@@ -144,7 +144,7 @@ def _texture(result: FusionResult) -> NDArray[Any]:
 
 
 def _coloured(pixels: NDArray[Any], attributes: dict[str, Any]) -> NDArray[Any]:
-    """(T, h, w) as a layer with these attributes shows it: (T, h, w, 3)."""
+    """(T, h, w) in the colours of a layer with these attributes: (T, h, w, 3)."""
     from napari.utils.colormaps import ensure_colormap
 
     low, high = attributes["contrast_limits"]

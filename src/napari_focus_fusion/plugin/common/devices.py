@@ -1,4 +1,4 @@
-"""Which devices models can run on."""
+"""The devices that models can run on."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from napari_focus_fusion.plugin.common.texts import device_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_focus_fusion.plugin.common.choice import Choice
+    from napari_focus_fusion.plugin.common.combo_boxes import ValueComboBox
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What can be chosen here once torch is loaded.
+class DeviceList:
+    """The devices that torch finds.
 
     Attributes
     ----------
@@ -34,38 +34,38 @@ class Machine:
     devices: list[tuple[str, str]]
 
 
-def load_devices(then: Callable[[Machine], Any], *modules: str) -> None:
-    """See in a thread which devices there are: loading torch takes seconds.
+def load_devices(then: Callable[[DeviceList], Any], *modules: str) -> None:
+    """Find the devices in a thread: loading torch takes seconds.
 
     Parameters
     ----------
     then
-        Called in this thread with what is found; a notification says if it failed.
+        Called in this thread with the result; a failure is shown as a notification.
     modules
-        Further ones to load first.
+        Further modules to load first.
     """
     create_worker(
-        look_at_machine,
+        find_devices,
         *modules,
-        _connect={"returned": then, "errored": _say_not_loaded},
+        _connect={"returned": then, "errored": _show_not_loaded},
     )
 
 
-def offer_devices(field: Choice, machine: Machine) -> None:
-    """List devices, and choose the one of the preferences, if it is there."""
-    field.set_choices(machine.devices)
+def offer_devices(field: ValueComboBox, found: DeviceList) -> None:
+    """List devices, and select the one of the preferences, if it is there."""
+    field.set_choices(found.devices)
     chosen = getattr(preferences(), "device", "auto")
     if chosen in field.values:
         field.value = chosen
 
 
-def _say_not_loaded(error: Exception) -> None:
+def _show_not_loaded(error: Exception) -> None:
     show_error(f"Focus Fusion cannot load PyTorch ({error}). Install it again.")
 
 
-def look_at_machine(*modules: str) -> Machine:
-    """Load torch and further modules, and see which devices there are."""
-    _wait_for_threads_at_exit()  # an import cannot be broken off
+def find_devices(*modules: str) -> DeviceList:
+    """Load torch and further modules, and list the devices."""
+    _wait_for_threads_at_exit()  # an import cannot be interrupted
     for module in modules:
         import_module(module)
     from napari_focus_fusion.device import available_devices, choose_device, describe
@@ -74,11 +74,11 @@ def look_at_machine(*modules: str) -> Machine:
         (device_text(describe(choose_device(name))), name)
         for name in available_devices()
     ]
-    return Machine([(f"Automatic: {devices[0][0]}", "auto"), *devices])
+    return DeviceList([(f"Automatic: {devices[0][0]}", "auto"), *devices])
 
 
 @cache
 def _wait_for_threads_at_exit() -> None:
-    """Let Python end only when no thread is in the midst of something."""
+    """Let Python exit only after the threads of the pool have finished."""
     threads: Any = QThreadPool.globalInstance()
     atexit.register(threads.waitForDone, 30_000)

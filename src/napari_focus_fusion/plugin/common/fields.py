@@ -1,4 +1,4 @@
-"""Fields of a form: each has a ``value`` and says when it has ``changed``."""
+"""Fields of a form: each has a ``value`` and a signal ``changed``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from qtpy.QtWidgets import (
 
 
 class Field(Protocol):
-    """What settings are remembered through.
+    """A field whose value is stored from one session to the next.
 
     Attributes
     ----------
     value
-        What is chosen; setting what the field cannot hold raises ValueError or
-        TypeError.
+        The present value; setting an invalid one raises ValueError or TypeError.
     changed
         Qt signal without arguments.
     """
@@ -31,7 +30,7 @@ class Field(Protocol):
 
 
 class CheckField(QCheckBox):
-    """A box to tick; its value is a bool."""
+    """A check box; its value is a bool."""
 
     changed = Signal()
 
@@ -52,7 +51,7 @@ class CheckField(QCheckBox):
 
 
 class ToggleField(QToolButton):
-    """A button that stays pressed; its value is a bool."""
+    """A toggle button; its value is a bool."""
 
     changed = Signal()
 
@@ -74,7 +73,7 @@ class ToggleField(QToolButton):
 
 
 class IntField(QSpinBox):
-    """A whole number."""
+    """An integer."""
 
     changed = Signal()
 

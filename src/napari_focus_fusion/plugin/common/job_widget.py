@@ -1,4 +1,4 @@
-"""A widget that runs one job at a time, shows how far it is, and can cancel it."""
+"""A widget that runs one job at a time, with progress bar and cancel button."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qtpy.QtCore import QEvent, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QProgressBar, QWidget
 
 from napari_focus_fusion.plugin.adapters.errors import explain
-from napari_focus_fusion.plugin.common.choice import push_button, wrapped_label
+from napari_focus_fusion.plugin.common.combo_boxes import push_button, wrapped_label
 from napari_focus_fusion.plugin.common.worker import job_worker
 
 if TYPE_CHECKING:
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class JobWidget(QWidget):
-    """The part of a widget that runs jobs in a thread; those that inherit lay it out.
+    """Base class of widgets that run jobs in a thread; subclasses lay it out.
 
     Attributes
     ----------
     cancel_button, progress, status
-        What the user sees of a run.
+        Controls of a run.
     """
 
-    #: A run has ended, in whatever way, and what came of it is there.
+    #: A run has ended, successfully or not, and its results have been added.
     ended = Signal()
-    #: What the status says of a run that was cancelled.
+    #: Status text after a run was cancelled.
     cancelled = "Cancelled."
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class JobWidget(QWidget):
             self.status.setText("Stopping …")
 
     def changeEvent(self, event: QEvent | None) -> None:
-        """See when the dock is closed: napari takes its widget out."""
+        """Notice when the dock is closed: napari removes its widget from it."""
         super().changeEvent(event)
         if event and event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self._on_closed()
@@ -63,7 +63,7 @@ class JobWidget(QWidget):
         self.cancel()
 
     def _update_buttons(self) -> None:
-        """Offer what can be done now."""
+        """Enable the buttons that apply now."""
         self.cancel_button.setEnabled(not self.idle)
         self.progress.setVisible(not self.idle)
 
@@ -77,7 +77,7 @@ class JobWidget(QWidget):
         job, title
             As for :func:`job_worker`.
         then
-            Called with what the job gives.
+            Called with the result of the job.
         """
         if not self.idle:
             return None
@@ -85,7 +85,7 @@ class JobWidget(QWidget):
         self._worker, self._then = worker, then
         worker.progressed.connect(self._on_progressed)
         worker.returned.connect(self._on_returned)
-        worker.errored.connect(self._complain)
+        worker.errored.connect(self._show_error)
         worker.finished.connect(self._on_finished)
         self.destroyed.connect(worker.quit)
         self.progress.reset()
@@ -106,17 +106,17 @@ class JobWidget(QWidget):
         self._then(outcome)
 
     def _stack_name(self) -> str:
-        """What to call the stack when something goes wrong with it."""
+        """Name of the stack in error messages."""
         raise NotImplementedError
 
     def _explain(self, error: Exception) -> str:
         return explain(error, self._stack_name())
 
-    def _complain(self, error: Exception) -> None:
-        self._say(self._explain(error))
+    def _show_error(self, error: Exception) -> None:
+        self._show_error_text(self._explain(error))
 
-    def _say(self, text: str) -> None:
-        """Say what went wrong, here and as a notification."""
+    def _show_error_text(self, text: str) -> None:
+        """Show an error in the status line and as a notification."""
         self.status.setText(text)
         show_error(text)
 
@@ -130,6 +130,6 @@ class JobWidget(QWidget):
         self._go_on()
 
     def _go_on(self) -> None:
-        """Do what comes after a run."""
+        """Update the widget after a run."""
         self._update_buttons()
         self.ended.emit()

@@ -1,4 +1,4 @@
-"""A form that scrolls up and down."""
+"""A form that scrolls vertically."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _WIDTH_MAY_CHANGE = (
 )
 
 
-class Tall(QScrollArea):
-    """Scrolls up and down where the window is low, and is as wide as it must be.
+class FitWidthScrollArea(QScrollArea):
+    """Scrolls vertically where the window is low, and is as wide as its content.
 
-    The wheel scrolls: it chooses nothing in a field that has not been clicked.
+    The mouse wheel scrolls: it changes no field that has not been clicked.
     """
 
     def __init__(self, page: QWidget) -> None:
@@ -43,11 +43,11 @@ class Tall(QScrollArea):
         """Grow with the page: styles and rows that appear make it wider."""
         if isinstance(watched, QComboBox | QAbstractSpinBox):
             if event.type() == QEvent.Type.Wheel and not watched.hasFocus():
-                event.ignore()  # then it goes on to what scrolls
+                event.ignore()  # the scroll area gets it
                 return True
             return super().eventFilter(watched, event)
         if event.type() == QEvent.Type.Show:
-            # What was laid out before it had its style and font is laid out again.
+            # Lay out again: the style and font were not known before.
             for layout in watched.findChildren(QLayout):
                 layout.invalidate()
         if event.type() in _WIDTH_MAY_CHANGE:

@@ -1,9 +1,9 @@
-"""What the plugin remembers from one session to the next.
+"""Settings that the plugin stores from one session to the next.
 
-Device, working memory and the folder of models stand in napari's preferences, where
-napari knows of such settings (0.9), under the headings of the manifest. What was last
-chosen in a widget is kept in a small file of our own beside napari's settings; where
-napari keeps none, nothing is remembered.
+Device, working memory and the folder of models are stored in napari's preferences,
+where napari supports settings of plugins (0.9), under the headings of the manifest. The
+last settings of a widget are stored in a JSON file beside napari's settings; where
+napari stores none, nothing is stored.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _log = logging.getLogger(__name__)
 
 
 def recall(widget: str) -> dict[str, Any]:
-    """What was remembered for a widget; empty where nothing was, or it is damaged."""
+    """Stored values of a widget; empty where there are none, or the file is damaged."""
     path = settings_file()
     found = _read(path).get(widget) if path else None
     return found if isinstance(found, dict) else {}
 
 
 def remember(widget: str, values: dict[str, Any]) -> None:
-    """Keep the values of a widget, beside those of the others.
+    """Store the values of a widget; those of other widgets stay.
 
     Parameters
     ----------
     widget
-        Which one.
+        Name of the widget.
     values
-        What JSON can hold.
+        Values that JSON can represent.
     """
     path = settings_file()
     if path is None:
@@ -58,30 +58,30 @@ def remember(widget: str, values: dict[str, Any]) -> None:
 
 
 def recall_fields(widget: str, fields: Mapping[str, Field]) -> None:
-    """Give fields the values that were remembered for a widget.
+    """Set fields to the stored values of a widget.
 
     Parameters
     ----------
     widget
-        Which one.
+        Name of the widget.
     fields
-        By the name of the value. One that nothing is remembered of, or cannot hold
-        what is, stays as it is.
+        By the name of the value. A field stays as it is if no value is stored for it,
+        or an invalid one.
     """
-    kept = recall(widget)
+    stored = recall(widget)
     for name, field in fields.items():
-        if name in kept:
+        if name in stored:
             with suppress(ValueError, TypeError):
-                field.value = kept[name]
+                field.value = stored[name]
 
 
 def remember_fields(widget: str, fields: Mapping[str, Field]) -> None:
-    """Keep the values of fields, which JSON can hold, as :func:`remember` does.
+    """Store the values of fields, as :func:`remember` does.
 
     Parameters
     ----------
     widget
-        Which one.
+        Name of the widget.
     fields
         By the name of the value.
     """
@@ -97,7 +97,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def settings_file() -> Path | None:
-    """The file beside napari's settings; None where napari keeps none."""
+    """The file beside napari's settings; None where napari has none."""
     from napari.settings import get_settings
 
     path = get_settings().config_path

@@ -1,4 +1,4 @@
-"""Words for what there is: stacks, axes, times, bytes, devices."""
+"""Texts for the user: stacks, axes, durations, bytes, devices."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _SYMBOLS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "pixel":
 
 
 def describe(layers: Sequence[Image], axes: str) -> str:
-    """Say in a line what a stack holds.
+    """Size and type of a stack in one line.
 
     Parameters
     ----------
     layers
-        One image layer, or a flat one a slice.
+        One image layer, or a two-dimensional one a slice.
     axes
         What the axes of the stack are, one letter each.
     """
@@ -42,7 +42,7 @@ def describe(layers: Sequence[Image], axes: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Words for a length of time, as exact as anyone wants to know."""
+    """A duration in words, with about two digits."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 100:
@@ -61,7 +61,7 @@ def byte_text(size: float) -> str:
 
 
 def memory_in_use(device: str) -> str:
-    """How much memory the process holds, and of which device."""
+    """Memory in use by the process, on the graphics card or in RAM."""
     import torch
 
     if torch.cuda.is_available() and device != "cpu":
@@ -71,12 +71,12 @@ def memory_in_use(device: str) -> str:
 
 
 def device_text(name: str) -> str:
-    """A device as its users call it."""
+    """Name of a device for the user."""
     return "CPU" if name.startswith("cpu") else name
 
 
 def unit_text(unit: str) -> str:
-    """A unit as it is written behind a number: ``"µm"``."""
+    """Symbol of a unit: ``"µm"``."""
     return _SYMBOLS.get(unit, unit)
 
 

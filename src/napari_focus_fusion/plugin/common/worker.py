@@ -1,4 +1,4 @@
-"""A job in a thread of its own, which tells how far it is and can be stopped."""
+"""A job in a thread of its own, which reports progress and can be cancelled."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ class _Signals(WorkerBaseSignals):
 class FuseWorker(WorkerBase):
     """Runs a job.
 
-    Its signals come in the thread that made it: ``progressed(Progress)``, then one of
-    ``returned`` (what the job gives), ``errored(Exception)`` or ``aborted()``, then
-    ``finished()``; after a cancel that came too late, ``finished()`` alone.
+    Its signals are received in the thread that made it: ``progressed(Progress)``, then
+    one of ``returned`` (the result of the job), ``errored(Exception)`` or
+    ``aborted()``, then ``finished()``; if it was cancelled too late, ``finished()``
+    only.
 
-    A generator would hide that memory ran out: what runs generators takes any
-    RuntimeError, as torch.OutOfMemoryError is one, for the end of its thread.
+    A generator worker would hide that memory ran out: it takes any RuntimeError, such
+    as torch.OutOfMemoryError, for the end of its thread.
     """
 
     def __init__(self, title: str, job: Any) -> None:
@@ -47,15 +48,14 @@ class FuseWorker(WorkerBase):
 
 
 def job_worker(title: str, job: Callable[[Any, Any], Any]) -> Any:
-    """A worker, not started, that napari knows of and asks about when it is closed.
+    """A worker, not started, registered with napari, which asks about it on closing.
 
     Parameters
     ----------
     title
-        What napari shows.
+        Title that napari shows.
     job
-        Called with progress and should_stop, as they are given to
-        :func:`napari_focus_fusion.fuse`.
+        Called with progress and should_stop, as for :func:`napari_focus_fusion.fuse`.
     """
     return create_worker(
         title,  # in place of a function

@@ -1,4 +1,4 @@
-"""Parent and tuned model side by side: while it learns, and as layers."""
+"""Parent and tuned model side by side: during training, and as layers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QPaintEvent
 
     from napari_focus_fusion.models.registry import ModelSpec
-    from napari_focus_fusion.plugin.adapters.finetuning import Look
+    from napari_focus_fusion.plugin.adapters.finetuning import Validation
     from napari_focus_fusion.plugin.finetune.settings import FineTuneSettings
     from napari_focus_fusion.result import LayerData
 
@@ -60,10 +60,13 @@ class BeforeAfter(QWidget):
         self._images = []
         self.update()
 
-    def show_look(self, look: Look, titles: tuple[str, str]) -> None:
-        """Show what is seen now, with a title over each column."""
+    def show_validation(self, validation: Validation, titles: tuple[str, str]) -> None:
+        """Show the images of a validation, with a title over each column."""
         self.titles = titles
-        self._images = [_as_images(look.fused, 0.3), _as_images(look.decisions, 0.0)]
+        self._images = [
+            _as_qimages(validation.fused, 0.3),
+            _as_qimages(validation.decisions, 0.0),
+        ]
         self.update()
 
     def paintEvent(self, event: QPaintEvent | None) -> None:
@@ -100,12 +103,12 @@ class BeforeAfter(QWidget):
         painter.end()
 
 
-def _as_images(pictures: Sequence[NDArray[Any]], cut: float) -> list[QImage]:
-    """Pictures in the greys or colours of one scale; percent `cut` at both its ends."""
-    low, high = np.percentile(np.stack(pictures), (cut, 100 - cut))
+def _as_qimages(arrays: Sequence[NDArray[Any]], clip: float) -> list[QImage]:
+    """Images on one intensity scale; `clip` percent saturate at each end."""
+    low, high = np.percentile(np.stack(arrays), (clip, 100 - clip))
     images = []
-    for picture in pictures:
-        share = (picture.astype(np.float32) - low) / max(high - low, 1e-9)
+    for array in arrays:
+        share = (array.astype(np.float32) - low) / max(high - low, 1e-9)
         levels = np.ascontiguousarray((share.clip(0, 1) * 255).astype(np.uint8))
         height, width = levels.shape[:2]
         kind = QImage.Format.Format_Grayscale8
@@ -125,9 +128,9 @@ def parent_and_child(
     Parameters
     ----------
     spec
-        Entry of the model; None: there is no model.
+        Entry of the model; None: no model is chosen.
     known
-        Names of the models that there are.
+        Names of the available models.
     """
     if spec is None or not spec.base or not Path(spec.weights).is_file():
         return None
@@ -140,7 +143,7 @@ def parent_and_child(
 def compare_in_view(
     viewer: napari.Viewer, settings: FineTuneSettings, pair: tuple[str, str]
 ) -> CompareJob:
-    """Take down what is in view of the first stack that is ticked, for two models.
+    """Comparison of two models on the region in view of the first ticked stack.
 
     Raises
     ------
@@ -162,7 +165,7 @@ def compare_in_view(
 
 
 def show_side_by_side(viewer: napari.Viewer, layers: Sequence[LayerData]) -> None:
-    """Add the layers of a comparison, and move the camera so that both are in view."""
+    """Add the layers of a comparison, and move the camera to show both images."""
     added = [Layer.create(*data) for data in layers]
     for layer in added:
         viewer.add_layer(layer)

@@ -1,4 +1,4 @@
-"""Fields that only the settings of a fine-tuning have: stacks, length and name."""
+"""Fields of the settings of a fine-tuning: stacks, length and name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from napari_focus_fusion.models.fine_tuned import free_name, path_of_name
 from napari_focus_fusion.plugin.adapters.layers import guess_axes, level_0
 from napari_focus_fusion.plugin.adapters.preferences import models_folder
 from napari_focus_fusion.plugin.adapters.sources import is_slice, is_stack
-from napari_focus_fusion.plugin.common.choice import Choice, wrapped_label
+from napari_focus_fusion.plugin.common.combo_boxes import ValueComboBox, wrapped_label
 from napari_focus_fusion.plugin.common.fields import IntField
 from napari_focus_fusion.plugin.common.settings import recall, remember
 from napari_focus_fusion.plugin.common.texts import describe, duration
@@ -42,14 +42,14 @@ class StacksField(QListWidget):
         Whose layers can be chosen.
     """
 
-    #: Others are ticked, or the layers are listed anew.
+    #: The ticked layers have changed, or the list of layers.
     changed = Signal()
 
     def __init__(self, viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        # How the axes of layers are read, where that is not as they are guessed.
-        self._readings: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
+        # Axes of layers, where they differ from the guessed ones.
+        self._axes: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
         self.setMaximumHeight(92)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -80,7 +80,7 @@ class StacksField(QListWidget):
         return [item for item in found if item is not None]
 
     def refresh(self) -> None:
-        """List the stacks that there are now; those that are ticked stay so."""
+        """List the stacks in the viewer; ticked ones stay ticked."""
         stacks = [layer for layer in self._viewer.layers if is_stack(layer)]
         ticked = [layer for layer in self.value if layer in stacks] or stacks[-1:]
         self.blockSignals(True)
@@ -103,14 +103,14 @@ class StacksField(QListWidget):
             self.value = [active]
 
     def axes_of(self, layer: Image) -> str:
-        """What the axes of a layer are: as was chosen while it alone was ticked."""
-        return self._readings.get(layer) or guess_axes(layer)
+        """Axes of a layer: those chosen while only it was ticked, or guessed."""
+        return self._axes.get(layer) or guess_axes(layer)
 
-    def read_as(self, layer: Image, axes: str) -> None:
-        """Keep what was chosen to be the axes of a layer."""
-        self._readings[layer] = axes
+    def set_axes(self, layer: Image, axes: str) -> None:
+        """Store the axes chosen for a layer."""
+        self._axes[layer] = axes
         if axes == guess_axes(layer):
-            del self._readings[layer]
+            del self._axes[layer]
 
     @property
     def channels(self) -> int:
@@ -123,7 +123,7 @@ class StacksField(QListWidget):
 
     @property
     def summary(self) -> str:
-        """What is ticked, in words; or what to do where nothing is."""
+        """Description of the ticked stacks; advice where none is ticked."""
         layers = self.value
         if len(layers) == 1:
             return describe(layers, self.axes_of(layers[0]))
@@ -144,20 +144,20 @@ def _is_ticked(item: QListWidgetItem) -> bool:
 
 
 class LengthFields(QObject):
-    """Two fields that say how long a training is; a form shows them.
+    """Two fields for the length of a training; a form shows them.
 
     Attributes
     ----------
     number, unit
         The fields.
     estimate
-        A label: how long the steps take, or how many fit in, as seen in the last run.
+        A label: duration of the steps, or how many fit in, at the last run's speed.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.number = IntField()
-        self.unit = Choice(
+        self.unit = ValueComboBox(
             "Steps: the same result every time. Minutes: as many steps as fit in.",
             [("steps", "steps"), ("minutes", "minutes")],
         )
@@ -182,17 +182,17 @@ class LengthFields(QObject):
         self.number.value = steps
 
     def show_kind(self, kind: str) -> None:
-        """Estimate for another kind of run: a word for what decides how long it is."""
+        """Estimate for another kind of run: a key of the model and device."""
         self._kind = kind
         self._show_estimate()
 
     def note_speed(self, seconds: float) -> None:
-        """Note how long a step of a run of this kind takes, in seconds."""
+        """Store the seconds a step of a run of this kind takes."""
         self._seconds[self._kind] = seconds
         self._show_estimate()
 
     def remember(self) -> None:
-        """Keep for the next session how long steps take."""
+        """Store for the next session how long steps take."""
         remember(_REMEMBERED_AS, {"seconds_a_step": self._seconds})
 
     def _change_unit(self) -> None:
@@ -221,19 +221,19 @@ class LengthFields(QObject):
 
 
 class NameField(QLineEdit):
-    """What the tuned model is called: suggested, until another name is typed.
+    """Name of the tuned model: suggested, until another name is typed.
 
     Attributes
     ----------
     hint
-        Why a name that was typed cannot be had, or whose it is; or empty.
+        Why a typed name cannot be used, or which stopped run has it; or empty.
     """
 
-    #: The text is another one.
+    #: The text has changed.
     changed = Signal()
-    #: There is something else to hint at.
+    #: The hint has changed.
     hinted = Signal()
-    #: The name is that of a run of so many steps that was stopped.
+    #: The name is that of a stopped run, with its number of steps.
     stopped_run_named = Signal(int)
 
     def __init__(self) -> None:
@@ -261,7 +261,7 @@ class NameField(QLineEdit):
         self.setText(value)
 
     def set_known(self, known: Mapping[str, ModelSpec]) -> None:
-        """Say which models there are."""
+        """Set the existing models."""
         self._known = known
 
     def suggest(self, wish: str) -> None:
@@ -271,15 +271,15 @@ class NameField(QLineEdit):
             self.value = self._suggested
             self._show_hint("")
 
-    def let_go_if_taken(self) -> None:
-        """Let the name be replaced by a suggestion if it can no longer be had."""
+    def release_if_taken(self) -> None:
+        """Let a suggestion replace the name if it is no longer free."""
         with suppress(FocusFusionError):
             path_of_name(self.value, self._known, models_folder())
             return
         self._suggested = self.value
 
     def _check(self) -> None:
-        """Say at once if a name cannot be had, or is that of a run that was stopped."""
+        """Show a hint if a name cannot be used, or is that of a stopped run."""
         try:
             path = path_of_name(self.value, {}, models_folder())
             checkpoint = path.with_suffix(".checkpoint")

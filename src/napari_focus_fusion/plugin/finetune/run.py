@@ -1,4 +1,4 @@
-"""A fine-tuning that runs: how far it is, a plot of its losses, what came of it."""
+"""Progress of a fine-tuning: loss plot, example images, verdict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
-from napari_focus_fusion.plugin.common.choice import wrapped_label
+from napari_focus_fusion.plugin.common.combo_boxes import wrapped_label
 from napari_focus_fusion.plugin.common.texts import duration
 from napari_focus_fusion.plugin.finetune.compare import BeforeAfter
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from qtpy.QtGui import QPaintEvent
 
-    from napari_focus_fusion.plugin.adapters.finetuning import FineTuneJob, Look
+    from napari_focus_fusion.plugin.adapters.finetuning import FineTuneJob, Validation
     from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.training.finetune import FineTuneResult
 
-# Told apart on dark and on light, and by those who see no red or green.
-_LOSS, _HELD_BACK = QColor("#3b8bd0"), QColor("#e0883a")
+# Distinguishable on dark and light backgrounds, and with colour blindness.
+_LOSS, _VALIDATION = QColor("#3b8bd0"), QColor("#e0883a")
 _MARGIN = 8
-# More of them than a plot has columns only take time to draw.
+# Most points to draw: more than a plot has columns take time for nothing.
 _POINTS = 1000
 
 
 class LossPlot(QWidget):
-    """Loss and held-back error against the step, each on a scale of its own."""
+    """Loss and validation error against the step, each on a scale of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,10 +41,10 @@ class LossPlot(QWidget):
             "Against the step, each on a scale of its own, lower is better.\n"
             "Blue: the loss that training minimises. It jumps, as each step sees\n"
             "other patches.\n"
-            "Orange: the error on one half of what is held back. The state with the\n"
+            "Orange: the error on one half of the validation part. The state with the\n"
             "least of it is kept. The verdict is the error on the other half."
         )
-        self.setAccessibleName("Loss and held-back error against the step")
+        self.setAccessibleName("Loss and validation error against the step")
         self.rows: Sequence[dict[str, float]] = ()
         self.steps = 1
 
@@ -53,7 +53,7 @@ class LossPlot(QWidget):
         return QSize(260, 150)
 
     def show_rows(self, rows: Sequence[dict[str, float]], steps: int) -> None:
-        """Draw a history; `steps` is where the axis ends, if rows do not go beyond."""
+        """Draw a history; the axis ends at `steps`, or at the last row if later."""
         self.rows, self.steps = rows, max(steps, 1)
         self.update()
 
@@ -78,7 +78,12 @@ class LossPlot(QWidget):
         above = QRectF(area.left(), _MARGIN / 2, area.width(), line)
         for name, title, colour, side in (
             ("loss", "loss", _LOSS, Qt.AlignmentFlag.AlignLeft),
-            ("held_back", "held-back error", _HELD_BACK, Qt.AlignmentFlag.AlignRight),
+            (
+                "validation",
+                "validation error",
+                _VALIDATION,
+                Qt.AlignmentFlag.AlignRight,
+            ),
         ):
             values = [(r["step"], r[name]) for r in self.rows if name in r]
             number = f" {values[-1][1]:.3g}" if values else ""
@@ -88,7 +93,7 @@ class LossPlot(QWidget):
             width = 1.0 if name == "loss" else 2.0
             painter.setPen(QPen(colour, width))
             painter.drawPolyline(QPolygonF(points))
-            if name == "held_back":
+            if name == "validation":
                 painter.setBrush(colour)
                 for point in points:
                     painter.drawEllipse(point, 3, 3)
@@ -98,7 +103,7 @@ class LossPlot(QWidget):
 def _points(
     values: Sequence[tuple[float, float]], last: int, area: QRectF
 ) -> list[QPointF]:
-    """Where values lie that fill an area from bottom to top."""
+    """Points of a curve scaled to the height of an area."""
     if not values:
         return []
     low = min(value for _, value in values)
@@ -113,22 +118,22 @@ def _points(
 
 
 class TrainingPage(QWidget):
-    """How a training goes, and what came of it.
+    """Progress and result of a training.
 
     Attributes
     ----------
-    verdict, plot, pictures
-        What the user sees of it.
+    verdict, plot, images
+        Its widgets.
     rows
         The history so far, a row a step.
     seconds_a_step
-        As measured in this run; None before its second step.
+        Measured in this run; None before its second step.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.verdict, self.plot = wrapped_label(), LossPlot()
-        self.pictures = BeforeAfter()
+        self.images = BeforeAfter()
         self.rows: list[dict[str, float]] = []
         self.seconds_a_step: float | None = None
         self._parent_name = ""
@@ -137,15 +142,15 @@ class TrainingPage(QWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(self.verdict)
         layout.addWidget(self.plot)
-        layout.addWidget(self.pictures, 1)
+        layout.addWidget(self.images, 1)
 
     def clear(self) -> None:
-        """Forget the steps of the run before."""
+        """Remove the history and images of the previous run."""
         self.rows = []
-        self.pictures.clear()
+        self.images.clear()
 
     def begin(self, job: FineTuneJob) -> None:
-        """Get ready for what a job tells."""
+        """Prepare to show the progress of a job."""
         self._parent_name = job.model
         self._steps = job.options.get("steps", 0)
         self._began = self.seconds_a_step = None
@@ -162,14 +167,14 @@ class TrainingPage(QWidget):
             began, first = self._began
             self.seconds_a_step = (now - began) / (step - first)
 
-    def show_look(self, look: Look) -> None:
-        """Show a field as it is fused now."""
+    def show_validation(self, validation: Validation) -> None:
+        """Show a field fused at a validation."""
         step = int(self.rows[-1]["step"]) + 1 if self.rows else 0
         titles = (f"Parent: {self._parent_name}", f"Step {step}")
-        self.pictures.show_look(look, titles)
+        self.images.show_validation(validation, titles)
 
-    def words(self, progress: Progress) -> str:
-        """Say in a line how far it is."""
+    def status_text(self, progress: Progress) -> str:
+        """Progress in one line."""
         words = [progress.stage]
         if self.rows and progress.stage == "Training":
             of_steps = f" of {self._steps}" if self._steps else ""
@@ -179,14 +184,14 @@ class TrainingPage(QWidget):
         return ", ".join(words)
 
     def show_result(self, result: FineTuneResult, name: str) -> str:
-        """Show what came of it, and say it in words.
+        """Show the result, and return it as text.
 
         Parameters
         ----------
         result
-            What the run gave.
+            The result of the run.
         name
-            What the tuned model is called.
+            Name of the tuned model.
         """
         self.plot.show_rows(result.history, int(result.history[-1]["step"]))
         text = result.verdict
@@ -199,7 +204,7 @@ class TrainingPage(QWidget):
 
 
 def stoppable(job: FineTuneJob, stop: Event) -> Callable[..., FineTuneResult]:
-    """A job that, unlike a cancelled one, gives what there is once `stop` is set."""
+    """A job that ends early once `stop` is set, with the best state so far."""
 
     def run(
         progress: Callable[[Any], None], should_stop: Callable[[], bool]

@@ -1,4 +1,4 @@
-"""The settings of a fine-tuning: what can be chosen, and what is."""
+"""The settings of a fine-tuning."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from napari_focus_fusion.plugin.adapters.finetuning import (
 )
 from napari_focus_fusion.plugin.adapters.preferences import models_folder
 from napari_focus_fusion.plugin.adapters.preview import index_on_screen
-from napari_focus_fusion.plugin.common.choice import (
-    Choice,
-    ModelChoice,
+from napari_focus_fusion.plugin.common.combo_boxes import (
+    ModelComboBox,
+    ValueComboBox,
     form_layout,
     more_button,
     push_button,
     wrapped_label,
 )
 from napari_focus_fusion.plugin.common.fields import FloatField, IntField
-from napari_focus_fusion.plugin.common.stack_choice import AxesChoice
+from napari_focus_fusion.plugin.common.stack_fields import AxesFields
 from napari_focus_fusion.plugin.finetune.fields import (
     LengthFields,
     NameField,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 class FineTuneSettings(QWidget):
-    """Fields to choose stacks, a model and how it learns; they make a job.
+    """Fields for stacks, model and training; they make a job.
 
     Parameters
     ----------
@@ -60,10 +60,10 @@ class FineTuneSettings(QWidget):
     Attributes
     ----------
     known
-        All models that there are, by name.
+        All available models, by name.
     """
 
-    #: What is chosen is another thing, or what can be chosen.
+    #: A setting has changed, or the available models or layers.
     changed = Signal()
 
     def __init__(self, viewer: napari.Viewer) -> None:
@@ -85,10 +85,10 @@ class FineTuneSettings(QWidget):
         self.reset_choices()
         self.stacks.follow()
 
-    # What it looks like
+    # Layout
 
     def _make_fields(self) -> None:
-        self.model = ModelChoice(
+        self.model = ModelComboBox(
             "What the tuned model begins as: those that learn without labels.",
             can_be_tuned,
         )
@@ -100,20 +100,20 @@ class FineTuneSettings(QWidget):
             "order of the numbers in their names.",
         )
         self.holds = wrapped_label()
-        self.where = Choice(
+        self.where = ValueComboBox(
             "Which part of the stacks it learns from, and is judged by. To choose\n"
             "regions, draw rectangles in a Shapes layer."
         )
-        self.reference = Choice("Where sharpness is looked for.")
+        self.reference = ValueComboBox("Where sharpness is looked for.")
         self._length = LengthFields()
         self.length, self.unit = self._length.number, self._length.unit
         self.estimate = self._length.estimate
         self.name = NameField()
         self.hint = wrapped_label()
-        self.device = Choice("Where it learns.", [("Automatic", "auto")])
+        self.device = ValueComboBox("Where it learns.", [("Automatic", "auto")])
 
     def _make_rare_fields(self) -> None:
-        self._axes = AxesChoice()
+        self._axes = AxesFields()
         self.z_axis, self.other_axes = self._axes.z_axis, self._axes.other_axes
         self.patch = IntField()
         self.patch.setRange(32, 512)
@@ -138,7 +138,7 @@ class FineTuneSettings(QWidget):
         self.rate.setSpecialValueText("Automatic")
         self.rate.setToolTip(
             "Learning rate. Automatic: that which the model was trained with. Lower it "
-            "if the held-back error jumps."
+            "if the validation error jumps."
         )
         self.seed = IntField()
         self.seed.setRange(0, 999_999)
@@ -173,7 +173,7 @@ class FineTuneSettings(QWidget):
         self._add_row(folded, "&Z axis", self.z_axis)
         self._add_row(folded, "Other a&xes", self.other_axes)
         self._add_row(folded, "Patc&h", self.patch)
-        self._add_row(folded, "Hold &back", self.holdout)
+        self._add_row(folded, "Validation", self.holdout)
         self._add_row(folded, "Learnin&g rate", self.rate)
         self._add_row(folded, "S&eed", self.seed)
         return form
@@ -206,14 +206,14 @@ class FineTuneSettings(QWidget):
         self.more.toggled.connect(self._unfold)
 
     def freeze(self, frozen: bool) -> None:
-        """Let nothing be chosen while a run is on."""
+        """Disable all fields during a run."""
         for field in (*self._labels, self.unit, self.files_button):
             field.setEnabled(not frozen)
 
-    # What can be chosen
+    # Available values
 
     def reset_choices(self) -> None:
-        """List the layers anew."""
+        """List the layers of the viewer."""
         self.where.set_choices(
             [
                 ("Everything", "all"),
@@ -237,7 +237,7 @@ class FineTuneSettings(QWidget):
     def _on_axes(self) -> None:
         chosen = self.stacks.value
         if len(chosen) == 1:
-            self.stacks.read_as(chosen[0], self._axes.value)
+            self.stacks.set_axes(chosen[0], self._axes.value)
         self._show_row(self.z_axis, len(chosen) == 1)
         self._show_row(self.other_axes, self.other_axes.count() > 1)
         self.holds.setText(self.stacks.summary)
@@ -251,7 +251,7 @@ class FineTuneSettings(QWidget):
         self._show_row(self.reference, count > 1)
 
     def _on_models(self) -> None:
-        """Note which models there are: looking for them takes time."""
+        """Read the available models once: searching for them takes time."""
         self.known = models(models_folder())
         self.name.set_known(self.known)
         self._describe_model()
@@ -264,7 +264,7 @@ class FineTuneSettings(QWidget):
         self.changed.emit()
 
     def _show_kind(self) -> None:
-        """What decides how long a step takes is the model and the device."""
+        """The duration of a step depends on the model and the device."""
         spec = self.model.spec
         kind = f"{spec.base or spec.name} {self.device.value}" if spec else ""
         self._length.show_kind(kind)
@@ -280,17 +280,17 @@ class FineTuneSettings(QWidget):
         self._show_row(self.hint, bool(self.name.hint))
 
     def note_speed(self, seconds: float) -> None:
-        """Note how long a step of the run that is on takes, in seconds."""
+        """Store the seconds a step of the current run takes."""
         self._length.note_speed(seconds)
 
     def remember(self) -> None:
-        """Keep for the next session what was measured."""
+        """Store the measured speeds for the next session."""
         self._length.remember()
 
-    # What is chosen
+    # Chosen values
 
     def job(self) -> FineTuneJob:
-        """Take down what is chosen now.
+        """Make a job of the present settings.
 
         Raises
         ------
@@ -305,7 +305,7 @@ class FineTuneSettings(QWidget):
         if not self.name.value:
             raise FocusFusionError("The tuned model has no name. Give it one.")
         if spec is not None and spec.base:
-            read_header(Path(spec.weights))  # says so if it is damaged
+            read_header(Path(spec.weights))  # raises if the file is damaged
         length: dict[str, Any] = self._length.value
         return finetune_job(
             chosen,
@@ -325,7 +325,7 @@ class FineTuneSettings(QWidget):
         )
 
     def _regions(self) -> Any:
-        """Where it learns, as :func:`finetune_job` takes it."""
+        """The regions to train on, as :func:`finetune_job` takes them."""
         if self.where.value == "all":
             return None
         if self.where.value == "view":
@@ -346,5 +346,5 @@ class FineTuneSettings(QWidget):
 
 
 def can_be_tuned(spec: ModelSpec) -> bool:
-    """Whether a model learns without labels; those of other packages do not here."""
+    """Whether a model of this package has self-supervised training."""
     return spec.self_supervised and (spec.base or spec.name) in our_models()

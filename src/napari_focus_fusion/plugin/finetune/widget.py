@@ -18,15 +18,18 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.plugin.adapters.finetuning import (
     CompareJob,
     FineTuneJob,
-    Look,
     Row,
+    Validation,
     explain,
 )
 from napari_focus_fusion.plugin.adapters.layers import layers_from_files
-from napari_focus_fusion.plugin.common.choice import push_button, refresh_model_lists
+from napari_focus_fusion.plugin.common.combo_boxes import (
+    push_button,
+    refresh_model_lists,
+)
 from napari_focus_fusion.plugin.common.devices import load_devices, offer_devices
 from napari_focus_fusion.plugin.common.job_widget import JobWidget
-from napari_focus_fusion.plugin.common.scroll_area import Tall
+from napari_focus_fusion.plugin.common.scroll_area import FitWidthScrollArea
 from napari_focus_fusion.plugin.finetune.compare import (
     compare_in_view,
     parent_and_child,
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 
     import napari
 
-    from napari_focus_fusion.plugin.common.devices import Machine
+    from napari_focus_fusion.plugin.common.devices import DeviceList
     from napari_focus_fusion.plugin.common.worker import FuseWorker
     from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.result import LayerData
@@ -59,22 +62,22 @@ class FineTuneWidget(JobWidget):
     Parameters
     ----------
     napari_viewer
-        Whose layers can be chosen, and where pictures to compare go.
+        Whose layers can be chosen, and where the images of a comparison are added.
 
     Attributes
     ----------
     settings
-        What is chosen.
+        The form with all settings.
     training
-        How the run goes.
+        Progress and result of the run.
     result
-        What came of the last run; None before it.
+        Result of the last run; None before it.
     """
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._machine: Machine | None = None
+        self._device_list: DeviceList | None = None
         self._running: FineTuneJob | CompareJob | None = None
         self._stopped: FineTuneJob | None = None
         self._stop = Event()
@@ -83,15 +86,15 @@ class FineTuneWidget(JobWidget):
         self.settings = FineTuneSettings(napari_viewer)
         self.training = TrainingPage()
         self.tabs = QTabWidget()
-        self.tabs.addTab(Tall(self.settings), "Settings")
-        self.tabs.addTab(Tall(self.training), "Progress")
+        self.tabs.addTab(FitWidthScrollArea(self.settings), "Settings")
+        self.tabs.addTab(FitWidthScrollArea(self.training), "Progress")
         layout = QVBoxLayout(self)
         layout.addWidget(self.tabs, 1)
         layout.addLayout(self._foot())
         self.settings.changed.connect(self._update_buttons)
         self.settings.files_button.clicked.connect(self._choose_files)
         self._update_buttons()
-        load_devices(self._on_machine, "napari_focus_fusion.training.finetune")
+        load_devices(self._on_devices, "napari_focus_fusion.training.finetune")
 
     def _foot(self) -> QVBoxLayout:
         self.start_button = push_button("S&tart", "Begin to learn.", self.start)
@@ -121,21 +124,21 @@ class FineTuneWidget(JobWidget):
         foot.addWidget(self.status)
         return foot
 
-    # What can be done
+    # Available actions
 
     def reset_choices(self, event: Any = None) -> None:
-        """List the layers anew; napari calls it whenever they change."""
+        """List the layers again; napari calls it whenever they change."""
         self.settings.reset_choices()
 
-    def _on_machine(self, machine: Machine) -> None:
-        self._machine = machine
-        offer_devices(self.settings.device, machine)
+    def _on_devices(self, found: DeviceList) -> None:
+        self._device_list = found
+        offer_devices(self.settings.device, found)
         self._update_buttons()
 
     def _update_buttons(self) -> None:
         super()._update_buttons()
         self.settings.freeze(not self.idle)
-        able = self.idle and self._machine is not None
+        able = self.idle and self._device_list is not None
         ticked = bool(self.settings.stacks.value)
         self.start_button.setEnabled(
             able and ticked and self.settings.model.spec is not None
@@ -161,36 +164,36 @@ class FineTuneWidget(JobWidget):
         try:
             added = [Layer.create(*data) for data in layers_from_files(paths)]
         except FocusFusionError as error:
-            self._say(str(error))
+            self._show_error_text(str(error))
             return
         ticked = self.settings.stacks.value
         for layer in added:
             self._viewer.add_layer(layer)
         self.settings.stacks.value = [*ticked, *added]
 
-    # Learning
+    # Training
 
     def start(self) -> FuseWorker | None:
-        """Begin to learn from what is chosen.
+        """Start a training with the present settings.
 
         Returns
         -------
         FuseWorker
-            Running; or None where what is chosen cannot be used, which a notification
-            says, or a run is on already.
+            Running; or None where the settings are invalid, with a notification, or
+            during another run.
         """
         if not self.idle:
             return None
         try:
             job = self.settings.job()
         except FocusFusionError as error:
-            self._say(str(error))
+            self._show_error_text(str(error))
             return None
         self.training.clear()
         return self._learn(job)
 
     def resume(self) -> FuseWorker | None:
-        """Go on with the run that was stopped, as it was begun.
+        """Continue the stopped run with its settings.
 
         Returns
         -------
@@ -210,7 +213,7 @@ class FineTuneWidget(JobWidget):
         return self._run(stoppable(job, self._stop), self._on_tuned, title)
 
     def cancel(self) -> None:
-        """End before the next step; what is best so far is kept."""
+        """End before the next step; the best state so far is kept."""
         if not isinstance(self._running, FineTuneJob):
             super().cancel()
             return
@@ -218,20 +221,20 @@ class FineTuneWidget(JobWidget):
         self.cancel_button.setEnabled(False)
         self.status.setText("Stopping, and comparing it with its parent …")
 
-    def _on_progressed(self, news: Progress | Row | Look) -> None:
+    def _on_progressed(self, update: Progress | Row | Validation) -> None:
         if self._worker is None or self._worker.abort_requested:
             return
-        if isinstance(news, Row):
-            self.training.show_row(news.values)
+        if isinstance(update, Row):
+            self.training.show_row(update.values)
             if self.training.seconds_a_step is not None:
                 self.settings.note_speed(self.training.seconds_a_step)
-        elif isinstance(news, Look):
-            self.training.show_look(news)
+        elif isinstance(update, Validation):
+            self.training.show_validation(update)
         else:
-            self.progress.setRange(0, news.total)
-            self.progress.setValue(news.done)
+            self.progress.setRange(0, update.total)
+            self.progress.setValue(update.done)
             if not self._stop.is_set():
-                self.status.setText(self.training.words(news))
+                self.status.setText(self.training.status_text(update))
 
     def _on_tuned(self, result: FineTuneResult) -> None:
         job, self.result = self._running, result
@@ -249,13 +252,13 @@ class FineTuneWidget(JobWidget):
     # Comparing
 
     def compare(self) -> FuseWorker | None:
-        """Fuse what is in view with parent and child, side by side, as layers.
+        """Fuse the region in view with parent and child, side by side, as layers.
 
         Returns
         -------
         FuseWorker
-            Running; or None where there is nothing to compare, which a notification
-            says, or a run is on already.
+            Running; or None where there is nothing to compare, with a notification, or
+            during another run.
         """
         pair = self._to_compare()
         if not self.idle or pair is None or not self.settings.stacks.value:
@@ -263,7 +266,7 @@ class FineTuneWidget(JobWidget):
         try:
             job = compare_in_view(self._viewer, self.settings, pair)
         except FocusFusionError as error:
-            self._say(str(error))
+            self._show_error_text(str(error))
             return None
         self._running, self._stop = job, Event()
         self.cancelled = "Stopped; no layer was added."
@@ -277,7 +280,7 @@ class FineTuneWidget(JobWidget):
             "decision maps are in the layer list."
         )
 
-    # What ends a run
+    # End of a run
 
     def _stack_name(self) -> str:
         return "" if self._running is None else self._running.names
@@ -290,7 +293,7 @@ class FineTuneWidget(JobWidget):
         self.settings.remember()
         self.settings.freeze(False)
         if self._stopped is None:
-            self.settings.name.let_go_if_taken()
+            self.settings.name.release_if_taken()
             self.settings.suggest_name()
         super()._go_on()
 

@@ -1,4 +1,4 @@
-"""Where a result goes: into memory, or to disk when it is large."""
+"""Where a result is stored: in memory, or on disk when it is large."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ LARGE = 0.25
 
 
 def is_large(size: int) -> bool:
-    """Whether so many bytes should rather not be held in memory."""
+    """Whether so many bytes are too much to keep in memory without asking."""
     return size > LARGE * psutil.virtual_memory().available
 
 
 def ask_where(parent: QWidget, name: str, size: int) -> str:
-    """Ask where a large result shall go.
+    """Ask where to store a large result.
 
     Parameters
     ----------
     parent
-        The window that waits.
+        The window that opens the dialog.
     name
         Name of the stack.
     size
@@ -36,7 +36,7 @@ def ask_where(parent: QWidget, name: str, size: int) -> str:
     Returns
     -------
     str
-        ``"zarr"``, ``"memory"``, or ``""`` for nowhere.
+        ``"zarr"``, ``"memory"``, or ``""`` if it was cancelled.
     """
     free = psutil.virtual_memory().available
     box = QMessageBox(parent)
@@ -51,16 +51,18 @@ def ask_where(parent: QWidget, name: str, size: int) -> str:
     written: Any = box.addButton(
         "Write to OME-Zarr …", QMessageBox.ButtonRole.AcceptRole
     )
-    held: Any = box.addButton("Keep in memory", QMessageBox.ButtonRole.DestructiveRole)
+    in_memory: Any = box.addButton(
+        "Keep in memory", QMessageBox.ButtonRole.DestructiveRole
+    )
     box.addButton(QMessageBox.StandardButton.Cancel)
     box.setDefaultButton(written)
     box.exec()
     clicked: Any = box.clickedButton()
-    return {written: "zarr", held: "memory"}.get(clicked, "")
+    return {written: "zarr", in_memory: "memory"}.get(clicked, "")
 
 
 def ask_path(parent: QWidget, name: str) -> str:
-    """Ask for the name of a new OME-Zarr; empty if there is to be none."""
+    """Ask for the name of a new OME-Zarr; empty if it was cancelled."""
     usual = "".join(c if c.isalnum() or c in "-_ " else "_" for c in name)
     path, _ = QFileDialog.getSaveFileName(
         parent, "Write the result to", f"{usual}_fused.ome.zarr", "OME-Zarr (*.zarr)"

@@ -1,4 +1,4 @@
-"""The fields of the widget *Fuse focus stack*, and how they are laid out."""
+"""The fields of the widget *Fuse focus stack*, and their layout."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from qtpy.QtWidgets import (
 )
 
 from napari_focus_fusion.plugin.adapters.preferences import preferences
-from napari_focus_fusion.plugin.common.choice import (
-    Choice,
-    ModelChoice,
+from napari_focus_fusion.plugin.common.combo_boxes import (
+    ModelComboBox,
+    ValueComboBox,
     form_layout,
     more_button,
     wrapped_label,
 )
 from napari_focus_fusion.plugin.common.fields import CheckField, FloatField, IntField
 from napari_focus_fusion.plugin.common.job_widget import JobWidget
-from napari_focus_fusion.plugin.common.scroll_area import Tall
+from napari_focus_fusion.plugin.common.scroll_area import FitWidthScrollArea
 from napari_focus_fusion.plugin.common.settings import recall_fields, remember_fields
-from napari_focus_fusion.plugin.common.stack_choice import AxesChoice, StackChoice
+from napari_focus_fusion.plugin.common.stack_fields import AxesFields, StackComboBox
 
 if TYPE_CHECKING:
     import napari
@@ -58,7 +58,7 @@ _OUTPUTS = (
     ),
 )
 _CHECKED = ("fused", "decision")
-#: Outputs that a super-resolved fusion alone has.
+#: Outputs of a super-resolved fusion only.
 OF_SUPER_RESOLUTION = ("unscaled", "consistency")
 _BLENDS = (
     ("Feather: soft seams", "feather"),
@@ -72,7 +72,7 @@ _DESTINATIONS = (
 
 
 class FuseFields(JobWidget):
-    """Fields to choose a stack, a model and outputs, in a form that scrolls.
+    """Fields for stack, model and outputs, in a form that scrolls.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class FuseFields(JobWidget):
         self._make_rare_fields()
 
     def _make_stack_fields(self) -> None:
-        self.layer = StackChoice(
+        self.layer = StackComboBox(
             "The image layer to fuse: slices along a z axis. Or select several\n"
             "two-dimensional layers of one size in the layer list: a slice each.",
             self._viewer,
@@ -105,21 +105,21 @@ class FuseFields(JobWidget):
             "Open a stack from a file, or from pictures of one slice each, in the "
             "order of the numbers in their names."
         )
-        self._axes = AxesChoice()
+        self._axes = AxesFields()
         self.z_axis, self.other_axes = self._axes.z_axis, self._axes.other_axes
-        self.time = Choice(
+        self.time = ValueComboBox(
             "Which time points to fuse. Each is a stack of its own.",
             [("All of them", "all"), ("The one on screen", "shown")],
         )
-        self.reference = Choice(
+        self.reference = ValueComboBox(
             "Where sharpness is looked for. The choice made there is applied to all "
             "channels."
         )
         self.holds = wrapped_label()
 
     def _make_model_fields(self) -> None:
-        self.model = ModelChoice("What judges how sharp each pixel of each slice is.")
-        self.scale = Choice(
+        self.model = ModelComboBox("What judges how sharp each pixel of each slice is.")
+        self.scale = ValueComboBox(
             "How many times the rows and columns of the fused image are those of the\n"
             "stack. What is finer than its pixels is inferred, not observed."
         )
@@ -133,7 +133,7 @@ class FuseFields(JobWidget):
             "0: the finest detail at different depths. 1: most stacks.\n"
             "More: where refraction makes rims look sharp out of focus."
         )
-        self.device = Choice("Where the model runs.", [("Automatic", "auto")])
+        self.device = ValueComboBox("Where the model runs.", [("Automatic", "auto")])
         self.summary = wrapped_label()
         self.summary.setOpenExternalLinks(True)
         self.summary.setTextInteractionFlags(
@@ -149,7 +149,7 @@ class FuseFields(JobWidget):
             box.value = name in _CHECKED
 
     def _make_rare_fields(self) -> None:
-        self.blend = Choice(
+        self.blend = ValueComboBox(
             "Feather: soft seams, and less noise where slices agree.\n"
             "Select: every pixel exactly as it was observed in its slice.",
             _BLENDS,
@@ -159,12 +159,12 @@ class FuseFields(JobWidget):
         self.verify.setToolTip(
             "Islands and unsure pixels take the slice that their surroundings vote for."
         )
-        self.joint = Choice(
+        self.joint = ValueComboBox(
             "Whether the slices are made finer and then fused, or the fused image is "
             "made finer.",
             [("The slices, then fuse", True), ("The fused image", False)],
         )
-        self.destination = Choice("Where the result goes.", _DESTINATIONS)
+        self.destination = ValueComboBox("Where the result goes.", _DESTINATIONS)
         self.memory = _automatic(
             0,
             1_000_000,
@@ -232,7 +232,7 @@ class FuseFields(JobWidget):
         layout.addWidget(self.more)
         layout.addWidget(self._folded)
         layout.addStretch()
-        return Tall(page)
+        return FitWidthScrollArea(page)
 
     def _add_rows(self, form: QFormLayout, *rows: tuple[str, QWidget]) -> None:
         for title, field in rows:
@@ -248,17 +248,17 @@ class FuseFields(JobWidget):
         )
 
     def freeze(self, frozen: bool) -> None:
-        """Let nothing be chosen while a run is on."""
+        """Disable all fields during a run."""
         for field in (*self._labels, *self.outputs.values(), self.files_button):
             field.setEnabled(not frozen)
 
-    def recall_choices(self) -> None:
-        """Choose what was chosen in the last session, as far as it is there."""
+    def recall_settings(self) -> None:
+        """Restore the settings of the last session, as far as they are valid."""
         recall_fields("fuse", self._remembered())
         self.memory.value = int(getattr(preferences(), "memory", 0))
 
-    def remember_choices(self) -> None:
-        """Keep what is chosen for the next session."""
+    def remember_settings(self) -> None:
+        """Store the settings for the next session."""
         remember_fields("fuse", self._remembered())
 
     def _remembered(self) -> dict[str, Field]:

@@ -1,4 +1,4 @@
-"""The form of the widget *Fuse focus stack*: what can be chosen, and what is."""
+"""The form of the widget *Fuse focus stack*: available and chosen settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari_focus_fusion.plugin.adapters.layers import level_0, stack_from_layer
 from napari_focus_fusion.plugin.adapters.preferences import models_folder, preferences
 from napari_focus_fusion.plugin.adapters.preview import index_on_screen
 from napari_focus_fusion.plugin.adapters.sources import alike, is_slice, is_stack
-from napari_focus_fusion.plugin.common.choice import model_page
+from napari_focus_fusion.plugin.common.combo_boxes import model_page
 from napari_focus_fusion.plugin.common.devices import offer_devices
 from napari_focus_fusion.plugin.common.texts import describe, unit_text
 from napari_focus_fusion.plugin.fuse.fields import OF_SUPER_RESOLUTION, FuseFields
@@ -21,15 +21,15 @@ from napari_focus_fusion.plugin.fuse.fields import OF_SUPER_RESOLUTION, FuseFiel
 if TYPE_CHECKING:
     import napari
 
-    from napari_focus_fusion.plugin.common.devices import Machine
+    from napari_focus_fusion.plugin.common.devices import DeviceList
 
 _MB = 1_000_000
-# Legible on dark and on light.
+# Legible on dark and light backgrounds.
 _LINK = "#3d8fd1"
 
 
 class FuseForm(FuseFields):
-    """Fields to choose a stack, a model and outputs; they make a job.
+    """Fields for stack, model and outputs; they make a job.
 
     Parameters
     ----------
@@ -37,14 +37,14 @@ class FuseForm(FuseFields):
         Whose layers can be chosen.
     """
 
-    #: Another stack is chosen, or its axes are read in another way.
+    #: The chosen stack or its axes have changed.
     chosen = Signal()
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
         self._edits: list[Any] = []
         self._connect_fields()
-        self.recall_choices()
+        self.recall_settings()
         self._describe_model()
         self._list_axes()
         self._list_stacks()
@@ -58,11 +58,11 @@ class FuseForm(FuseFields):
         self.scale.changed.connect(self._show_rows)
         self._viewer.layers.selection.events.active.connect(self._follow)
 
-    # What can be chosen
+    # Available values
 
     @property
     def sources(self) -> tuple[Image, ...]:
-        """As :attr:`StackChoice.sources` of ``layer``."""
+        """As :attr:`StackComboBox.sources` of ``layer``."""
         return self.layer.sources
 
     @property
@@ -83,7 +83,7 @@ class FuseForm(FuseFields):
         self._list_references()
 
     def _follow(self, event: Any = None) -> None:
-        """Choose what is selected in the viewer, if it is a stack."""
+        """Choose the layer selected in the viewer, if it is a stack."""
         active = self._viewer.layers.selection.active
         if self.layer.isEnabled() and is_stack(active):
             self._list_stacks()
@@ -95,14 +95,17 @@ class FuseForm(FuseFields):
             emitter.disconnect(self._on_edited)
         self._edits = []
         if layer is not None:
-            told = layer.events
-            self._edits = [told.scale, told.units, told.axis_labels, told.data]
+            events = layer.events
+            self._edits = [
+                *(events.scale, events.units),
+                *(events.axis_labels, events.data),
+            ]
         for emitter in self._edits:
             emitter.connect(self._on_edited)
         self._axes.show_layer(layer)
 
     def _on_edited(self, event: Any) -> None:
-        """The layer is measured, named or filled anew; what Z is need not change."""
+        """Update after a change of scale, units, labels or data; Z stays if it can."""
         if len(self.sources) != 1:
             return
         (layer,) = self.sources
@@ -164,15 +167,15 @@ class FuseForm(FuseFields):
             [("Off", 1)]
             + [
                 (f"× {s}" + ("" if by == spec.name else f", by {by}"), s)
-                for s, by in self._finer().items()
+                for s, by in self._upscaling_models().items()
             ]
         )
         self._show_rows()
 
-    def _finer(self) -> dict[int, str]:
-        """Which model makes the image so many times finer: the chosen one, if it can.
+    def _upscaling_models(self) -> dict[int, str]:
+        """By upscaling factor the model that does it: the chosen one, if it can.
 
-        Another one does it by the chosen one's decision.
+        Another model uses the decision map of the chosen one.
         """
         others = self.model.specs.values()
         return {
@@ -184,7 +187,7 @@ class FuseForm(FuseFields):
         }
 
     def _show_rows(self) -> None:
-        """Show the fields that there is something to choose in."""
+        """Show the fields that offer more than one value."""
         finer = (self.scale.value or 1) > 1
         one = len(self.sources) == 1
         for field, shown in (
@@ -200,24 +203,24 @@ class FuseForm(FuseFields):
         for name in OF_SUPER_RESOLUTION:
             self.outputs[name].setVisible(finer)
 
-    def show_machine(self, machine: Machine) -> None:
-        """List the devices that there are."""
-        offer_devices(self.device, machine)
+    def show_devices(self, found: DeviceList) -> None:
+        """List the available devices."""
+        offer_devices(self.device, found)
         self.device.changed.connect(self._keep_preferences)
         self.memory.changed.connect(self._keep_preferences)
 
     def _keep_preferences(self) -> None:
-        """These two are napari's preferences, where napari has such of plugins."""
+        """Store device and memory in napari's preferences, where it has a section."""
         kept = preferences()
         if kept is not None:
             kept.device = self.device.value
             kept.memory = self.memory.value
 
-    # What is chosen
+    # Chosen values
 
     @property
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of :func:`napari_focus_fusion.fuse` as chosen now."""
+        """Keyword arguments of :func:`napari_focus_fusion.fuse` as chosen."""
         reference = self.reference.value
         options = {
             "model": self.model.value,
@@ -230,7 +233,7 @@ class FuseForm(FuseFields):
             "memory": self.memory.value * _MB or None,
         }
         if (self.scale.value or 1) > 1:
-            finer = self._finer()[self.scale.value]
+            finer = self._upscaling_models()[self.scale.value]
             options["scale"] = self.scale.value
             options["joint"] = self.joint.value
             if finer != self.model.value:
@@ -239,7 +242,7 @@ class FuseForm(FuseFields):
         return options
 
     def offered(self) -> list[str]:
-        """Outputs that can be had of what is chosen."""
+        """Outputs that the chosen settings can give."""
         finer = (self.scale.value or 1) > 1
         return [n for n in self.outputs if finer or n not in OF_SUPER_RESOLUTION]
 
@@ -248,22 +251,22 @@ class FuseForm(FuseFields):
         return tuple(name for name in self.offered() if self.outputs[name].value)
 
     def job(self) -> LayersJob:
-        """Take down what is chosen now.
+        """Make a job of the present settings.
 
         Raises
         ------
         FocusFusionError
-            If it cannot be fused.
+            If the stack cannot be fused.
         """
         if not self.sources:
             raise FocusFusionError("There is no focus stack. Open one first.")
         if not self.wanted():
             raise FocusFusionError("No output is ticked. Tick at least one.")
-        axes, moment = self.axes, None
+        axes, time = self.axes, None
         if "T" in axes and self.time.value == "shown":
-            moment = index_on_screen(self.sources[0], axes, self._viewer)["T"]
-        stack = stack_from_layers(self.sources, axes=axes, time=moment)
-        options, decides = self.options, self.reference.value
-        if isinstance(decides, Image):
-            options["reference"] = stack_from_layers(decides, axes=axes, time=moment)
+            time = index_on_screen(self.sources[0], axes, self._viewer)["T"]
+        stack = stack_from_layers(self.sources, axes=axes, time=time)
+        options, reference = self.options, self.reference.value
+        if isinstance(reference, Image):
+            options["reference"] = stack_from_layers(reference, axes=axes, time=time)
         return LayersJob(stack, self.wanted(), options, models_folder())

@@ -1,4 +1,4 @@
-"""What a fusion would look like, of the field of view alone, at once."""
+"""A live preview of the fusion in the field of view."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 #: Milliseconds without a change before a preview is begun.
 DELAY = 150
-#: Seconds that a preview should take.
-AIM = 1.0
-#: Pixels x slices a second of the plain measure, until it has been seen how many it is;
-#: and the multiply-adds of a network that take as long.
-FIRST_RATE, COST_OF_THE_PLAIN = 2_500_000, 2500
-#: What of the layer is not as it was when another field is shown.
+#: Target duration of a preview in seconds.
+TARGET_SECONDS = 1.0
+#: Assumed pixels x slices a second of the fastest focus measure, before the first run;
+#: and its cost in multiply-adds of a network.
+FIRST_RATE, COST_OF_FOCUS_MEASURE = 2_500_000, 2500
+#: Attributes of the layer that differ between fields of view.
 _CHANGING = (
     *("data", "scale", "translate", "rotate", "shear", "affine"),
     *("colormap", "contrast_limits", "gamma", "metadata"),
@@ -40,47 +40,47 @@ _CHANGING = (
 
 
 class Preview(QObject):
-    """Keeps a layer that shows what a fusion of the field of view would be.
+    """Keeps a layer with the fusion of the field of view up to date.
 
     Parameters
     ----------
     viewer
-        Whose camera is followed, and where the layer goes.
-    ask
-        Gives the arguments of :func:`preview_job` but for the view, or None where
-        nothing is chosen.
+        Whose camera is followed, and which gets the layer.
+    get_arguments
+        Returns the arguments of :func:`preview_job` except the view, or None where no
+        stack is chosen.
     parent
-        The widget with which it ends.
+        The widget; the preview ends with it.
     """
 
-    #: What there is to say, in words; empty for nothing.
-    told = Signal(str)
+    #: Status text; empty for none.
+    status_changed = Signal(str)
     #: A preview is shown.
     shown = Signal()
-    #: It has been turned on or off, be it by removing its layer.
+    #: It has been turned on or off, also by removing its layer.
     toggled = Signal(bool)
 
     def __init__(
         self,
         viewer: napari.Viewer,
-        ask: Callable[[], dict[str, Any] | None],
+        get_arguments: Callable[[], dict[str, Any] | None],
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self.on = False
         self.layer: Layer | None = None
         self._viewer = viewer
-        self._ask = ask
+        self._get_arguments = get_arguments
         self._worker: Any = None
         self._key: Any = None
-        self._began = 0.0
+        self._started = 0.0
         self._rates: dict[Any, float] = {}
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(DELAY)
-        self._timer.timeout.connect(self._look)
+        self._timer.timeout.connect(self._update_preview)
         if parent is not None:
-            parent.destroyed.connect(self._let_go)
+            parent.destroyed.connect(self._disconnect)
 
     def start(self) -> None:
         """Show a preview, and keep it up to date."""
@@ -94,19 +94,19 @@ class Preview(QObject):
         self.request()
 
     def stop(self) -> None:
-        """Take the preview away."""
+        """Remove the preview."""
         if not self.on:
             return
-        self._let_go()
+        self._disconnect()
         self._timer.stop()
         layer, self.layer = self.layer, None
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
-        self.told.emit("")
+        self.status_changed.emit("")
         self.toggled.emit(False)
 
-    def _let_go(self) -> None:
-        """Follow nothing any more, with what there is left as it is."""
+    def _disconnect(self) -> None:
+        """Stop following the viewer; the layer stays."""
         if not self.on:
             return
         self.on, self._key = False, None  # the key holds the layers
@@ -117,7 +117,7 @@ class Preview(QObject):
             self._worker.quit()
 
     def request(self, event: Any = None) -> None:
-        """Something has changed: look again once it stays as it is."""
+        """Update the preview once nothing has changed for a moment."""
         if self.on:
             self._timer.start()
 
@@ -129,35 +129,37 @@ class Preview(QObject):
             *(dims.current_step, dims.ndisplay, dims.order),
         ]
 
-    def _look(self) -> None:
-        """Begin anew if something else is to be shown."""
+    def _update_preview(self) -> None:
+        """Start a run if the view or the settings have changed."""
         if not self.on:
             return
-        asked = self._ask()
-        if asked is None:
+        arguments = self._get_arguments()
+        if arguments is None:
             self.stop()
             return
-        asked = dict(asked)
-        kind = (asked["model"], asked["device"])
+        arguments = dict(arguments)
+        kind = (arguments["model"], arguments["device"])
         try:
-            seen = (asked["layers"], asked["axes"], self._viewer)
-            # What a run took changes how coarse the next one is, but begins none.
-            key = (view_of(*seen, inf), asked)
-            rate = self._rates.get(kind) or _first_rate(kind[0], asked.get("folder"))
-            view = view_of(*seen, AIM * rate)
+            view_arguments = (arguments["layers"], arguments["axes"], self._viewer)
+            # The measured speed sets the resolution of the next run, but starts none.
+            key = (view_of(*view_arguments, inf), arguments)
+            rate = self._rates.get(kind) or _first_rate(
+                kind[0], arguments.get("folder")
+            )
+            view = view_of(*view_arguments, TARGET_SECONDS * rate)
             if key == self._key:
                 return
             if self._worker is not None:
-                self._worker.quit()  # then it is looked again
+                self._worker.quit()  # its end starts the next update
                 return
-            job = preview_job(view=view, **asked)
+            job = preview_job(view=view, **arguments)
         except FocusFusionError as error:
-            self._key = None  # the last preview no longer shows what is in view
-            self.told.emit(str(error))
+            self._key = None  # the last preview is out of date
+            self.status_changed.emit(str(error))
             return
         self._key = key
-        self._began = time.monotonic()
-        # No worker of napari's: it would ask for leave to close in its midst.
+        self._started = time.monotonic()
+        # Not a worker of napari, which would ask before closing during a run.
         make: Any = create_worker
         worker = make(
             "Preview",
@@ -172,30 +174,30 @@ class Preview(QObject):
         worker.errored.connect(self._on_errored)
         worker.finished.connect(self._on_finished)
         self.destroyed.connect(worker.quit)
-        self.told.emit("Preview …")
+        self.status_changed.emit("Preview …")
         worker.start()
 
     def _on_returned(self, data: LayerData) -> None:
         if not self.on:
             return
-        spent = max(time.monotonic() - self._began, 0.01)
+        spent = max(time.monotonic() - self._started, 0.01)
         kind, job = self._worker.kind, self._worker.job
         rate = job.work / spent
         known = self._rates.get(kind)
-        # The first run also loads the model, and says little of the speed.
+        # The first run also loads the model, and underestimates the speed.
         first = max(rate, _first_rate(kind[0], job.folder))
         self._rates[kind] = first if known is None else (known + rate) / 2
         self._show(data)
-        self.told.emit(f"Preview in {spent:.1f} s.")
+        self.status_changed.emit(f"Preview in {spent:.1f} s.")
         self.shown.emit()
 
     def _show(self, data: LayerData) -> None:
-        """Put pixels into the layer, or a layer into the viewer."""
+        """Update the layer, or add it to the viewer."""
         layers = self._viewer.layers
         new = Layer.create(*data)
         old = self.layer
         if old is not None and (old.rgb, old.ndim) == (new.rgb, new.ndim):
-            # A new layer would keep the window busy for a fifth of a second.
+            # A new layer would block the window for 0.2 s.
             for name in _CHANGING:
                 setattr(old, name, getattr(new, name))
             return
@@ -212,7 +214,7 @@ class Preview(QObject):
     def _on_errored(self, error: Exception) -> None:
         if self.on:
             name = self._worker.job.stack.name
-            self.told.emit("No preview: " + explain(error, name))
+            self.status_changed.emit("No preview: " + explain(error, name))
 
     def _on_finished(self) -> None:
         stale = self._worker.abort_requested
@@ -221,14 +223,14 @@ class Preview(QObject):
         self._worker = None
         if stale:
             self._key = None
-        self._look()
+        self._update_preview()
 
     def _on_removed(self, event: Any) -> None:
-        """Who deletes the layer wants no preview."""
+        """Turn the preview off when its layer is deleted."""
         if event.value is self.layer:
             self.stop()
 
 
 def _first_rate(model: str, folder: Path | None) -> float:
     spec = models(folder).get(model)
-    return FIRST_RATE / (1 + (spec.cost if spec else 0) / COST_OF_THE_PLAIN)
+    return FIRST_RATE / (1 + (spec.cost if spec else 0) / COST_OF_FOCUS_MEASURE)

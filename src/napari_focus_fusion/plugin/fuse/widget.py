@@ -1,4 +1,4 @@
-"""The widget *Fuse focus stack*: the form, and what comes of it."""
+"""The widget *Fuse focus stack*: form, runs, queue and results."""
 
 from __future__ import annotations
 
@@ -21,12 +21,9 @@ from qtpy.QtWidgets import (
 from superqt.utils import create_worker
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.plugin.adapters.errors import explain
-from napari_focus_fusion.plugin.adapters.layers import (
-    METADATA,
-    covers,
-    layers_from_files,
-)
+from napari_focus_fusion.plugin.adapters.layers import covers, layers_from_files
 from napari_focus_fusion.plugin.adapters.preferences import models_folder
 from napari_focus_fusion.plugin.adapters.sources import is_stack
 from napari_focus_fusion.plugin.common.devices import load_devices
@@ -46,7 +43,7 @@ if TYPE_CHECKING:
     import napari
 
     from napari_focus_fusion.plugin.adapters.jobs import LayersJob
-    from napari_focus_fusion.plugin.common.devices import Machine
+    from napari_focus_fusion.plugin.common.devices import DeviceList
     from napari_focus_fusion.plugin.common.worker import FuseWorker
     from napari_focus_fusion.progress import Progress
     from napari_focus_fusion.result import LayerData
@@ -64,18 +61,18 @@ class FuseWidget(FuseForm):
     Parameters
     ----------
     napari_viewer
-        Whose layers can be chosen, and where results go.
+        Whose layers can be chosen, and which gets the results.
     """
 
     cancelled = "Cancelled; no layer was added."
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__(napari_viewer)
-        self._machine: Machine | None = None
+        self._device_list: DeviceList | None = None
         self._sources: tuple[Image, ...] = ()
         self._queue: list[tuple[LayersJob, tuple[Image, ...]]] = []
-        self._left: deque[tuple[LayersJob, tuple[Image, ...]]] = deque()
-        self._made: WeakKeyDictionary[Image, WeakSet[Layer]] = WeakKeyDictionary()
+        self._pending: deque[tuple[LayersJob, tuple[Image, ...]]] = deque()
+        self._results: WeakKeyDictionary[Image, WeakSet[Layer]] = WeakKeyDictionary()
         self._started = 0.0
         self.preview = Preview(napari_viewer, self._preview_arguments, self)
         self._make_buttons()
@@ -84,7 +81,7 @@ class FuseWidget(FuseForm):
         layout.addLayout(self._foot())
         self._connect()
         self._update_buttons()
-        load_devices(self._on_machine)
+        load_devices(self._on_devices)
 
     def _make_buttons(self) -> None:
         self.run_button = QPushButton("&Run")
@@ -135,7 +132,7 @@ class FuseWidget(FuseForm):
         self.remove_button.clicked.connect(self._remove_from_queue)
         self.preview_button.toggled.connect(self._toggle_preview)
         self.preview.toggled.connect(self.preview_button.setChecked)
-        self.preview.told.connect(self.status.setText)
+        self.preview.status_changed.connect(self.status.setText)
         for field in (
             *(self.layer, self.z_axis, self.other_axes, self.reference),
             *(self.model, self.blend, self.device, self.scale),
@@ -144,18 +141,18 @@ class FuseWidget(FuseForm):
             field.changed.connect(self.preview.request)
 
     def reset_choices(self, event: Any = None) -> None:
-        """List the layers anew; napari calls it whenever they change."""
+        """List the layers again; napari calls it whenever they change."""
         self._list_stacks()
         self._update_buttons()
 
     def _on_chosen(self) -> None:
         if self.idle:
-            self.status.clear()  # it spoke of what was chosen before
+            self.status.clear()  # it is about the previous stack
         self._update_buttons()
 
-    def _on_machine(self, machine: Machine) -> None:
-        self._machine = machine
-        self.show_machine(machine)
+    def _on_devices(self, found: DeviceList) -> None:
+        self._device_list = found
+        self.show_devices(found)
         self._update_buttons()
 
     def _choose_files(self) -> None:
@@ -164,7 +161,7 @@ class FuseWidget(FuseForm):
             self.open_files(paths)
 
     def open_files(self, paths: Sequence[str | Path]) -> None:
-        """Open files as one stack, which is then chosen; a notification says if not.
+        """Open files as one stack and choose it; a failure shows as a notification.
 
         Parameters
         ----------
@@ -193,12 +190,12 @@ class FuseWidget(FuseForm):
             )
 
     def _on_not_opened(self, error: Exception) -> None:
-        self._say(explain(error, "What was chosen", "opened"))
+        self._show_error_text(explain(error, "What was chosen", "opened"))
 
     def _update_buttons(self) -> None:
         super()._update_buttons()
         self.freeze(not self.idle)
-        ready = self.idle and self._machine is not None
+        ready = self.idle and self._device_list is not None
         can = ready and bool(self.wanted()) and bool(self.sources)
         self.run_button.setEnabled(can)
         self.add_button.setEnabled(can)
@@ -210,11 +207,11 @@ class FuseWidget(FuseForm):
     # Running
 
     def _ready_job(self) -> LayersJob | None:
-        """What is chosen now and where it goes; None if not, which has been said."""
+        """Job of the present settings; None if cancelled, or invalid with a message."""
         try:
             job = self.job()
         except FocusFusionError as error:
-            self._complain(error)
+            self._show_error(error)
             return None
         size = result_bytes(job.stack, job.options.get("scale", 1))
         where = self.destination.value
@@ -225,8 +222,8 @@ class FuseWidget(FuseForm):
             path = ask_path(self, job.stack.name)
             if not path:
                 return None
-            if Path(path).exists() or path in self._promised():
-                self._complain(
+            if Path(path).exists() or path in self._queued_paths():
+                self._show_error(
                     FocusFusionError(
                         f"{path!r} exists already, or is to be written by the queue. "
                         "Choose another name, or delete it first."
@@ -236,18 +233,18 @@ class FuseWidget(FuseForm):
             return replace(job, options={**job.options, "out": path})
         return job if where == "memory" else None
 
-    def _promised(self) -> list[str]:
+    def _queued_paths(self) -> list[str]:
         """The OME-Zarrs that the queue will write."""
         return [str(job.options.get("out", "")) for job, _ in self._queue]
 
     def run(self) -> FuseWorker | None:
-        """Start fusing what is chosen; the layers come in when it is done.
+        """Start fusing the chosen stack; the layers are added at the end.
 
         Returns
         -------
         FuseWorker
-            Running; or None where what is chosen cannot be fused, which a notification
-            says, or a run is on already.
+            Running; or None where the stack cannot be fused, with a notification, or a
+            run is on already.
         """
         if not self.idle:
             return None
@@ -255,16 +252,16 @@ class FuseWidget(FuseForm):
         return None if job is None else self._start([(job, self.sources)])
 
     def add_to_queue(self) -> None:
-        """Keep what is chosen now, to be fused by :meth:`run_queue`."""
+        """Add the stack with the present settings, for :meth:`run_queue`."""
         job = self._ready_job()
         if job is None:
             return
         self._queue.append((job, self.sources))
         self._list_queue()
-        self.remember_choices()
+        self.remember_settings()
 
     def run_queue(self) -> FuseWorker | None:
-        """Fuse the stacks of the queue one by one; what is done leaves it.
+        """Fuse the stacks of the queue one by one; finished ones are removed from it.
 
         Returns
         -------
@@ -291,18 +288,18 @@ class FuseWidget(FuseForm):
         self, jobs: list[tuple[LayersJob, tuple[Image, ...]]]
     ) -> FuseWorker | None:
         self.preview.stop()
-        self.remember_choices()
-        self._left = deque(jobs)
+        self.remember_settings()
+        self._pending = deque(jobs)
         return self._next()
 
     def _next(self) -> FuseWorker | None:
-        job, self._sources = self._left.popleft()
+        job, self._sources = self._pending.popleft()
         self._started = time.monotonic()
         return self._run(job, self._add_layers, f"Fusing {job.stack.name!r}")
 
     def cancel(self) -> None:
         """Ask the run to stop, which it does within a tile; the queue stays."""
-        self._left.clear()
+        self._pending.clear()
         super().cancel()
 
     def _on_closed(self) -> None:
@@ -315,11 +312,11 @@ class FuseWidget(FuseForm):
     def _preview_arguments(self) -> dict[str, Any] | None:
         if not self.sources or not self.idle:
             return None
-        decides = self.reference.value
+        reference = self.reference.value
         return {
             "layers": self.sources,
             "axes": self.axes,
-            "decided_by": decides if isinstance(decides, Image) else None,
+            "reference_layer": reference if isinstance(reference, Image) else None,
             "folder": models_folder(),
             **self.options,
         }
@@ -340,18 +337,18 @@ class FuseWidget(FuseForm):
             speed = pixels * progress.done / progress.total / spent
             parts.append(f"{speed / _MB:.2g} Mpx/s")
         parts.append(memory_in_use(job.options["device"]))
-        if self._left:
-            parts.append(f"{len(self._left)} more in the queue")
+        if self._pending:
+            parts.append(f"{len(self._pending)} more in the queue")
         self.status.setText(", ".join(parts))
 
     def _add_layers(self, layers: list[LayerData]) -> None:
         added = [Layer.create(*data) for data in layers]
-        self._hide_what_would_add_up(added[0])
+        self._hide_additive_layers(added[0])
         for layer in added:
             self._viewer.add_layer(layer)
         self._viewer.layers.selection.active = added[0]
-        self._made.setdefault(self._sources[0], WeakSet()).update(added)
-        provenance = added[0].metadata[METADATA]
+        self._results.setdefault(self._sources[0], WeakSet()).update(added)
+        provenance = added[0].metadata[METADATA_KEY]
         for note in provenance.get("notes", ()):
             show_warning(note)
         spent = duration(time.monotonic() - self._started)
@@ -360,9 +357,9 @@ class FuseWidget(FuseForm):
         assert self._worker is not None
         self._queue = [one for one in self._queue if one[0] is not self._worker.job]
 
-    def _hide_what_would_add_up(self, shown: Layer) -> None:
-        """Of a stack one picture at a time: its slices, or one of its results."""
-        earlier = self._made.get(self._sources[0], ())
+    def _hide_additive_layers(self, shown: Layer) -> None:
+        """Hide slices and other results that would add up with a new result."""
+        earlier = self._results.get(self._sources[0], ())
         for layer in (*self._sources, *earlier):
             adds = not (covers(layer.blending) and covers(shown.blending))
             if adds and layer in self._viewer.layers:
@@ -373,7 +370,7 @@ class FuseWidget(FuseForm):
 
     def _go_on(self) -> None:
         self._sources = ()
-        if self._left:
+        if self._pending:
             self._next()
             return
         self._list_queue()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Chart(QWidget):
-    """From which slices the pixels came, in the colours of the window."""
+    """Histogram of the decision map, in the colours of the window."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Chart(QWidget):
         self.setVisible(False)
 
     def show_report(self, found: Report) -> None:
-        """Draw another one; nothing where it has no decision map."""
+        """Draw the histogram of a report; nothing where it has no decision map."""
         self._report = found
         self.setVisible(bool(found.share))
         self.update()
@@ -60,17 +60,17 @@ class Chart(QWidget):
         painter.end()
 
     def event(self, event: QEvent | None) -> bool:
-        """Say the numbers of the slice under the mouse."""
+        """Show the numbers of the slice under the mouse."""
         if (
             event is not None
             and event.type() == QEvent.Type.ToolTip
             and self._report is not None
         ):
-            self._say(event)  # type: ignore[arg-type]
+            self._show_tooltip(event)  # type: ignore[arg-type]
             return True
         return super().event(event)
 
-    def _say(self, event: QHelpEvent) -> None:
+    def _show_tooltip(self, event: QHelpEvent) -> None:
         from napari_focus_fusion.report import slice_at
 
         assert self._report is not None

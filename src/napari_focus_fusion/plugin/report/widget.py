@@ -17,20 +17,20 @@ from napari_focus_fusion.plugin.adapters.maps import maps_of
 from napari_focus_fusion.plugin.adapters.quality import (
     fused_images,
     map_of,
-    measured,
+    report_job,
     stack_fused_as,
     stack_like,
     time_shown,
 )
-from napari_focus_fusion.plugin.common.choice import (
-    Choice,
+from napari_focus_fusion.plugin.common.combo_boxes import (
+    ValueComboBox,
     form_layout,
     push_button,
     side_by_side,
     wrapped_label,
 )
 from napari_focus_fusion.plugin.common.job_widget import JobWidget
-from napari_focus_fusion.plugin.common.stack_choice import StackChoice
+from napari_focus_fusion.plugin.common.stack_fields import StackComboBox
 from napari_focus_fusion.plugin.report.chart import Chart
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ _ADVICE = "Open a focus stack and fuse it first."
 
 
 class ReportWidget(JobWidget):
-    """Hold a fused image against its stack, in numbers and words; docked by napari.
+    """Measure the quality of a fused image against its stack; docked by napari.
 
     From a script: set the ``value`` of ``fused``, ``layer`` and ``decision``, call
-    :meth:`run` and wait for ``ended``; then look at ``report``, or call
+    :meth:`run` and wait for ``ended``; then read ``report``, or call
     ``report.save_csv`` and ``report.save_png``.
 
     Parameters
@@ -60,16 +60,16 @@ class ReportWidget(JobWidget):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        #: What the last run found; None before it.
+        #: Report of the last run; None before it.
         self.report: Report | None = None
 
-        self.fused = Choice("The fused image to be judged.")
-        self.layer = StackChoice(
+        self.fused = ValueComboBox("The fused image to be judged.")
+        self.layer = StackComboBox(
             "The focus stack that it was made of: a layer with slices, or the\n"
             "two-dimensional ones that are selected in the layer list, a slice each.",
             napari_viewer,
         )
-        self.decision = Choice(
+        self.decision = ValueComboBox(
             "The decision map that belongs to it: from which slice each pixel came."
         )
         form = form_layout()
@@ -108,10 +108,10 @@ class ReportWidget(JobWidget):
         self.layer.changed.connect(self._list_maps)
         self.reset_choices()
 
-    # What can be chosen
+    # Available values
 
     def reset_choices(self, event: Any = None) -> None:
-        """List the layers anew; napari calls it whenever they change."""
+        """List the layers again; napari calls it whenever they change."""
         layers = self._viewer.layers
         self.fused.set_choices([(one.name, one) for one in fused_images(layers)])
         self.layer.refresh()
@@ -155,12 +155,12 @@ class ReportWidget(JobWidget):
     # Running
 
     def run(self) -> Any:
-        """Measure what is chosen.
+        """Measure the chosen fused image.
 
         Returns
         -------
         FuseWorker
-            Running; or None where that is not possible, which a notification says.
+            Running; or None where that is not possible, with a notification.
         """
         if not self.idle:
             return None
@@ -170,9 +170,9 @@ class ReportWidget(JobWidget):
                 raise FocusFusionError(_ADVICE)
             confidence = map_of(layers, fused, "confidence")
             t = time_shown(layer, fused, self._viewer.dims.point)
-            job = measured(layer, fused, self.decision.value, confidence, t=t)
+            job = report_job(layer, fused, self.decision.value, confidence, t=t)
         except FocusFusionError as error:
-            return self._complain(error)
+            return self._show_error(error)
         return self._run(job, self._show, f"Measuring {fused.name!r}")
 
     def _stack_name(self) -> str:
@@ -214,4 +214,4 @@ class ReportWidget(JobWidget):
         try:
             self.status.setText(f"Saved {save(name, overwrite=True)}.")
         except FocusFusionError as error:
-            self._complain(error)
+            self._show_error(error)

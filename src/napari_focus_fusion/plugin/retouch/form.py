@@ -1,4 +1,4 @@
-"""The form of the widget *Retouch focus fusion*, and what can be chosen in it."""
+"""The form of the widget *Retouch focus fusion*."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from qtpy.QtWidgets import QGroupBox, QVBoxLayout
 
 from napari_focus_fusion.plugin.adapters.maps import maps_of
 from napari_focus_fusion.plugin.adapters.sources import stack_of
-from napari_focus_fusion.plugin.common.choice import (
-    Choice,
+from napari_focus_fusion.plugin.common.combo_boxes import (
+    ValueComboBox,
     form_layout,
     push_button,
     side_by_side,
@@ -18,7 +18,7 @@ from napari_focus_fusion.plugin.common.choice import (
 )
 from napari_focus_fusion.plugin.common.fields import CheckField
 from napari_focus_fusion.plugin.common.job_widget import JobWidget
-from napari_focus_fusion.plugin.common.stack_choice import StackChoice, title_of
+from napari_focus_fusion.plugin.common.stack_fields import StackComboBox, title_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image, Labels, Layer
 
-    from napari_focus_fusion.plugin.retouch.following import Follower
+    from napari_focus_fusion.plugin.retouch.live_recomposer import LiveRecomposer
 
 _OF_FLAT = (
     "Where each slice is a layer of its own, it is the topmost of those that are\n"
@@ -35,7 +35,7 @@ _OF_FLAT = (
 
 
 class RetouchForm(JobWidget):
-    """Fields to choose a stack, a map and an area, and buttons that await an action.
+    """Fields for stack, map and area, and buttons without their actions.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ class RetouchForm(JobWidget):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        #: What follows the brush; None before it begins.
-        self.session: Follower | None = None
+        #: Updates the fused image while painting; None before retouching begins.
+        self.session: LiveRecomposer | None = None
         layout = QVBoxLayout(self)
         for box in (self._make_begin(), self._make_paint(), self._make_use()):
             layout.addWidget(box)
@@ -58,16 +58,16 @@ class RetouchForm(JobWidget):
         self.layer.changed.connect(self._list_maps)
 
     def _make_begin(self) -> QGroupBox:
-        self.layer = StackChoice(
+        self.layer = StackComboBox(
             "The focus stack that the map is of: a layer with slices, or the\n"
             "two-dimensional ones that are selected in the layer list, a slice each.",
             self._viewer,
         )
-        self.map = Choice(
+        self.map = ValueComboBox(
             "The decision map to correct: one that a fusion gave, or any labels or "
             "image that holds the index of a slice at each pixel."
         )
-        self.first = Choice(
+        self.first = ValueComboBox(
             "How the map calls the first slice. Maps of Focus Fusion count from 0.",
             [("Find out", None), ("Slice 0", 0), ("Slice 1", 1)],
         )
@@ -98,7 +98,7 @@ class RetouchForm(JobWidget):
         )
         self.show_slice = CheckField("S&how the slice, not the fused image")
         self.show_slice.setToolTip("To see what would be taken from it.")
-        self.area = Choice(
+        self.area = ValueComboBox(
             "Which area to take: the shapes that are drawn (the selected ones, if any "
             "are), or the pixels of one label around where the map was clicked last."
         )
@@ -127,7 +127,7 @@ class RetouchForm(JobWidget):
             "&Save map …",
             "As OME-TIFF, slices counted from 0, with the stack's pixel sizes.",
         )
-        self.target = Choice(
+        self.target = ValueComboBox(
             "A stack of the same size, such as another channel, to fuse by this map."
         )
         self.one_time = CheckField("This time point's map for &all time points")
@@ -145,15 +145,15 @@ class RetouchForm(JobWidget):
         form.addRow(self.apply_button)
         return self._use
 
-    # What can be chosen
+    # Available values
 
     @property
     def labels(self) -> Labels | None:
-        """The map that is painted on; None before it begins."""
+        """The map that is painted on; None before retouching begins."""
         return None if self.session is None else self.session.labels
 
     def reset_choices(self, event: Any = None) -> None:
-        """List the layers anew; napari calls it whenever they change."""
+        """List the layers again; napari calls it whenever they change."""
         shapes = [one for one in self._viewer.layers if isinstance(one, Shapes)]
         self.layer.refresh()
         self.area.set_choices(
@@ -197,7 +197,7 @@ class RetouchForm(JobWidget):
         )
 
     def _fits(self, source: Image | Sequence[Image]) -> bool:
-        """Whether the map at hand can decide for a stack."""
+        """Whether the current map fits a stack."""
         stack = stack_of(source)
         if self.session is None or stack is None:
             return False

@@ -11,15 +11,15 @@ from qtpy.QtWidgets import QFileDialog
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.plugin.adapters.layers import chosen_layers, level_0
 from napari_focus_fusion.plugin.adapters.maps import (
-    about,
     begin,
     drawn_area,
     first_of,
     fused_of,
+    result_metadata,
 )
 from napari_focus_fusion.plugin.adapters.sources import stack_of
-from napari_focus_fusion.plugin.retouch.following import Follower
 from napari_focus_fusion.plugin.retouch.form import RetouchForm
+from napari_focus_fusion.plugin.retouch.live_recomposer import LiveRecomposer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ _TIFF = "OME-TIFF (*.ome.tif *.ome.tiff *.tif *.tiff)"
 
 
 class RetouchWidget(RetouchForm):
-    """Paint on a decision map while the fused image follows; docked by napari.
+    """Paint on a decision map with live recomposition; docked by napari.
 
     From a script: set the ``value`` of ``layer`` and ``map``, call :meth:`start` and
     wait for ``ended``; paint on ``labels`` (label 1 is slice 0) or call
@@ -46,10 +46,10 @@ class RetouchWidget(RetouchForm):
     Parameters
     ----------
     napari_viewer
-        Whose layers can be chosen, and where results go.
+        Whose layers can be chosen, and which gets the results.
     """
 
-    #: The fused image has caught up with the map.
+    #: The fused image is up to date with the map.
     followed = Signal()
     cancelled = "Cancelled; no layer was added."
 
@@ -74,24 +74,24 @@ class RetouchWidget(RetouchForm):
         self.reset_choices()
 
     def reset_choices(self, event: Any = None) -> None:
-        """List the layers anew; napari calls it whenever they change."""
+        """List the layers again; napari calls it whenever they change."""
         super().reset_choices(event)
         self._on_dims()
 
     # Runs
 
     def start(self) -> Any:
-        """Begin to correct the chosen map.
+        """Begin to retouch the chosen map.
 
         Returns
         -------
         FuseWorker
-            Running; or None where that is not possible, which a notification says.
+            Running; or None where that is not possible, with a notification.
         """
         layer, map_layer = self.layer.value, self.map.value
         stack = None if layer is None else stack_of(layer, map_layer)
         if stack is None or map_layer is None:
-            return self._complain(FocusFusionError(self._advice()))
+            return self._show_error(FocusFusionError(self._advice()))
         first = self.first.value
         first = first_of(map_layer) if first is None else first
         values = level_0(map_layer)
@@ -103,8 +103,8 @@ class RetouchWidget(RetouchForm):
             from napari_focus_fusion.retouch import as_decision
 
             decision = as_decision(values, stack, first=first)
-            told = {"progress": progress, "should_stop": should_stop}
-            return begin(stack, decision, pixels, **options, **told)
+            callbacks = {"progress": progress, "should_stop": should_stop}
+            return begin(stack, decision, pixels, **options, **callbacks)
 
         def then(begun: tuple[FusionResult, list[LayerData]]) -> None:
             self._begin_with(layer, options, *begun)
@@ -112,7 +112,7 @@ class RetouchWidget(RetouchForm):
         return self._run(job, then, f"Preparing {stack.name!r}")
 
     def load_map(self, path: str | Path) -> Any:
-        """Begin with a map from a file; where one is at hand, replace what is in it.
+        """Begin with a map from a file, or replace the content of the current one.
 
         Parameters
         ----------
@@ -129,7 +129,7 @@ class RetouchWidget(RetouchForm):
         if session is not None:
             stack = session.result.stack
         if stack is None:
-            return self._complain(FocusFusionError(self._advice()))
+            return self._show_error(FocusFusionError(self._advice()))
 
         def job(progress: Any, should_stop: Any) -> Any:
             from napari_focus_fusion.retouch import load_decision
@@ -148,18 +148,18 @@ class RetouchWidget(RetouchForm):
         return self._run(job, then, f"Loading {str(path)!r}")
 
     def apply(self) -> Any:
-        """Fuse the chosen other stack by the map as it is now.
+        """Fuse the chosen other stack by the current map.
 
         Returns
         -------
         FuseWorker
-            Running; or None where that is not possible, which a notification says.
+            Running; or None where that is not possible, with a notification.
         """
         layer, session = self.target.value, self.session
         stack = None if layer is None else stack_of(layer)
         if session is None or stack is None:
             text = "Begin with a map, and choose a stack of the same size."
-            return self._complain(FocusFusionError(text))
+            return self._show_error(FocusFusionError(text))
         decision = session.decision()
         other_times = stack.n_times != session.result.stack.n_times
         if decision.ndim == 3 and (self.one_time.value or other_times):
@@ -169,8 +169,8 @@ class RetouchWidget(RetouchForm):
         def job(progress: Any, should_stop: Any) -> list[LayerData]:
             from napari_focus_fusion.fusion import fuse
 
-            told = {"progress": progress, "should_stop": should_stop}
-            result = fuse(stack, decision=decision, blend=blend, **told)
+            callbacks = {"progress": progress, "should_stop": should_stop}
+            result = fuse(stack, decision=decision, blend=blend, **callbacks)
             return chosen_layers(result, ("fused",))
 
         return self._run(job, self._add, f"Fusing {stack.name!r}")
@@ -192,15 +192,15 @@ class RetouchWidget(RetouchForm):
         layers: list[LayerData],
     ) -> None:
         self.finish()
-        # The new fused image takes the place of others of this stack.
+        # The new fused image replaces others of this stack.
         fused = {"output": "fused", "source": result.stack.source}
         for layer in self._viewer.layers:
-            if fused.items() <= about(layer).items():
+            if fused.items() <= result_metadata(layer).items():
                 layer.visible = False
         added = self._add(layers)
-        session = Follower(self._viewer, source, result, added, options)
+        session = LiveRecomposer(self._viewer, source, result, added, options)
         session.followed.connect(self.followed)
-        session.failed.connect(self._complain)
+        session.failed.connect(self._show_error)
         session.unknown_label.connect(self._on_unknown_label)
         session.slice_shown.connect(self._on_dims)
         self.session = session
@@ -211,7 +211,7 @@ class RetouchWidget(RetouchForm):
         self._on_dims()
 
     def finish(self) -> None:
-        """Stop following; the layers stay as they are."""
+        """Stop recomposing; the layers stay."""
         if self.session is not None:
             self.session.stop()
             self.session = None
@@ -271,7 +271,7 @@ class RetouchWidget(RetouchForm):
             session.show_slices()
 
     def draw(self) -> None:
-        """Add a layer of shapes and choose it, ready to draw an area."""
+        """Add a layer of shapes and choose it, in drawing mode."""
         if self.labels is None:
             return
         shapes = Shapes(
@@ -300,7 +300,7 @@ class RetouchWidget(RetouchForm):
             else:
                 self.take_area(drawn_area(shapes, session.labels))
         except FocusFusionError as error:
-            self._complain(error)
+            self._show_error(error)
 
     def take_area(self, mask: NDArray[Any], z: int | None = None) -> None:
         """Take an area of the time point on screen from one slice; can be undone.
@@ -322,23 +322,23 @@ class RetouchWidget(RetouchForm):
 
     @property
     def caught_up(self) -> bool:
-        """Whether the fused image shows all that was painted."""
+        """Whether the fused image is up to date with the map."""
         return self.session is None or self.session.caught_up
 
     def undo(self) -> None:
-        """Take back the last stroke or area."""
+        """Undo the last stroke or area."""
         if self.labels is not None:
             self.labels.undo()
 
     def redo(self) -> None:
-        """Do again what was taken back."""
+        """Redo the last undone step."""
         if self.labels is not None:
             self.labels.redo()
 
-    # Keeping
+    # Saving
 
     def decision(self) -> NDArray[Any]:
-        """The map as it is painted now, slices counted from 0, axes (T,) Y, X.
+        """The map as painted, slices counted from 0, axes (T,) Y, X.
 
         Raises
         ------
@@ -355,7 +355,7 @@ class RetouchWidget(RetouchForm):
         stack = session.result.stack
         return save_decision(path, session.decision(), stack, overwrite=overwrite)
 
-    def _begun(self) -> Follower:
+    def _begun(self) -> LiveRecomposer:
         if self.session is None:
             raise FocusFusionError("Begin to retouch a map first.")
         return self.session
@@ -369,7 +369,7 @@ class RetouchWidget(RetouchForm):
         try:
             self.status.setText(f"Saved {self.save_map(name, overwrite=True)}.")
         except FocusFusionError as error:
-            self._complain(error)
+            self._show_error(error)
 
     def _ask_load(self) -> None:
         name, _ = QFileDialog.getOpenFileName(self, "Load map", "", _TIFF)
@@ -378,11 +378,11 @@ class RetouchWidget(RetouchForm):
 
 
 def _options_of(map_layer: Layer, stack: FocusStack) -> dict[str, Any]:
-    """What the fusion that the map came from was told."""
-    parameters = about(map_layer).get("parameters", {})
+    """Options of the fusion that the map came from."""
+    parameters = result_metadata(map_layer).get("parameters", {})
     reference = parameters.get("reference")
     try:
         stack.reference_weights(reference)
-    except FocusFusionError:  # another layer decided
+    except FocusFusionError:  # the reference was another layer
         reference = None
     return {"blend": parameters.get("blend", "feather"), "reference": reference}

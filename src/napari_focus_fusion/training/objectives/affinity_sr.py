@@ -2,10 +2,10 @@
 
 FAPN learns masks (eq. 17 and 18), then SRN to make slices finer (19), then SRN and D2
 together to fuse them (20), with FAPN's masks as they are. Pairs of slices are made as
-the paper makes them, a sharp picture blurred inside and outside of a random region
-(21); the blur is drawn from a range. FAPN sees slices of scenes as well, against each
-other and against the best of the others, as the engine shows them; scenes know which
-is sharp.
+the paper makes them, a sharp image blurred inside and outside of a random region
+(21); the blur is drawn from a range. FAPN is trained on slices of scenes as well, each
+paired with another and with the best of the others, as the engine pairs them; which is
+sharp is known from the ground truth.
 
 Coarse slices are made from fine ones in turn by plain cubic interpolation (the
 paper's), by the same without aliasing, and by adding up pixels as a camera does, with
@@ -29,7 +29,7 @@ from napari_focus_fusion.metrics.truth import psnr
 from napari_focus_fusion.metrics.truth import ssim as ssim_of
 from napari_focus_fusion.models.layers import interpolate, laplacian
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
-from napari_focus_fusion.simulation.scenes import held_back_scenes
+from napari_focus_fusion.simulation.scenes import benchmark_scenes
 from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import WINDOW, ssim
 from napari_focus_fusion.training.recipe import Recipe
@@ -53,21 +53,22 @@ MASKS, GRADIENTS, STRUCTURE = 0.8, 0.1, 0.1
 BLUR = (0.8, 4.0)
 #: Largest standard deviation of the noise of coarse slices; half of them have none.
 NOISE = 0.03
-#: Of a crop's rim, in coarse pixels, nothing is learnt: the networks see its end.
-RIM = 2
-#: Holes in a mask smaller than this share of the picture are filled.
+#: Border of a crop, in coarse pixels, that losses leave out: part of the receptive
+#: field lies outside.
+BORDER = 2
+#: Holes in a mask smaller than this share of the image are filled.
 HOLE = 0.01
 
-#: How a coarse picture came from a fine one.
+#: How a coarse image is sampled from a fine one.
 Sampling = Literal["cubic", "smooth", "bins"]
 SAMPLINGS: tuple[Sampling, ...] = ("cubic", "smooth", "bins")
-#: What SRN has to reach: the slice itself, finer (the paper's text), or the sharp
-#: picture (what its authors released).
+#: The target of SRN: the slice itself, finer (the paper's text), or the sharp image
+#: (what its authors released).
 Target = Literal["source", "sharp"]
 
 
 class Pairs(NamedTuple):
-    """Two slices each of some pictures, fine and coarse.
+    """Two slices each of some images, fine and coarse.
 
     Attributes
     ----------
@@ -85,8 +86,8 @@ class Pairs(NamedTuple):
 # --- The three stages
 
 
-def focus_objective(network: AffinitySR, batch: Batch) -> dict[str, Tensor]:
-    """The first stage: FAPN on slices of scenes, and on pairs made of the truth."""
+def focus_training_loss(network: AffinitySR, batch: Batch) -> dict[str, Tensor]:
+    """The first stage: FAPN on slices of scenes, and on pairs from ground truth."""
     generator = generator_of(batch.step)
     noisy, clean, wanted, known = scene_pairs(batch, generator)
     sharp, masks = blurred_pairs(batch.truth[:, None], generator)
@@ -101,7 +102,7 @@ def focus_objective(network: AffinitySR, batch: Batch) -> dict[str, Tensor]:
     )
 
 
-def finer_objective(
+def finer_training_loss(
     network: AffinitySR,
     batch: Batch,
     scales: Sequence[int] = (),
@@ -114,7 +115,7 @@ def finer_objective(
     return finer_losses(network, pairs, scale, target)
 
 
-def fusing_objective(
+def fusing_training_loss(
     network: AffinitySR, batch: Batch, scales: Sequence[int] = ()
 ) -> dict[str, Tensor]:
     """The third stage: SRN and D2 on pairs, eq. 20, with FAPN's masks as they are."""
@@ -124,12 +125,12 @@ def fusing_objective(
     return fusing_losses(network, pairs, scale)
 
 
-def pretext(
+def self_supervised_loss(
     network: AffinitySR, slices: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """All three stages' losses on slices whose truth nobody knows.
+    """All three stages' losses on slices without ground truth.
 
-    The picture that the plain focus measure fuses takes the sharp one's place.
+    The image fused by the plain focus measure is taken as the sharp one.
 
     Parameters
     ----------
@@ -141,14 +142,14 @@ def pretext(
         Of what is drawn at random.
     """
     best = plain_measure(slices).argmax(1, keepdim=True)
-    picture = slices.gather(1, best)
-    pair, masks = blurred_pairs(picture, generator)
+    image = slices.gather(1, best)
+    pair, masks = blurred_pairs(image, generator)
     pair = pair[:, :, 0]
     known = torch.ones_like(masks)
     focus = focus_losses(network, pair, pair, masks, known)
     scales = network.config.scales
     scale = scales[random_integer(len(scales), generator)]
-    pairs = coarse_pairs(picture[:, 0], scale, generator)
+    pairs = coarse_pairs(image[:, 0], scale, generator)
     finer = finer_losses(network, pairs, scale)
     fusing = fusing_losses(network, pairs, scale)
     losses = focus | finer | fusing
@@ -169,7 +170,7 @@ def focus_losses(
     network
         In training.
     noisy, clean
-        (B, 2, h, w), what the network sees, and what its masks fuse.
+        (B, 2, h, w), the network's input, and what its masks fuse.
     wanted
         (B, h, w), the first mask; the second is what it lacks to 1.
     known
@@ -193,7 +194,7 @@ def focus_losses(
 def finer_losses(
     network: AffinitySR, pairs: Pairs, scale: int, target: Target = "source"
 ) -> dict[str, Tensor]:
-    """Eq. 19: each slice made finer, against the fine one or the sharp picture."""
+    """Eq. 19: each slice made finer, compared with the fine or the sharp image."""
     found = network.enlarge(pairs.coarse.flatten(0, 1), scale)
     wanted = pairs.truth[:, None] if target == "sharp" else pairs.fine
     off = found.unflatten(0, (-1, 2)) - wanted
@@ -209,13 +210,13 @@ def fusing_losses(
     fused = network.fuse(pairs.coarse, masks, scale)
     weights = F.interpolate(masks, scale_factor=scale, mode="bilinear")
     whole = _inner(fused - pairs.truth, scale).abs().mean()
-    parts = weights[:, :, None] * (fused[:, None] - pairs.fine).abs()
-    focused = _inner(parts, scale).mean((0, 2, 3, 4)).sum()
+    errors = weights[:, :, None] * (fused[:, None] - pairs.fine).abs()
+    focused = _inner(errors, scale).mean((0, 2, 3, 4)).sum()
     return {"loss": whole + focused, "fused": whole, "focused": focused}
 
 
 def masks_of(network: AffinitySR, slices: Tensor, *, fill: bool = True) -> Tensor:
-    """FAPN's masks (B, 2, h, w) of pairs (B, 2, C, h, w), which teach FAPN nothing."""
+    """FAPN's masks (B, 2, h, w) of pairs (B, 2, C, h, w), without gradients."""
     grey = slices.mean(2)
     training = network.fapn.training
     network.fapn.eval()
@@ -248,7 +249,7 @@ def fill_holes(masks: Tensor) -> Tensor:
     return torch.from_numpy(filled).to(masks)
 
 
-# --- What is learnt from
+# --- Training data
 
 
 def scene_pairs(
@@ -293,9 +294,9 @@ def scene_pairs(
 
 
 def best_of_others(slices: Tensor) -> Tensor:
-    """For each slice of (stacks, N, h, w) the index of the plain measure's best other.
+    """For each slice of (stacks, N, h, w) the best other by the plain focus measure.
 
-    (stacks, N, h, w).
+    Indices (stacks, N, h, w).
     """
     best = plain_measure(slices).topk(2, 1).indices
     own = torch.arange(slices.shape[1], device=slices.device)[None, :, None, None]
@@ -310,14 +311,12 @@ def plain_measure(slices: Tensor) -> Tensor:
     return box_mean(around, WINDOW).reshape(slices.shape)
 
 
-def blurred_pairs(
-    pictures: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Eq. 21: two slices of each picture, and where the first is the sharp one.
+def blurred_pairs(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Eq. 21: two slices of each image, and where the first is the sharp one.
 
     Parameters
     ----------
-    pictures
+    images
         (B, C, h, w).
     generator
         Of regions and blur.
@@ -330,25 +329,25 @@ def blurred_pairs(
         (B, h, w), 0 and 1.
     """
     low, high = BLUR
-    sigmas = low + (high - low) * torch.rand(len(pictures), generator=generator)
+    sigmas = low + (high - low) * torch.rand(len(images), generator=generator)
     blurred = torch.stack(
-        [_blur(p, float(s)) for p, s in zip(pictures, sigmas, strict=True)]
+        [_blur(p, float(s)) for p, s in zip(images, sigmas, strict=True)]
     )
-    regions = [_region(pictures.shape[-2:], generator) for _ in pictures]
-    masks = torch.stack(regions).to(pictures)
+    regions = [_region(images.shape[-2:], generator) for _ in images]
+    masks = torch.stack(regions).to(images)
     sharp = masks[:, None]
-    one = sharp * pictures + (1 - sharp) * blurred
-    two = sharp * blurred + (1 - sharp) * pictures
+    one = sharp * images + (1 - sharp) * blurred
+    two = sharp * blurred + (1 - sharp) * images
     return torch.stack([one, two], 1), masks
 
 
-def _blur(picture: Tensor, sigma: float) -> Tensor:
+def _blur(image: Tensor, sigma: float) -> Tensor:
     """(C, h, w) under a Gaussian of so many pixels."""
-    radius = min(int(3 * sigma + 1), min(picture.shape[-2:]) - 1)
-    x = torch.arange(-radius, radius + 1, device=picture.device)
+    radius = min(int(3 * sigma + 1), min(image.shape[-2:]) - 1)
+    x = torch.arange(-radius, radius + 1, device=image.device)
     line = torch.exp(-(x**2) / (2 * sigma**2))
     line = (line / line.sum())[None, None]
-    around = F.pad(picture, [radius] * 4, mode="reflect")[:, None]
+    around = F.pad(image, [radius] * 4, mode="reflect")[:, None]
     return F.conv2d(F.conv2d(around, line[..., None, :]), line[..., None])[:, 0]
 
 
@@ -362,36 +361,36 @@ def _region(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def coarse_pairs(truth: Tensor, scale: int, generator: torch.Generator) -> Pairs:
-    """Pairs of the paper's kind of pictures (B, h, w), and coarse ones of them.
+    """Pairs of slices by eq. 21 of images (B, h, w), fine and coarse.
 
     Every other time in colour; one in three ways of sampling; half of them with noise.
     """
     height, width = (n - n % scale for n in truth.shape[1:])
-    pictures = truth[:, None, :height, :width]
+    images = truth[:, None, :height, :width]
     if random_integer(2, generator):
-        pictures = coloured(pictures[:, 0], generator)
-    fine, _ = blurred_pairs(pictures, generator)
+        images = coloured(images[:, 0], generator)
+    fine, _ = blurred_pairs(images, generator)
     sampling = SAMPLINGS[random_integer(len(SAMPLINGS), generator)]
     coarse = sampled(fine.flatten(0, 1), scale, sampling).unflatten(0, (-1, 2))
     spread = 2 * torch.rand(len(truth), 1, 1, 1, 1, generator=generator) - 1
     noise = torch.randn(coarse.shape, generator=generator)
     noise = NOISE * spread.clamp_min(0) * noise
-    return Pairs(pictures, fine, coarse + noise.to(coarse))
+    return Pairs(images, fine, coarse + noise.to(coarse))
 
 
-def coloured(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, h, w) -> (B, 3, h, w): each colour a mixture of two pictures of its own.
+def coloured(images: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, h, w) -> (B, 3, h, w): each colour its own mixture of two images.
 
-    Now alike and now unrelated, as stains and dyes are.
+    Colours are alike or unrelated at random, as stains and dyes are.
     """
-    other = pictures.roll(1, 0).flip(-1)[:, None]
-    shares = torch.rand(len(pictures), 3, 1, 1, generator=generator)
-    shares = shares.square().to(pictures)
-    return (1 - shares) * pictures[:, None] + shares * other
+    other = images.roll(1, 0).flip(-1)[:, None]
+    shares = torch.rand(len(images), 3, 1, 1, generator=generator)
+    shares = shares.square().to(images)
+    return (1 - shares) * images[:, None] + shares * other
 
 
 def sampled(fine: Tensor, scale: int, sampling: Sampling) -> Tensor:
-    """Coarse pictures (B, C, h, w) of fine ones (B, C, scale * h, scale * w)."""
+    """Coarse images (B, C, h, w) of fine ones (B, C, scale * h, scale * w)."""
     if sampling == "bins":
         return F.avg_pool2d(fine, scale)
     size = [n // scale for n in fine.shape[-2:]]
@@ -404,18 +403,18 @@ def sampled(fine: Tensor, scale: int, sampling: Sampling) -> Tensor:
 def depth_error(network: AffinitySR, batches: list[Batch]) -> float:
     """Mean distance in slices between the best slice and the true depth; capped at 2.
 
-    Decided as the engine does, where the depth is known, on every third batch. The cap
-    keeps a few wild pixels from outweighing the rest.
+    Scores are aggregated as the engine does, where the depth is known, on every third
+    batch. The cap keeps a few outliers from outweighing the rest.
     """
     errors = []
-    rim = aggregate_halo(network.window)
+    halo = aggregate_halo(network.window)
     for batch in batches[::3]:
         rivals = batch.noisy.gather(1, best_of_others(batch.noisy))
         for noisy, others, depth in zip(batch.noisy, rivals, batch.depth, strict=True):
             planes = noisy[:, None]
             context = network.context([plane[None] for plane in planes])
             score = network.mask(planes, others[:, None], context)
-            score = F.pad(score, [rim] * 4, mode="reflect")
+            score = F.pad(score, [halo] * 4, mode="reflect")
             summed = torch.stack([aggregate(s, network.window, 1.0) for s in score])
             errors.append((summed.argmax(0) - depth).abs().clamp(max=2).nanmean())
     return float(torch.stack(errors).mean())
@@ -442,8 +441,8 @@ def fusing_error(
 ) -> float:
     """Error of pairs fused and made finer, as a share of what interpolation leaves.
 
-    Interpolation is of the sharp picture made coarse: a share below 1 is ahead of any
-    choice of slices.
+    Interpolation is of the sharp image made coarse: a share below 1 is better than any
+    selection of slices.
     """
 
     def found(pairs: Pairs, scale: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -465,7 +464,7 @@ def _share_of_error(found: Any, batches: list[Batch], scales: Sequence[int]) -> 
     return float(torch.stack(shares).mean())
 
 
-#: How coarse pictures are made for the report: name, sampling, electrons at white.
+#: How coarse images are made for the report: name, sampling, electrons at white.
 REPORTED: tuple[tuple[str, Sampling, float | None], ...] = (
     ("cubic", "cubic", None),
     ("bins", "bins", None),
@@ -476,13 +475,12 @@ REPORTED: tuple[tuple[str, Sampling, float | None], ...] = (
 def super_resolution_scores(
     candidates: Mapping[str, AffinitySR], count: int | None = None
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """PSNR and SSIM of the held-back scenes' sharp pictures, made coarse and finer.
+    """PSNR and SSIM of the benchmark scenes' sharp images, made coarse and finer.
 
     Parameters
     ----------
     candidates
-        Networks by the name they shall have in the answer; cubic interpolation stands
-        beside them.
+        Networks by their names in the result; cubic interpolation is added.
     count
         How many scenes; None for all.
 
@@ -493,7 +491,7 @@ def super_resolution_scores(
         rounded to four digits.
     """
     rows: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for number, spec in enumerate(held_back_scenes()[:count]):
+    for number, spec in enumerate(benchmark_scenes()[:count]):
         scene = spec.make()
         truth = scene.truth / (1.0 if scene.stack.dtype.kind == "f" else _white(scene))
         if scene.axes[0] == "C":
@@ -505,15 +503,15 @@ def super_resolution_scores(
                 scores = _enlarged_scores(
                     candidates, planes, scale, sampling, electrons, number
                 )
-                for who, pair in scores.items():
-                    found.setdefault(who, []).append(pair)
+                for candidate, pair in scores.items():
+                    found.setdefault(candidate, []).append(pair)
     return {
         title: {
-            who: {
+            candidate: {
                 measure: round(float(np.mean([pair[i] for pair in pairs])), 4)
                 for i, measure in enumerate(("psnr", "ssim"))
             }
-            for who, pairs in found.items()
+            for candidate, pairs in found.items()
         }
         for title, found in rows.items()
     }
@@ -540,8 +538,8 @@ def _enlarged_scores(
         noise = torch.randn(coarse.shape, generator=generator_of(seed))
         coarse = coarse + spread * noise
     black, white = black_and_white([coarse.numpy()])
-    seen = (coarse - black) / (white - black)
-    around = F.pad(seen, [24] * 4, mode="reflect")
+    normalised = (coarse - black) / (white - black)
+    around = F.pad(normalised, [24] * 4, mode="reflect")
     cut = (..., slice(24 * scale, -24 * scale), slice(24 * scale, -24 * scale))
     with torch.inference_mode():
         finer = {"cubic": interpolate(around, scale)}
@@ -549,24 +547,24 @@ def _enlarged_scores(
             found = network.resolve(network.features(around, scale), scale)
             finer[name] = found if len(planes) == 3 else found.mean(1, keepdim=True)
     scores = {}
-    wanted = _picture(truth)
+    wanted = _as_image(truth)
     for name, found in finer.items():
-        picture = _picture(found[cut][0] * (white - black) + black)
+        image = _as_image(found[cut][0] * (white - black) + black)
         limits = (float(wanted.min()), float(wanted.max()))
         scores[name] = (
-            psnr(picture, wanted, data_range=limits),
-            ssim_of(picture, wanted, data_range=limits),
+            psnr(image, wanted, data_range=limits),
+            ssim_of(image, wanted, data_range=limits),
         )
     return scores
 
 
-def _picture(planes: Tensor) -> NDArray[np.float32]:
+def _as_image(planes: Tensor) -> NDArray[np.float32]:
     """(C, h, w) as (h, w) or (h, w, 3)."""
     array = planes.numpy()
     return np.moveaxis(array, 0, -1) if len(array) == 3 else array[0]
 
 
-# --- Small things
+# --- Helpers
 
 
 def _scale_of(network: AffinitySR, step: int, scales: Sequence[int]) -> int:
@@ -575,34 +573,34 @@ def _scale_of(network: AffinitySR, step: int, scales: Sequence[int]) -> int:
 
 
 def _inner(fine: Tensor, scale: int) -> Tensor:
-    return without_border(fine, RIM * scale)
+    return without_border(fine, BORDER * scale)
 
 
 # --- The recipe
 
 RECIPE = Recipe(
-    objective=focus_objective,
-    pretext=pretext,
+    training_loss=focus_training_loss,
+    self_supervised_loss=self_supervised_loss,
     validate=depth_error,
     schedule=Schedule(steps=1200, learning_rate=1e-3, validate_every=300),
-    parts="fapn.",
-    then=(
+    trainable_prefix="fapn.",
+    next_stages=(
         Recipe(
-            objective=finer_objective,
-            pretext=pretext,
+            training_loss=finer_training_loss,
+            self_supervised_loss=self_supervised_loss,
             validate=finer_error,
             schedule=Schedule(steps=6000, learning_rate=1e-3, validate_every=1000),
             crop=96,
-            parts="srn.",
+            trainable_prefix="srn.",
             by_scale=True,
         ),
         Recipe(
-            objective=fusing_objective,
-            pretext=pretext,
+            training_loss=fusing_training_loss,
+            self_supervised_loss=self_supervised_loss,
             validate=fusing_error,
             schedule=Schedule(steps=900, learning_rate=5e-4, validate_every=300),
             crop=96,
-            parts="srn.",
+            trainable_prefix="srn.",
             by_scale=True,
         ),
     ),

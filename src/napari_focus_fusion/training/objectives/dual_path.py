@@ -1,18 +1,18 @@
-"""How Dual-Path is trained: two networks that teach each other, and truth if there is.
+"""How Dual-Path is trained: a predictor that supervises a fuser, and ground truth.
 
-The paper's part: imperfect masks are denoised by a predictor that is trained by hiding
-parts of them; the predictor's masks supervise the fuser's at every stage; and a
+The paper's losses: imperfect masks are denoised by a predictor that is trained with
+parts of them hidden; the predictor's masks supervise the fuser's at every stage; and a
 consistency loss ties what the two fuse. Which imperfect masks, how they are hidden and
 every weight is ours.
 
-Masks are judged by what the decision makes of them: it adds them up over windows and
-takes the best slice, so that doubt where there is little detail is better than masks
-that are 0 or 1 everywhere. See :func:`chosen`.
+Losses are taken of aggregated masks: the decision sums masks over windows and takes the
+best slice, so that masks between 0 and 1 where there is little detail are better than
+masks that are 0 or 1 everywhere. See :func:`selection_probability`.
 
-Scenes know which slice is sharp. The shipped weights were trained with that as well:
-cross-entropy of each stage's masks, how far from the truth the slices are that they
-choose, and the distance of each stage's picture from it. Without truth (fine-tuning on
-a user's stack) the paper's part stands alone.
+Scenes have a ground truth, the sharp slice. The shipped weights were trained with that
+as well: cross-entropy of each stage's masks, the error of the slices that they select,
+and the error of each stage's reconstruction. Without ground truth (fine-tuning on a
+user's stack) the paper's losses are taken alone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.models.dual_path import Estimate
     from napari_focus_fusion.training.data import Batch
 
-#: Radii of the windows over which imperfect masks add up a plain measure.
+#: Radii of the windows over which imperfect masks sum a plain focus measure.
 RADII = (1, 2, 4, 7)
 #: Standard deviation of the noise that each imperfect mask's slices are given.
 MASK_NOISE = 0.02
@@ -50,19 +50,20 @@ MASK_NOISE = 0.02
 HIDDEN = (8, 16)
 #: Weights of the losses.
 SUPERVISION, CONSISTENCY, ROUGHNESS = 1.0, 1.0, 0.01
-TRUE_SLICE, TRUE_PICTURE, RISK = 1.0, 0.5, 0.75
-#: Power of added-up masks at which they count as chances; it leaves the best the best.
+TRUE_SLICE, TRUE_IMAGE, RISK = 1.0, 0.5, 0.75
+#: Power that turns aggregated masks into probabilities; it leaves the best the best.
 SHARPNESS = 6.0
-#: Squared error, of the range, below which an error is none.
+#: Squared error, of the range, that counts as zero.
 LEAST_ERROR = 1e-5
-#: Weight of the true slice before masks are added up, as a share of that after.
+#: Weight of the losses of masks before aggregation, as a share of those after.
 PIXEL = 0.2
-#: Steps over which the predictor's say rises from nothing; how much of it is left where
-#: truth is known.
+#: Steps over which the weight of the predictor rises from zero; its weight beside
+#: ground truth.
 WARM_UP = 200
-TRUST_BESIDE_TRUTH = 0.02
-#: Pixels at the rim of a crop, where a network sees its end, that truth leaves out.
-RIM = 8
+WEIGHT_BESIDE_TRUTH = 0.02
+#: Border of a crop, in pixels, that losses with ground truth leave out: part of the
+#: receptive field lies outside.
+BORDER = 8
 #: Windows over which the decision adds masks up: weight and radius, from the model's.
 _SIDE = 2 * DualPath.window + 1
 WINDOWS = (
@@ -75,15 +76,17 @@ WIDEST = WINDOWS[-1][1]
 MOST, FARTHEST = 6, 5
 
 
-def objective(network: DualPath, batch: Batch, truth: float = 1.0) -> dict[str, Tensor]:
-    """The losses of a batch of scenes; ``truth=0`` leaves the paper's part alone.
+def training_loss(
+    network: DualPath, batch: Batch, truth: float = 1.0
+) -> dict[str, Tensor]:
+    """The losses of a batch of scenes; ``truth=0`` leaves the paper's losses alone.
 
     Stacks of 2 to all slices, neighbours in depth.
     """
     generator = generator_of(batch.step)
     batch = draw_substack(batch, generator)
     estimates = list(network.unroll(batch.noisy))
-    trust = min(batch.step / WARM_UP, 1.0) * (TRUST_BESIDE_TRUTH if truth else 1.0)
+    trust = min(batch.step / WARM_UP, 1.0) * (WEIGHT_BESIDE_TRUTH if truth else 1.0)
     losses = dual_losses(network, batch.noisy, estimates, generator, trust)
     if truth:
         losses |= true_losses(estimates, batch)
@@ -91,10 +94,10 @@ def objective(network: DualPath, batch: Batch, truth: float = 1.0) -> dict[str, 
     return losses
 
 
-def pretext(
+def self_supervised_loss(
     network: DualPath, slices: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The paper's objective on slices whose truth nobody knows.
+    """The paper's losses on slices without ground truth.
 
     Parameters
     ----------
@@ -117,23 +120,25 @@ def dual_losses(
 ) -> dict[str, Tensor]:
     """Predictor, supervision of the fuser at every stage, consistency, roughness.
 
-    ``trust`` in the predictor weighs what the fuser learns of it.
+    ``trust`` is the weight of the losses that supervise the fuser by the predictor.
     """
     mask, target = (imperfect_masks(slices, generator) for _ in range(2))
-    guess = guessed(network, slices, mask, checkerboard(slices, generator))
-    predicting = -(target * guess.log_softmax(1)).sum(1).mean()
-    taught = without_border(guess.detach().softmax(1), WIDEST)
+    predicted = predict_masks(network, slices, mask, checkerboard(slices, generator))
+    predicting = -(target * predicted.log_softmax(1)).sum(1).mean()
+    target_masks = without_border(predicted.detach().softmax(1), WIDEST)
     inner = without_border(slices, WIDEST)
-    wanted = (taught * inner).sum(1, keepdim=True)
+    target_image = (target_masks * inner).sum(1, keepdim=True)
     supervision = consistency = slices.new_zeros(())
     for k, estimate in enumerate(estimates):
-        masks = chosen(decided(estimate.masks()))
-        off = (masks - taught).abs().sum(1).mean()
+        masks = selection_probability(aggregate_masks(estimate.masks()))
+        off = (masks - target_masks).abs().sum(1).mean()
         supervision = supervision + off / (STAGES - k)
-        picture = without_border(estimate.picture, WIDEST)
-        consistency = consistency + F.l1_loss(picture, wanted)
+        reconstruction = without_border(estimate.reconstruction, WIDEST)
+        consistency = consistency + F.l1_loss(reconstruction, target_image)
     fused = (masks * inner).sum(1, keepdim=True)
-    consistency = consistency + F.l1_loss(fused, wanted) + 1 - ssim(fused, wanted)
+    consistency = (
+        consistency + F.l1_loss(fused, target_image) + 1 - ssim(fused, target_image)
+    )
     roughness = masks.diff(dim=-1).abs().sum(1).mean()
     roughness = roughness + masks.diff(dim=-2).abs().sum(1).mean()
     learning = (
@@ -148,10 +153,12 @@ def dual_losses(
     }
 
 
-def guessed(network: DualPath, slices: Tensor, mask: Tensor, hidden: Tensor) -> Tensor:
-    """Logits (stacks, N, h, w) of a mask, each pixel guessed while it is hidden.
+def predict_masks(
+    network: DualPath, slices: Tensor, mask: Tensor, hidden: Tensor
+) -> Tensor:
+    """Logits (stacks, N, h, w) of a mask, each pixel predicted while it is hidden.
 
-    Two passes, each of which hides what the other shows.
+    Two passes, each of which hides the pixels visible in the other.
     """
     first = network.predictor(slices, mask, 1 - hidden)
     second = network.predictor(slices, mask, hidden)
@@ -159,58 +166,63 @@ def guessed(network: DualPath, slices: Tensor, mask: Tensor, hidden: Tensor) -> 
 
 
 def true_losses(estimates: list[Estimate], batch: Batch) -> dict[str, Tensor]:
-    """What scenes know: the sharp slice, and the picture without blur and noise.
+    """Losses with ground truth: the sharp slice, and the image without blur and noise.
 
-    Masks are judged as the decision uses them, added up over windows, and with less
-    weight as they are: by the true slice, and by how far the slices that they choose
-    are from the true picture (which says something of transparent matter, too): the
-    logarithm of each stack's error, as PSNR counts it. Each stage's picture shall be
-    the true one. Where the depth is not known, masks are free.
+    Masks enter aggregated over windows, as in the decision, and with less weight as
+    they are: by the true slice, and by the error of the slices that they select
+    (which is defined for transparent matter, too): the logarithm of each stack's error,
+    as in PSNR. Each stage's reconstruction is compared with the true image. Masks are
+    not constrained where the depth is unknown.
     """
-    ranking = risk = picture = batch.noisy.new_zeros(())
+    ranking = risk = reconstruction = batch.noisy.new_zeros(())
     off = (batch.clean - batch.truth[:, None]).square()
     for k, estimate in enumerate(estimates):
         share = 1 / (STAGES - k)
         masks = estimate.masks()
-        for weight, radius, seen in ((1.0, WIDEST, decided(masks)), (PIXEL, RIM, None)):
-            choice = chosen(without_border(masks, radius) if seen is None else seen)
+        for weight, radius, aggregated in (
+            (1.0, WIDEST, aggregate_masks(masks)),
+            (PIXEL, BORDER, None),
+        ):
+            probability = selection_probability(
+                without_border(masks, radius) if aggregated is None else aggregated
+            )
             depth = without_border(batch.depth, radius)
-            own = slice_ranking(choice, depth, radius=0)
+            own = slice_ranking(probability, depth, radius=0)
             ranking = ranking + share * weight * own
-            expected = (choice * without_border(off, radius)).sum(1)
+            expected = (probability * without_border(off, radius)).sum(1)
             error = mean_where_known(expected, depth)
             risk = risk + share * weight * (error + LEAST_ERROR).log().mean()
-        wrong = F.l1_loss(estimate.picture[:, 0], batch.truth)
-        picture = picture + share * wrong
+        wrong = F.l1_loss(estimate.reconstruction[:, 0], batch.truth)
+        reconstruction = reconstruction + share * wrong
     return {
-        "truth": TRUE_SLICE * ranking + RISK * risk + TRUE_PICTURE * picture,
+        "truth": TRUE_SLICE * ranking + RISK * risk + TRUE_IMAGE * reconstruction,
         "ranking": ranking,
         "risk": risk,
-        "picture": picture,
+        "picture": reconstruction,
     }
 
 
-def decided(masks: Tensor) -> Tensor:
-    """Masks added up over windows as the decision does, still adding up to 1.
+def aggregate_masks(masks: Tensor) -> Tensor:
+    """Masks aggregated over windows as the decision does, still adding up to 1.
 
-    (stacks, N, h, w), smaller by :data:`WIDEST` at each rim.
+    (stacks, N, h, w), smaller by :data:`WIDEST` on each side.
     """
     height, width = masks.shape[-2:]
     total = masks.new_zeros(())
     for weight, radius in WINDOWS:
-        rim = WIDEST - radius
-        part = masks[..., rim : height - rim, rim : width - rim]
-        total = total + weight * box_mean(part, radius)
+        border = WIDEST - radius
+        inner = masks[..., border : height - border, border : width - border]
+        total = total + weight * box_mean(inner, radius)
     return total / sum(weight for weight, _ in WINDOWS)
 
 
-def chosen(added: Tensor) -> Tensor:
-    """The chance (stacks, N, h, w) of each slice to be taken, of added-up masks.
+def selection_probability(aggregated: Tensor) -> Tensor:
+    """Probability (stacks, N, h, w) of each slice to be selected, of aggregated masks.
 
-    Were masks themselves held to be chances, they would be driven to 0 and 1, and
-    windows would count votes where they should weigh evidence.
+    Were masks themselves taken as probabilities, they would be driven to 0 and 1, and
+    the sum over a window would count pixels instead of weighing their evidence.
     """
-    return (SHARPNESS * added.clamp_min(1e-12).log()).softmax(1)
+    return (SHARPNESS * aggregated.clamp_min(1e-12).log()).softmax(1)
 
 
 def mean_where_known(values: Tensor, depth: Tensor) -> Tensor:
@@ -243,7 +255,7 @@ def draw_substack(batch: Batch, generator: torch.Generator) -> Batch:
 
 
 def imperfect_masks(slices: Tensor, generator: torch.Generator) -> Tensor:
-    """One-hot masks (stacks, N, h, w) of a plain measure and a window drawn at random.
+    """One-hot masks (stacks, N, h, w) of a focus measure and a window drawn at random.
 
     The slices are given a little noise first, so that no two masks err alike.
     """
@@ -305,23 +317,23 @@ def checkerboard(slices: Tensor, generator: torch.Generator) -> Tensor:
     return torch.stack(boards)[:, None].to(slices)
 
 
-def shortfall(network: DualPath, batches: list[Batch]) -> float:
-    """How far chosen slices are from the truth: lower is better.
+def validation_error(network: DualPath, batches: list[Batch]) -> float:
+    """Error of the selected slices: lower is better.
 
-    The root mean squared error of the slices chosen, free of noise, as a share of the
+    The root mean squared error of the selected slices, noise-free, as a share of the
     range, its geometric mean over stacks, times e to the power of the mean depth error
-    in slices (each pixel's capped at 2, so that a few wild ones do not outweigh the
-    rest). Decided as the engine does, where the depth is known, of two to all slices
-    of each batch.
+    in slices (each pixel's capped at 2, so that a few outliers do not outweigh the
+    rest). Masks are aggregated as the engine does, where the depth is known, of two to
+    all slices of each batch.
     """
     errors, distances = [], []
     for number, batch in enumerate(batches):
-        seen = draw_substack(batch, generator_of(number))
+        substack = draw_substack(batch, generator_of(number))
         for noisy, clean, truth, depth in zip(
-            seen.noisy, seen.clean, seen.truth, seen.depth, strict=True
+            substack.noisy, substack.clean, substack.truth, substack.depth, strict=True
         ):
             masks = F.pad(network.masks(noisy[:, None]), [WIDEST] * 4, mode="reflect")
-            best = decided(masks[None])[0].argmax(0, keepdim=True)
+            best = aggregate_masks(masks[None])[0].argmax(0, keepdim=True)
             off = (clean.gather(0, best) - truth).square()
             errors.append((mean_where_known(off, depth[None]) + LEAST_ERROR).log() / 2)
             distances.append((best[0] - depth).abs().clamp(max=2).nanmean())
@@ -336,9 +348,9 @@ def refractile_scores(
 
 
 RECIPE = Recipe(
-    objective=objective,
-    pretext=pretext,
-    validate=shortfall,
+    training_loss=training_loss,
+    self_supervised_loss=self_supervised_loss,
+    validate=validation_error,
     schedule=Schedule(steps=2000, learning_rate=2e-3, validate_every=200),
     scenes=320,
     slices=12,

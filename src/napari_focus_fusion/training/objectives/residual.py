@@ -1,11 +1,11 @@
-"""How the residual model is trained: super-resolution, and telling slices apart.
+"""How the residual model is trained: super-resolution, and a ranking of the slices.
 
-The paper's pretext is super-resolution: the network sees a picture that was made
-smaller and larger again, and gives what it lacks. Of a network that saw clean pictures
-only, noise would be the finest detail of all; here noise is added to what it sees and
-not to what it should give. Scenes know the sharp slice of each pixel, and a ranking
-loss on the activity itself makes use of it; a stack without truth is made into one
-whose truth is known (``resynthesis``).
+The paper's pretext task is super-resolution: the input is an image that was made
+smaller and larger again, the output what it lacks. Trained on clean images only, a
+network would take noise for the finest detail of all; here noise is added to the input
+and not to the target. Scenes have a ground truth, the sharp slice of each pixel, and a
+ranking loss on the activity itself uses it; without it, stacks are resynthesised, with
+ground truth (``resynthesis``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import WINDOW, slice_ranking
 from napari_focus_fusion.training.objectives.sesf import depth_error
 from napari_focus_fusion.training.recipe import Recipe
-from napari_focus_fusion.training.resynthesis import self_made_batch
+from napari_focus_fusion.training.resynthesis import resynthesised_batch
 from napari_focus_fusion.training.rng import generator_of
 
 if TYPE_CHECKING:
@@ -32,16 +32,17 @@ if TYPE_CHECKING:
 
 #: Pixels that the network needs around what it scores.
 HALO = RADIUS + 1
-#: How many times smaller the pictures of the pretext are made, at random.
+#: Factors, drawn at random, by which super-resolution makes images smaller.
 FACTORS = (2, 3, 4)
-#: Weight of the residual's gradient in the pretext; of the pretext beside the ranking.
+#: Weights of the residual's gradient in the super-resolution loss; of that loss beside
+#: the ranking loss.
 GRADIENT = 0.1
 RESOLUTION = 0.5
 #: Power that turns ratios of scores into probabilities of slices.
 SHARPNESS = 4.0
 
 
-def objective(network: Residual, batch: Batch) -> dict[str, Tensor]:
+def training_loss(network: Residual, batch: Batch) -> dict[str, Tensor]:
     """The losses of a batch of scenes."""
     stacks, slices, height, width = batch.noisy.shape
     flat = batch.noisy.reshape(stacks * slices, 1, height, width)
@@ -59,10 +60,10 @@ def objective(network: Residual, batch: Batch) -> dict[str, Tensor]:
     return {"loss": loss, "ranking": ranking, "resolution": resolution}
 
 
-def pretext(
+def self_supervised_loss(
     network: Residual, slices: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The same losses on stacks made of slices whose truth nobody knows.
+    """The same losses on stacks resynthesised from slices without ground truth.
 
     Parameters
     ----------
@@ -73,57 +74,57 @@ def pretext(
     generator
         Of what is drawn at random.
     """
-    return objective(network, self_made_batch(slices, generator))
+    return training_loss(network, resynthesised_batch(slices, generator))
 
 
 def super_resolution(
     network: Residual, sharp: Tensor, noise: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """The paper's pretext: give what a picture in low resolution lacks.
+    """The paper's loss: the residual that an image in low resolution lacks.
 
     ``(|R - R*| + 0.1 |grad R - grad R*|) / |R*|``, each a mean, for the residual ``R``
     that the network gives and the true one ``R*``. The second term is the residual
-    gradient prior; the division makes pictures of any contrast count the same, and 1
+    gradient prior; the division makes images of any contrast count the same, and 1
     is what giving nothing scores.
 
     Parameters
     ----------
     sharp
-        (B, 1, h, w), pictures.
+        (B, 1, h, w), images.
     noise
-        Of the same shape, added to what the network sees.
+        Of the same shape, added to the network's input.
     generator
         Of the factors.
     """
     drawn = torch.randint(len(FACTORS), (len(sharp),), generator=generator)
     low = torch.cat(
         [
-            down_and_up(picture[None], FACTORS[i])
-            for picture, i in zip(sharp, drawn.tolist(), strict=True)
+            down_and_up(image[None], FACTORS[i])
+            for image, i in zip(sharp, drawn.tolist(), strict=True)
         ]
     )
-    wanted = without_border(sharp - low, HALO)
-    seen = (low + noise).contiguous(memory_format=torch.channels_last)
-    given = network.restored(seen).float()
-    error = (given - wanted).abs().mean()
+    target = without_border(sharp - low, HALO)
+    inputs = (low + noise).contiguous(memory_format=torch.channels_last)
+    output = network.restored(inputs).float()
+    error = (output - target).abs().mean()
     for axis in (-1, -2):
-        gradient = (given - wanted).diff(dim=axis)
+        gradient = (output - target).diff(dim=axis)
         error = error + GRADIENT * gradient.abs().mean()
-    return error / wanted.abs().mean().clamp_min(1e-6)
+    return error / target.abs().mean().clamp_min(1e-6)
 
 
-def down_and_up(pictures: Tensor, factor: int) -> Tensor:
-    """Pictures (B, 1, h, w) made smaller, antialiased, and larger again; both cubic."""
-    height, width = pictures.shape[-2:]
+def down_and_up(images: Tensor, factor: int) -> Tensor:
+    """Images (B, 1, h, w) made smaller, antialiased, and larger again; both cubic."""
+    height, width = images.shape[-2:]
     small = (-(-height // factor), -(-width // factor))
     for size in (small, (height, width)):
-        pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True)
-    return pictures
+        images = F.interpolate(images, size, mode="bicubic", antialias=True)
+    return images
 
 
 RECIPE = Recipe(
-    objective=objective,
-    pretext=pretext,
+    training_loss=training_loss,
+    self_supervised_loss=self_supervised_loss,
     validate=depth_error,
     schedule=Schedule(steps=1400, learning_rate=2e-3),
 )

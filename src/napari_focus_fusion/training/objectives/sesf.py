@@ -1,10 +1,10 @@
-"""How SESF-Fuse is trained: giving pictures back, and telling slices apart.
+"""How SESF-Fuse is trained: an auto-encoder, and a ranking of the slices.
 
-The paper's objective is an auto-encoder's: ``L = L_p + lambda * (1 - SSIM)``. On clean
-pictures it learns to see noise as detail, so the input is noisy here and the target is
-clean. Scenes know the sharp slice of each pixel, and a ranking loss on the focus
-measure itself makes use of it; without truth (fine-tuning on a user's stack) the
-auto-encoder's part stands alone.
+The paper's loss is an auto-encoder's: ``L = L_p + lambda * (1 - SSIM)``. On clean
+images noise is learnt as detail, so the input is noisy here and the target is clean.
+Scenes have a ground truth, the sharp slice of each pixel, and a ranking loss on the
+focus measure itself uses it; without it (fine-tuning on a user's stack) the ranking
+loss is taken on resynthesised stacks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from napari_focus_fusion.models.sesf import WIDTH, spatial_frequency
 from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import WINDOW, slice_ranking, ssim
 from napari_focus_fusion.training.recipe import Recipe
-from napari_focus_fusion.training.resynthesis import self_made_stack
+from napari_focus_fusion.training.resynthesis import resynthesised_stack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,16 +34,18 @@ RANKING = 1.0
 SHARPNESS = 4.0
 
 
-def objective(
+def training_loss(
     network: SESF, batch: Batch, ranking: float = RANKING
 ) -> dict[str, Tensor]:
-    """The losses of a batch; ``ranking=0`` leaves the paper's objective alone."""
+    """The losses of a batch; ``ranking=0`` leaves the paper's loss alone."""
     stacks, slices, height, width = batch.noisy.shape
     flat = batch.noisy.reshape(stacks * slices, 1, height, width)
     target = batch.clean.reshape(flat.shape)
-    picture, score = network(flat.contiguous(memory_format=torch.channels_last), stacks)
-    pixel = F.l1_loss(picture, target)
-    structure = 1 - ssim(picture, target, data_range=1.0)
+    reconstruction, score = network(
+        flat.contiguous(memory_format=torch.channels_last), stacks
+    )
+    pixel = F.l1_loss(reconstruction, target)
+    structure = 1 - ssim(reconstruction, target, data_range=1.0)
     loss = pixel + STRUCTURE * structure
     losses = {"pixel": pixel, "structure": structure}
     if ranking:
@@ -58,10 +60,10 @@ def objective(
     return {"loss": loss, **losses}
 
 
-def pretext(
+def self_supervised_loss(
     network: SESF, slices: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The ranking loss on stacks made of slices whose truth nobody knows.
+    """The ranking loss on stacks resynthesised from slices without ground truth.
 
     Parameters
     ----------
@@ -72,7 +74,7 @@ def pretext(
     generator
         Of what is drawn at random.
     """
-    noisy, depth = self_made_stack(slices, generator)
+    noisy, depth = resynthesised_stack(slices, generator)
     stacks, count, height, width = noisy.shape
     flat = noisy.reshape(stacks * count, 1, height, width)
     dense = network.features(flat.contiguous(memory_format=torch.channels_last), stacks)
@@ -90,7 +92,7 @@ def depth_error(network: SESF, batches: list[Batch]) -> float:
     """Mean distance in slices between the best slice and the true depth; capped at 2.
 
     Scored as the engine does: gates from the stack, scores added up over
-    :data:`WINDOW`, arg-max, where the depth is known. The cap keeps a few wild pixels
+    :data:`WINDOW`, arg-max, where the depth is known. The cap keeps a few outliers
     from outweighing the rest.
     """
     errors = []
@@ -105,8 +107,8 @@ def depth_error(network: SESF, batches: list[Batch]) -> float:
 
 
 RECIPE = Recipe(
-    objective=objective,
-    pretext=pretext,
+    training_loss=training_loss,
+    self_supervised_loss=self_supervised_loss,
     validate=depth_error,
     schedule=Schedule(steps=1600, learning_rate=2e-3),
 )

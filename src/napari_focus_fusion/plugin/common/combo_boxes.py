@@ -1,4 +1,4 @@
-"""Form fields that more than one widget has."""
+"""Combo boxes and form fields shared by the widgets."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ _KEEP = object()
 _OUR_MODELS = "napari_focus_fusion.models."
 
 
-class Choice(QComboBox):
+class ValueComboBox(QComboBox):
     """A drop-down list whose entries stand for values.
 
     Parameters
     ----------
     tip
-        What hovering over it says.
+        Tooltip.
     choices
         Pairs of text and value.
     """
 
-    #: The value is another one.
+    #: The value has changed.
     changed = Signal()
 
     def __init__(self, tip: str, choices: Iterable[tuple[str, Any]] = ()) -> None:
         super().__init__()
         self.setToolTip(tip)
         self._values: list[Any] = []
-        # However long a name, it does not widen the dock.
+        # Long names must not widen the dock.
         self.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
@@ -60,14 +60,14 @@ class Choice(QComboBox):
     def set_choices(
         self, choices: Iterable[tuple[str, Any]], value: Any = _KEEP
     ) -> None:
-        """Replace the entries, and choose one.
+        """Replace the entries, and select one.
 
         Parameters
         ----------
         choices
             Pairs of text and value.
         value
-            The one to choose; by default the one chosen so far, or else the first.
+            The one to select; by default the one selected so far, or else the first.
         """
         pairs = list(choices)
         before = self.value
@@ -86,12 +86,12 @@ class Choice(QComboBox):
 
     @property
     def values(self) -> list[Any]:
-        """What can be chosen."""
+        """Values of all entries."""
         return list(self._values)
 
     @property
     def value(self) -> Any:
-        """What the chosen entry stands for; None where there is no entry."""
+        """Value of the selected entry; None where there is no entry."""
         index = self.currentIndex()
         return self._values[index] if 0 <= index < len(self._values) else None
 
@@ -102,25 +102,25 @@ class Choice(QComboBox):
         self.setCurrentIndex(self._values.index(value))
 
 
-class _News(QObject):
-    """What all lists of models listen to."""
+class _ModelNotifier(QObject):
+    """Source of the signal that all lists of models are connected to."""
 
     #: A model has been saved or removed.
     models_changed = Signal()
 
 
-# It lives as long as the program. Qt ends a connection with the list that it leads to,
-# and holds no list.
-_news = _News()
+# It lives as long as the program. Qt drops a connection when its list is deleted, and
+# keeps no list alive.
+_notifier = _ModelNotifier()
 
 
-class ModelChoice(Choice):
-    """A list of models, which looks for new ones whenever it is opened.
+class ModelComboBox(ValueComboBox):
+    """A list of models, refreshed whenever it is opened.
 
     Parameters
     ----------
     tip
-        What hovering over it says.
+        Tooltip.
     wanted
         Which models are listed; by default all.
     """
@@ -134,13 +134,13 @@ class ModelChoice(Choice):
         super().__init__(tip)
         self._wanted = wanted
         self._specs: dict[str, ModelSpec] = {}
-        _news.models_changed.connect(self.refresh)
+        _notifier.models_changed.connect(self.refresh)
         self.refresh()
         if DEFAULT_MODEL in self.values:
             self.value = DEFAULT_MODEL
 
     def refresh(self) -> None:
-        """Read which models there are now; the chosen one stays, if it is there."""
+        """List the models that there are now; the selected one stays if it can."""
         found = models(models_folder())
         self._specs = {name: spec for name, spec in found.items() if self._wanted(spec)}
         self.set_choices([(spec.title, name) for name, spec in self._specs.items()])
@@ -160,19 +160,19 @@ class ModelChoice(Choice):
         return dict(self._specs)
 
     def showPopup(self) -> None:
-        """Open the list, as it is now."""
+        """Refresh and open the list."""
         self.refresh()
         super().showPopup()
 
     def focusInEvent(self, event: QFocusEvent | None) -> None:
-        """Look again also for those who choose by keyboard."""
+        """Refresh the list for users who choose by keyboard."""
         self.refresh()
         super().focusInEvent(event)
 
 
 def refresh_model_lists() -> None:
-    """Read all lists of models anew; called by whoever has saved or removed a model."""
-    _news.models_changed.emit()
+    """Refresh all lists of models; to be called after a model is saved or removed."""
+    _notifier.models_changed.emit()
 
 
 def model_page(spec: ModelSpec) -> str:
@@ -205,7 +205,7 @@ def project_page(page: str) -> str:
 
 
 def wrapped_label() -> QLabel:
-    """A label whose text takes as many lines as it needs, and widens nothing."""
+    """A label that wraps its text and does not widen its parent."""
     label = QLabel()
     label.setWordWrap(True)
     label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
@@ -213,7 +213,7 @@ def wrapped_label() -> QLabel:
 
 
 def form_layout(parent: QWidget | None = None) -> QFormLayout:
-    """Rows of labels and fields, which take the width there is."""
+    """Rows of labels and fields, which take the available width."""
     form = QFormLayout(parent)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     return form
@@ -230,7 +230,7 @@ def side_by_side(*widgets: QWidget) -> QHBoxLayout:
 def push_button(
     text: str, tip: str, action: Callable[[], Any] | None = None
 ) -> QPushButton:
-    """A button with what hovering over it says, and what pressing it does."""
+    """A button with its tooltip and action."""
     button = QPushButton(text)
     button.setToolTip(tip)
     if action is not None:
@@ -239,7 +239,7 @@ def push_button(
 
 
 def more_button() -> ToggleField:
-    """What unfolds the rare fields of a form."""
+    """The button that unfolds the advanced fields of a form."""
     more = ToggleField()
     more.setText("M&ore")
     more.setToolTip("What is rarely changed.")

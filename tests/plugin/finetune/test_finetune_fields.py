@@ -28,11 +28,11 @@ def test_a_name_is_suggested_until_one_is_typed(name):
     name.suggest("pollen")
     assert name.value == "mine"
     # One that is taken by now makes place.
-    name.let_go_if_taken()
+    name.release_if_taken()
     name.suggest("pollen")
     assert name.value == "mine"
     name.set_known({**models(), "Mine": models()["sesf"]})
-    name.let_go_if_taken()
+    name.release_if_taken()
     name.suggest("mine")
     assert name.value == "mine-2"
     name.setEnabled(False)  # as while a run is on

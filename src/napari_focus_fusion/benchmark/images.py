@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-def pictures_of(image: Any, axes: str) -> list[Array]:
+def split_images(array: Any, axes: str) -> list[Array]:
     """Split an image into what measures take: one array a time point and channel.
 
     Parameters
     ----------
-    image
-        Array with these axes.
+    array
+        Image with these axes.
     axes
         Out of ``TCZYXS``, Y and X among them.
 
@@ -29,16 +29,17 @@ def pictures_of(image: Any, axes: str) -> list[Array]:
     list of ndarray
         (Y, X) or (Y, X, 3), after Z where there is one; no alpha.
     """
-    array = np.asarray(image)
-    ordered = array.transpose([axes.index(axis) for axis in "TCZYXS" if axis in axes])
+    ordered = np.asarray(array).transpose(
+        [axes.index(axis) for axis in "TCZYXS" if axis in axes]
+    )
     lead = sum(axis in axes for axis in "TC")
-    pictures = ordered.reshape(-1, *ordered.shape[lead:])
-    return [picture[..., :3] if "S" in axes else picture for picture in pictures]
+    images = ordered.reshape(-1, *ordered.shape[lead:])
+    return [image[..., :3] if "S" in axes else image for image in images]
 
 
 def slices_of(stack: FocusStack) -> list[Array]:
-    """All slices of a stack as measures take them, see `pictures_of`."""
-    return pictures_of(stack.data[(slice(None),) * len(stack.axes)], stack.axes)
+    """All slices of a stack as measures take them, see `split_images`."""
+    return split_images(stack.data[(slice(None),) * len(stack.axes)], stack.axes)
 
 
 def bicubic(images: Array, size: tuple[int, int]) -> NDArray[np.float32]:

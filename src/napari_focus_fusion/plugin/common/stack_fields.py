@@ -1,4 +1,4 @@
-"""Fields to choose a focus stack, and to say what its axes are."""
+"""Fields to choose a focus stack and its axes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
 from napari_focus_fusion.plugin.adapters.layers import guess_axes, layers_of, name_of
-from napari_focus_fusion.plugin.adapters.maps import about
+from napari_focus_fusion.plugin.adapters.maps import result_metadata
 from napari_focus_fusion.plugin.adapters.sources import are_slices, is_stack, slices_of
-from napari_focus_fusion.plugin.common.choice import Choice
+from napari_focus_fusion.plugin.common.combo_boxes import ValueComboBox
 from napari_focus_fusion.plugin.common.texts import axis_text, reading_text
 
 if TYPE_CHECKING:
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 
-class StackChoice(Choice):
+class StackComboBox(ValueComboBox):
     """A list of the focus stacks that a viewer holds.
 
-    Its value is an image layer; or a tuple of flat ones, a slice each: those that are
-    selected in the layer list, and those that a result says it was made of.
+    Its value is an image layer; or a tuple of two-dimensional ones, a slice each: those
+    selected in the layer list, and those that a result names as its source.
 
     Parameters
     ----------
     tip
-        What hovering over it says.
+        Tooltip.
     viewer
         Whose layers can be chosen.
     """
@@ -38,7 +38,7 @@ class StackChoice(Choice):
         super().__init__(tip)
         self._viewer = viewer
         self._picked: tuple[Image, ...] = ()
-        # By what results call them: they stay known when they are renamed.
+        # By the text in the metadata of results, so that layers may be renamed.
         self._found: dict[str, tuple[Image, ...]] = {}
         self.refresh()
         self._pick()
@@ -53,9 +53,9 @@ class StackChoice(Choice):
         return () if self.value is None else layers_of(self.value)
 
     def refresh(self) -> None:
-        """List the stacks that there are now."""
+        """List the stacks in the viewer."""
         layers = self._viewer.layers
-        for source in [about(layer).get("source", "") for layer in layers]:
+        for source in [result_metadata(layer).get("source", "") for layer in layers]:
             self._found[source] = slices_of(layers, source) or self._found.get(
                 source, ()
             )
@@ -66,12 +66,12 @@ class StackChoice(Choice):
         self.set_choices((title_of(stack), stack) for stack in stacks)
 
     def lost(self, results: Iterable[Layer | None]) -> str:
-        """What to do about flat layers that a result was made of and that are gone.
+        """Advice on missing two-dimensional layers that are the source of a result.
 
-        Empty where there are none, or flat layers are chosen.
+        Empty where none is missing, or two-dimensional layers are chosen.
         """
         for result in results:
-            source = about(result).get("source", "")
+            source = result_metadata(result).get("source", "")
             flat = source.startswith("layers ") and source not in self._found
             if result is not None and flat and len(self.sources) < 2:
                 names = shorten(source, 90, placeholder=" …")
@@ -83,7 +83,7 @@ class StackChoice(Choice):
         return ""
 
     def _pick(self, event: Any = None) -> None:
-        """Choose the flat layers that are selected, if they make a stack."""
+        """Choose the selected two-dimensional layers, if they make a stack."""
         layers = self._viewer.layers
         selected = tuple(layer for layer in layers if layer in layers.selection)
         if self.isEnabled() and are_slices(selected):
@@ -92,8 +92,8 @@ class StackChoice(Choice):
             self.value = selected
 
 
-class AxesChoice(QObject):
-    """Two fields that say what the axes of a layer are; a form shows them.
+class AxesFields(QObject):
+    """Two fields for the axes of a layer; a form shows them.
 
     Attributes
     ----------
@@ -101,17 +101,17 @@ class AxesChoice(QObject):
         The fields.
     """
 
-    #: The axes are read in another way, or another layer's are.
+    #: The axes have changed, or the layer.
     changed = Signal()
 
     def __init__(self) -> None:
         super().__init__()
         self._layer: Image | None = None
-        self.z_axis = Choice(
+        self.z_axis = ValueComboBox(
             "The axis along which the focus changes. Guessed from the axis labels, or "
             "from the shape of the layer."
         )
-        self.other_axes = Choice("What the remaining axes of the layer are.")
+        self.other_axes = ValueComboBox("What the remaining axes of the layer are.")
         self.z_axis.changed.connect(self._list_others)
         self.other_axes.changed.connect(self.changed)
 
@@ -127,14 +127,14 @@ class AxesChoice(QObject):
         )
 
     def show_layer(self, layer: Image | None, axes: str | None = None) -> None:
-        """Offer the readings of a layer's axes.
+        """List the possible axes of a layer.
 
         Parameters
         ----------
         layer
-            A stack; None: there is nothing to choose.
+            A stack; None: no stack is chosen.
         axes
-            How they are read; None: :func:`guess_axes`.
+            The ones to select; None: :func:`guess_axes`.
         """
         self._layer = layer
         if layer is None:
@@ -164,7 +164,7 @@ class AxesChoice(QObject):
 
 
 def title_of(source: Image | tuple[Image, ...]) -> str:
-    """How a list calls a stack."""
+    """Title of a stack in a list."""
     count = len(layers_of(source))
     return name_of(source) if count == 1 else f"{count} layers: {name_of(source)}"
 

@@ -1,4 +1,4 @@
-"""What can be chosen in the fuse widget, and that it is what happens."""
+"""The settings of the fuse widget, and their effects."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from qtpy.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QTool
 from superqt.utils import WorkerBase
 
 from napari_focus_fusion import fuse
+from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.models import registry
 from napari_focus_fusion.models.registry import ModelSpec
-from napari_focus_fusion.plugin.adapters.layers import METADATA
 from napari_focus_fusion.plugin.fuse import destination
 from napari_focus_fusion.plugin.fuse.destination import result_bytes
 from napari_focus_fusion.stack import FocusStack
@@ -98,7 +98,7 @@ def test_a_stack_of_files(window, slices, qtbot, tmp_path, monkeypatch):
 def test_files_that_cannot_be_opened(window, slices, qtbot, tmp_path):
     _, widget = window
 
-    def told_of(paths):
+    def error_for(paths):
         notification_manager.records.clear()
         widget.open_files(paths)
         qtbot.waitUntil(lambda: bool(notification_manager.records), timeout=30_000)
@@ -107,17 +107,17 @@ def test_files_that_cannot_be_opened(window, slices, qtbot, tmp_path):
         assert widget.run_button.isEnabled() == bool(widget.sources)
         return note.message
 
-    assert "No file was chosen" in told_of([])
-    assert "holds no pictures" in told_of([tmp_path])
+    assert "No file was chosen" in error_for([])
+    assert "holds no pictures" in error_for([tmp_path])
     header = tmp_path / "header.tif"
     header.write_bytes(b"II*\0" + bytes(range(200, 256)) * 8)
-    assert "header.tif' is damaged" in told_of([header])
+    assert "header.tif' is damaged" in error_for([header])
     # napari reads a slice to show it, and finds that its end is missing.
     halves = [tmp_path / f"{i}.png" for i in range(2)]
     for half in halves:
         Image.fromarray((slices[0] // 256).astype(np.uint8)).save(half)
         half.write_bytes(half.read_bytes()[:2000])
-    assert "is damaged and cannot be read" in told_of(halves)
+    assert "is damaged and cannot be read" in error_for(halves)
 
 
 def test_a_single_slice_is_opened(window, slices, qtbot, tmp_path):
@@ -176,14 +176,14 @@ def test_super_resolution(window, slices, qtbot, monkeypatch):
     expected = fuse(slices[:, :60, :70], model="finer", scale=2)
     np.testing.assert_array_equal(finer.data, expected.fused)
 
-    # A model that cannot decides, and the other one makes it finer.
+    # A model without super-resolution gives the decision map, another one upscales.
     widget.model.value = "sml"
     assert widget.scale.value == 2 and "by finer" in widget.scale.currentText()
     widget.joint.value = False
     only(widget, "fused")
     run(widget, qtbot)
     made = viewer.layers[-1]
-    about = made.metadata[METADATA]
+    about = made.metadata[METADATA_KEY]
     assert about["super_resolution"]["model"] == "finer" and about["model"] == "sml"
     assert about["super_resolution"]["joint"] is False
     assert made.data.shape == (120, 140)
@@ -200,7 +200,7 @@ def test_a_surface(window, slices, qtbot):
     depth, surface = viewer.layers[1:]
     assert surface.name == "leaves surface [sml]" and depth.visible
     np.testing.assert_allclose(surface.extent.world[:, 1:], source.extent.world[:, 1:])
-    # The corners' heights are those of the depth map.
+    # The heights of the vertices are those of the depth map.
     heights = surface.data[0][:, 0] * 2
     np.testing.assert_allclose(heights, depth.data.ravel(), rtol=1e-5)
 
@@ -233,7 +233,7 @@ def test_a_queue(window, slices, qtbot):
     assert [name.partition(" [")[0] for name in found] == [
         *("first fused", "first decision", "second fused", "second decision"),
     ]
-    about = found["second decision [sml]"].metadata[METADATA]
+    about = found["second decision [sml]"].metadata[METADATA_KEY]
     assert about["parameters"]["smoothness"] == 3
     # One that failed stays, so that it can be seen which.
     assert widget.queue_list.count() == 1
@@ -314,13 +314,13 @@ def test_how_large_a_result_is(slices):
     movie = FocusStack(np.zeros((3, 7, 40, 50, 3), np.uint16), "TZYXS")
     for stack, scale in ((FocusStack(slices, "ZYX"), 1), (movie, 1)):
         result = fuse(stack, model="sml", scale=scale)
-        held = (result.fused, result.decision, result.confidence, result.depth)
-        assert result_bytes(stack, scale) == sum(array.nbytes for array in held)
+        arrays = (result.fused, result.decision, result.confidence, result.depth)
+        assert result_bytes(stack, scale) == sum(array.nbytes for array in arrays)
     finer = result_bytes(movie, 2) - result_bytes(movie, 1)
     assert finer == 3 * 40 * 50 * (3 * 3 * 2 + 4)
 
 
-def test_choices_are_remembered(window, slices, qtbot, remembered):
+def test_settings_are_remembered(window, slices, qtbot, remembered):
     viewer, widget = window
     viewer.add_image(slices[:, :50, :50], name="leaves")
     widget.smoothness.setValue(2.5)
@@ -476,10 +476,10 @@ def test_a_low_window_and_long_names(window, slices):
 
 @pytest.mark.parametrize("tail", [0.95])
 def test_the_window_answers_while_it_fuses(window, qtbot, tail):
-    """Whoever clicks waits less than 50 ms for the window, while the worker works.
+    """The window responds to clicks within 50 ms while a job runs.
 
-    The system may keep both waiting for others now and then; the window's share of
-    that is seen by docs/responsiveness.py on a machine that has nothing else to do.
+    Other processes may delay both; docs/responsiveness.py measures the response time
+    on an idle machine.
     """
     viewer, widget = window
     rng = np.random.default_rng(0)

@@ -23,8 +23,8 @@ _COLOUR = {
 }
 
 
-class Picture(LazyArray):
-    """One picture file as an array of ``(y, x)`` or ``(y, x, 3 or 4)``."""
+class ImageFile(LazyArray):
+    """One image file as an array of ``(y, x)`` or ``(y, x, 3 or 4)``."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -84,7 +84,7 @@ class Picture(LazyArray):
         return pixels
 
 
-def read_picture(path: str) -> Source:
+def read_image_file(path: str) -> Source:
     """Open a PNG, JPEG or BMP file, which holds one slice, reading no pixels.
 
     Raises
@@ -92,9 +92,9 @@ def read_picture(path: str) -> Source:
     FocusFusionError
         If it is damaged, or its pixels are of a kind that has no focus.
     """
-    picture = Picture(path)
-    axes = "YXS" if picture.ndim == 3 else "YX"
-    return Source(picture, axes=axes, name=stem(path), path=path)
+    image = ImageFile(path)
+    axes = "YXS" if image.ndim == 3 else "YX"
+    return Source(image, axes=axes, name=stem(path), path=path)
 
 
 def _opened(path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Lists to choose from."""
+"""Combo boxes of values and of models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from napari_focus_fusion.models.registry import (
     save_weights,
 )
 from napari_focus_fusion.models.spec import ModelSpec
-from napari_focus_fusion.plugin.common.choice import (
-    Choice,
-    ModelChoice,
+from napari_focus_fusion.plugin.common.combo_boxes import (
+    ModelComboBox,
+    ValueComboBox,
     model_page,
     refresh_model_lists,
 )
@@ -26,23 +26,23 @@ DOCS = Path(__file__).parents[3] / "docs"
 
 
 def test_the_value_stays_when_the_entries_change(qtbot):
-    choice = Choice("", [("one", 1), ("two", 2)])
-    qtbot.addWidget(choice)
+    combo_box = ValueComboBox("", [("one", 1), ("two", 2)])
+    qtbot.addWidget(combo_box)
     changes = []
-    choice.changed.connect(lambda: changes.append(choice.value))
-    choice.value = 2
-    choice.set_choices([("zwei", 2), ("drei", 3)])
-    assert choice.value == 2 and choice.currentText() == "zwei" and changes == [2]
-    choice.set_choices([("drei", 3)])
-    assert choice.value == 3 and changes == [2, 3]
-    choice.set_choices([])
-    assert choice.value is None and changes == [2, 3, None]
+    combo_box.changed.connect(lambda: changes.append(combo_box.value))
+    combo_box.value = 2
+    combo_box.set_choices([("zwei", 2), ("drei", 3)])
+    assert combo_box.value == 2 and combo_box.currentText() == "zwei" and changes == [2]
+    combo_box.set_choices([("drei", 3)])
+    assert combo_box.value == 3 and changes == [2, 3]
+    combo_box.set_choices([])
+    assert combo_box.value is None and changes == [2, 3, None]
     with pytest.raises(ValueError, match="1 cannot be chosen"):
-        choice.value = 1
+        combo_box.value = 1
 
 
 def test_a_new_model_appears_in_every_list(qtbot):
-    every, learning = ModelChoice(""), ModelChoice("", lambda s: s.self_supervised)
+    every, learning = ModelComboBox(""), ModelComboBox("", lambda s: s.self_supervised)
     for widget in (every, learning):
         qtbot.addWidget(widget)
     assert every.values == list(models()) and every.value == "sesf"
@@ -61,7 +61,7 @@ def test_a_new_model_appears_in_every_list(qtbot):
     finally:
         for file in models_folder().glob("my-cells.*"):
             file.unlink()
-    # Those who open a list see what there is then.
+    # Opening a list refreshes it.
     learning.showPopup()
     learning.hidePopup()
     assert "my-cells" not in learning.values and "my-cells" in every.values
@@ -69,17 +69,17 @@ def test_a_new_model_appears_in_every_list(qtbot):
     assert every.value in models()
 
 
-def test_a_list_that_is_gone_is_not_told_of_models(qtbot):
-    """Nor is one kept for that."""
-    gone, stays = ModelChoice(""), ModelChoice("")
+def test_a_deleted_list_is_not_refreshed(qtbot):
+    """Nor kept alive by the signal."""
+    gone, stays = ModelComboBox(""), ModelComboBox("")
     qtbot.addWidget(stays)
-    refreshed, held = [], weakref.ref(gone)
+    refreshed, reference = [], weakref.ref(gone)
     stays.refreshed.connect(lambda: refreshed.append(True))
     with qtbot.waitSignal(gone.destroyed):
         gone.deleteLater()
     del gone
     gc.collect()
-    assert held() is None
+    assert reference() is None
     refresh_model_lists()
     assert refreshed == [True]
 

@@ -1,4 +1,4 @@
-"""A fused image that follows the labels of its decision map while they are painted."""
+"""Recomposition of the fused image while its decision map is painted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.plugin.adapters.layers import layers_of
 from napari_focus_fusion.plugin.common.worker import job_worker
 
@@ -21,20 +22,20 @@ if TYPE_CHECKING:
     from napari_focus_fusion.result import FusionResult
     from napari_focus_fusion.tiling import Rectangle
 
-#: Milliseconds of painting that are followed in one go.
+#: Milliseconds of painting that are recomposed together.
 _PAUSE = 15
 
 
-class Follower(QObject):
+class LiveRecomposer(QObject):
     """Watches labels (label 1 is slice 0), and recomposes where they change.
 
-    Whatever changes the labels is followed: brush, fill, eraser, undo, a script. What
-    is erased gets the slice that it had at first.
+    All changes of the labels count: brush, fill, eraser, undo, a script. Erased pixels
+    get their initial slice.
 
     Parameters
     ----------
     viewer
-        Whose sliders, or layers, say which time point and slice are on screen.
+        Its sliders, or visible layers, give the time point and slice on screen.
     source
         The layer of the stack, or a two-dimensional one a slice.
     result
@@ -46,11 +47,11 @@ class Follower(QObject):
         ``blend`` and ``reference`` of :func:`napari_focus_fusion.retouch.recompose`.
     """
 
-    #: The fused image has caught up with the map.
+    #: The fused image is up to date with the map.
     followed = Signal()
-    #: What went wrong while it followed.
+    #: The exception of a failed recomposition.
     failed = Signal(object)
-    #: Of layers that are the slices, others are visible.
+    #: Where slices are layers, their visibility has changed.
     slice_shown = Signal()
     #: A label was painted that stands for no slice.
     unknown_label = Signal()
@@ -71,14 +72,14 @@ class Follower(QObject):
         self.labels: Labels = layers[-1]
         self.fused: list[Layer] = list(layers[:-1])
         self.clicked: tuple[int, int] | None = None
-        self._before = self._by_time(result.decision).copy()
+        self._initial = self._by_time(result.decision).copy()
         self._dirty: dict[int, Rectangle | None] = {}  # None: the whole plane
         self._intensities: dict[int, tuple[float, float]] = {}
         self._worker: Any = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_PAUSE)
-        self._timer.timeout.connect(self._follow)
+        self._timer.timeout.connect(self._recompose)
         self.labels.events.labels_update.connect(self._on_painted)
         self.labels.events.set_data.connect(self._on_refreshed)
         self.labels.mouse_drag_callbacks.append(self._on_click)
@@ -87,7 +88,7 @@ class Follower(QObject):
                 layer.events.visible.connect(self._on_visible)
 
     def stop(self) -> None:
-        """Follow no longer; the layers stay as they are."""
+        """Stop watching the labels; the layers stay."""
         self.labels.events.labels_update.disconnect(self._on_painted)
         self.labels.events.set_data.disconnect(self._on_refreshed)
         self.labels.mouse_drag_callbacks.remove(self._on_click)
@@ -100,18 +101,18 @@ class Follower(QObject):
 
     @property
     def caught_up(self) -> bool:
-        """Whether the fused image shows all that was painted."""
+        """Whether the fused image is up to date with the map."""
         return self._worker is None and not self._dirty
 
-    # What is on screen
+    # Time point and slice on screen
 
     def time(self) -> int:
         """Time point of the map on screen."""
         count = self.result.stack.n_times
         if count == 1:
             return 0
-        place = self.labels.world_to_data(self._viewer.dims.point)
-        return int(np.clip(round(place[0]), 0, count - 1))
+        position = self.labels.world_to_data(self._viewer.dims.point)
+        return int(np.clip(round(position[0]), 0, count - 1))
 
     @property
     def flat(self) -> bool:
@@ -119,15 +120,14 @@ class Follower(QObject):
         return len(self.sources) > 1
 
     def slice_on_screen(self) -> int:
-        """Which slice of the stack is shown, from 0.
+        """Index of the slice on screen, from 0.
 
-        The z slider stands at it; or, where slices are layers, it is the topmost of
-        those that are visible.
+        That of the z slider; or, where slices are layers, of the topmost visible one.
 
         Raises
         ------
         FocusFusionError
-            If the stack is gone, z has no slider, or no slice is visible.
+            If the stack was removed, z has no slider, or no slice is visible.
         """
         here = [layer for layer in self._viewer.layers if layer in self.sources]
         if not here:
@@ -140,8 +140,7 @@ class Follower(QObject):
                 )
             return self.sources.index(shown[-1])
         (layer,), dims, stack = self.sources, self._viewer.dims, self.result.stack
-        axes = stack.display.get("axes", stack.axes.replace("S", ""))
-        axis = axes.index("Z")
+        axis = displayed_axes(stack).index("Z")
         if dims.ndim - layer.ndim + axis in dims.displayed:
             raise FocusFusionError(
                 "The z axis has no slider now. Show the image in 2D, with y and x as "
@@ -151,7 +150,7 @@ class Follower(QObject):
         return int(np.clip(z, 0, stack.n_slices - 1))
 
     def show_slices(self) -> None:
-        """Let the stack be visible; of layers that are slices the one on screen."""
+        """Make the stack visible; where slices are layers, the one on screen."""
         here = [layer for layer in self._viewer.layers if layer in self.sources]
         shown = [layer for layer in here if layer.visible] or here
         if shown:
@@ -159,7 +158,7 @@ class Follower(QObject):
             self.show_alone(shown[-1])
 
     def show_alone(self, layer: Any) -> None:
-        """Of layers that are slices let one be visible; nothing for other layers."""
+        """Where slices are layers, show only this one; ignore other layers."""
         if self.flat and layer in self.sources:
             layer.visible = True
             for other in self.sources:
@@ -171,17 +170,19 @@ class Follower(QObject):
     # The map
 
     def decision(self) -> NDArray[np.uint16]:
-        """The map as it is painted now, slices counted from 0, axes (T,) Y, X."""
-        so_far = self._by_time(self.result.decision)
-        meant = _meant(self._planes(), self._before, so_far, self.result.stack.n_slices)
-        return meant.reshape(self.result.stack.map_shape)
+        """The map as painted, slices counted from 0, axes (T,) Y, X."""
+        current = self._by_time(self.result.decision)
+        decision = _slices_of_labels(
+            self._planes(), self._initial, current, self.result.stack.n_slices
+        )
+        return decision.reshape(self.result.stack.map_shape)
 
     def take(self, mask: NDArray[np.bool_], z: int) -> None:
         """Take an area (Y, X) of the time point on screen from a slice."""
         self._set_labels(mask, self.time(), z + 1)
 
     def replace(self, decision: NDArray[np.uint16]) -> None:
-        """Put another map in its place, as one step that can be undone."""
+        """Replace the map by another one, as one step that can be undone."""
         planes = self._planes()
         wanted = self._by_time(decision) + np.uint16(1)
         with self.labels.block_history():
@@ -193,12 +194,12 @@ class Follower(QObject):
         self._timer.start()
 
     def label_at_click(self) -> NDArray[np.bool_]:
-        """The connected area of one label around where the map was clicked last.
+        """The connected area of one label around the last click on the map.
 
         Raises
         ------
         FocusFusionError
-            If it was not clicked yet, or beside the image.
+            If there was no click yet, or outside of the image.
         """
         from napari_focus_fusion.plugin.adapters.maps import connected_area
 
@@ -220,14 +221,14 @@ class Follower(QObject):
             leading[0] = np.full_like(rows, t)
         self.labels.data_setitem((*leading, rows, columns), value)
 
-    # Following
+    # Recomposition
 
     def _on_click(self, layer: Labels, event: Any) -> None:
-        place = layer.world_to_data(event.position)[-2:]
-        self.clicked = (round(place[0]), round(place[1]))
+        y, x = layer.world_to_data(event.position)[-2:]
+        self.clicked = (round(y), round(x))
 
     def _on_painted(self, event: Any) -> None:
-        """Note the rectangle that napari has drawn anew."""
+        """Store the rectangle that napari has updated."""
         from napari_focus_fusion.tiling import Rectangle
 
         dims = self._viewer.dims
@@ -243,12 +244,12 @@ class Follower(QObject):
         self._timer.start()
 
     def _on_refreshed(self, event: Any = None) -> None:
-        """Undo, redo and whatever else changes labels: anything may be different."""
+        """After undo, redo and other changes the whole plane may have changed."""
         self._dirty[self.time()] = None
         self._timer.start()
 
     def _take_changes(self) -> list[tuple[int, Rectangle]]:
-        """Bring what was painted into the decision map; which rectangles changed."""
+        """Update the decision map from the labels; return the changed rectangles."""
         from napari_focus_fusion.retouch import bounds
         from napari_focus_fusion.tiling import Rectangle
 
@@ -267,22 +268,22 @@ class Follower(QObject):
             painted, decision = planes[t][area.slices], decisions[t][area.slices]
             if (painted > stack.n_slices).any():
                 self.unknown_label.emit()
-            meant = _meant(
-                painted, self._before[t][area.slices], decision, stack.n_slices
+            wanted = _slices_of_labels(
+                painted, self._initial[t][area.slices], decision, stack.n_slices
             )
-            if (meant + 1 != painted).any():
-                painted[...] = meant + 1
+            if (wanted + 1 != painted).any():
+                painted[...] = wanted + 1
                 repaired = True
-            if (meant != decision).any():
-                decision[...] = meant
+            if (wanted != decision).any():
+                decision[...] = wanted
                 changes.append((t, area))
         if repaired:
             with self.labels.events.set_data.blocker(self._on_refreshed):
                 self.labels.refresh()
         return changes
 
-    def _follow(self) -> None:
-        """Recompose what changed, in a thread; what changes meanwhile comes next."""
+    def _recompose(self) -> None:
+        """Recompose the changed rectangles in a thread; later changes come next."""
         if self._worker is not None:
             return
         changes = self._take_changes()
@@ -311,28 +312,28 @@ class Follower(QObject):
 
         self._worker = worker = job_worker(f"Retouching {result.stack.name!r}", job)
         worker.errored.connect(self.failed)
-        worker.finished.connect(self._on_followed)
+        worker.finished.connect(self._on_recomposed)
         worker.start()
 
-    def _on_followed(self) -> None:
+    def _on_recomposed(self) -> None:
         stopped = self._worker.abort_requested
         del self._worker.job  # napari keeps workers: the pixels must not stay with them
         self._worker = None
         for layer in self.fused:
             layer.refresh(thumbnail=False, highlight=False, extent=False)
         if not stopped:
-            self._follow()
+            self._recompose()
 
 
-def _meant(
-    painted: NDArray[Any], before: Any, so_far: NDArray[Any], count: int
+def _slices_of_labels(
+    painted: NDArray[Any], initial: Any, current: NDArray[Any], count: int
 ) -> NDArray[np.uint16]:
-    """Slices, from 0, that labels stand for.
+    """Indices of slices, from 0, of labels.
 
-    What is erased is as it was before; labels of slices that do not exist change
-    nothing.
+    Erased pixels get their initial slice; labels of slices that do not exist leave the
+    current one.
     """
-    meant = painted.astype(np.uint16) - np.uint16(1)
-    np.copyto(meant, before, where=painted == 0)
-    np.copyto(meant, so_far, where=painted > count)
-    return meant
+    slices = painted.astype(np.uint16) - np.uint16(1)
+    np.copyto(slices, initial, where=painted == 0)
+    np.copyto(slices, current, where=painted > count)
+    return slices
