@@ -10,6 +10,8 @@ from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.placement import Transform, displayed_axes
 from small_results import corners
 
+pytestmark = pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
+
 SHAPE = (4, 6, 8)
 AFFINE = np.eye(4)
 AFFINE[:3] = np.random.default_rng(0).normal(size=(3, 4))

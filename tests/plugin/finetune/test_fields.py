@@ -65,11 +65,11 @@ def test_how_long_it_takes_is_remembered(qtbot, remembered):
     assert length.value == {"steps": 300}
     length.show_kind("sesf cpu")
     assert "measured in the first run" in length.estimate.text()
-    length.note_speed(0.5)
+    length.note_speed(0.6)
     assert length.estimate.text() == "About 3 min, as measured here."
     length.unit.value = "minutes"
     assert length.value == {"minutes": 5}
-    assert length.estimate.text() == "About 600 steps, as measured here."
+    assert length.estimate.text() == "About 500 steps, as measured here."
     length.remember()
     again = LengthFields()
     for field in (again.number, again.unit, again.estimate):
@@ -77,6 +77,6 @@ def test_how_long_it_takes_is_remembered(qtbot, remembered):
     again.set_steps(100)
     again.show_kind("sesf cpu")
     assert again.value == {"steps": 100}
-    assert again.estimate.text() == "About 50 s, as measured here."
+    assert again.estimate.text() == "About 60 s, as measured here."
     again.show_kind("residual cpu")
     assert "measured in the first run" in again.estimate.text()
