@@ -21,7 +21,8 @@ def qt_objects() -> list[Any]:
         QApplication.processEvents()
         QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
     gc.collect()
-    ours = [each for each in gc.get_objects() if is_ours(type(each), QObject)]
+    found = [each for each in gc.get_objects() if is_ours(type(each), QObject)]
+    ours = [each for each in found if not is_global(each)]
     windows = [w for w in QApplication.topLevelWidgets() if w.isVisible()]
     return ours + [window for window in windows if window not in ours]
 
@@ -34,6 +35,12 @@ def is_ours(kind: type, base: type) -> bool:
         and kind.__module__.startswith(ours)
         and kind.__name__ != "_Signals"
     )
+
+
+def is_global(thing: Any) -> bool:
+    """Whether a module keeps an object for as long as the program runs."""
+    kept = vars(sys.modules[type(thing).__module__]).values()
+    return any(each is thing for each in kept)
 
 
 def holders(thing: Any) -> str:

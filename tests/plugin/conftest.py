@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+from functools import cache
 from threading import Event
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -47,11 +49,18 @@ def no_widget_outlives_its_test(request: pytest.FixtureRequest) -> Iterator[None
     request.node.funcargs.clear()  # pytest would keep fixtures until we return
     left = [each for each in qt_objects() if each not in _left_before]
     _left_before.update(left)
+    freeze_what_is_imported()
     if left and request.session.testsfailed == failed:  # else the traceback holds them
         names = ", ".join(sorted({type(each).__qualname__ for each in left}))
         first = left.pop()
         kind = type(first).__qualname__
         pytest.fail(f"Outlived this test: {names}; {kind} held by {holders(first)}.")
+
+
+@cache
+def freeze_what_is_imported() -> None:
+    """Spare later collections, of which each window makes some, half a second each."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
