@@ -181,6 +181,14 @@ def as_stack(
     ------
     FocusFusionError
         If the source cannot be read as a focus stack; the text says why and what helps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pixels = np.zeros((5, 40, 64), np.uint8)
+    >>> stack = ff.as_stack(pixels, scale={"Z": 0.5, "Y": 0.1, "X": 0.1}, units="um")
+    >>> stack.axes, stack.n_slices, stack.pixel_size("Z"), stack.unit("Z")
+    ('ZYX', 5, 0.5, 'micrometer')
     """
     stack = _open(source, axes=axes, name=name, series=series)
     changes: dict[str, Any] = {}

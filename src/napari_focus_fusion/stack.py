@@ -65,6 +65,13 @@ class FocusStack:
     ------
     FocusFusionError
         If the axes do not fit the data, nothing is in it, or the dtype is unsupported.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> stack = ff.FocusStack(np.zeros((2, 5, 40, 64), np.uint16), "CZYX")
+    >>> stack.n_slices, stack.n_channels, stack.fused_axes, stack.map_shape
+    (5, 2, 'CYX', (40, 64))
     """
 
     data: Pixels
