@@ -8,13 +8,18 @@ import pytest
 from napari.utils.notifications import NotificationSeverity, notification_manager
 
 from napari_focus_fusion.device import available_devices
+from napari_focus_fusion.plugin.adapters.preferences import preferences
 from napari_focus_fusion.plugin.common.combo_boxes import ValueComboBox
 from napari_focus_fusion.plugin.common.devices import load_devices, offer_devices
 
 
 @pytest.fixture(autouse=True)
-def no_notifications():
+def nothing_left_by_other_tests():
+    """Neither notifications nor a device that was chosen in a widget."""
     notification_manager.records.clear()
+    kept = preferences()
+    if kept is not None:
+        kept.device = "auto"
 
 
 def test_devices_are_found_and_offered(qtbot):
