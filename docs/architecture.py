@@ -18,7 +18,7 @@ DIAGRAM = ROOT / "docs" / "_static" / "architecture.svg"
 PIPELINE = (
     ("open", "opening, read"),
     ("(align)", "not implemented"),
-    ("scan", "engine, models"),
+    ("score", "engine, models"),
     ("decide", "decision"),
     ("compose", "composite"),
     ("(super-resolve)", "engine"),
@@ -49,12 +49,13 @@ STYLE = """
 text { font-family: system-ui, sans-serif; font-size: 14px; fill: #1b1f24; }
 .small { font-size: 12px; }
 .head { font-weight: 600; fill: #808891; }
-.name { font-weight: 600; }
+.name { font-weight: 600; font-size: 13px; }
 rect { stroke: #808891; }
 path { stroke: #808891; stroke-width: 1.5; fill: #808891; }
 .optional { stroke-dasharray: 5 4; }
 """
-WIDTH, HEIGHT, MARGIN = 1000, 640, 20
+WIDTH, MARGIN = 1000, 20
+LAYER_HEIGHT, LAYER_GAP, TOP = 28, 7, 136
 
 
 def layers() -> list[str]:
@@ -92,7 +93,7 @@ def arrow(x0: float, y0: float, x1: float, y1: float) -> str:
 
 
 def draw_pipeline(y: float) -> list[str]:
-    gap = 24
+    gap = 18
     width = (WIDTH - 2 * MARGIN - gap * (len(PIPELINE) - 1)) / len(PIPELINE)
     elements = [text(MARGIN, y, "The pipeline: fusion.py", "head", "start")]
     for number, (name, place) in enumerate(PIPELINE):
@@ -134,12 +135,11 @@ def draw_engine(x: float, y: float, width: float) -> list[str]:
 
 
 def draw_layers(x: float, y: float, width: float) -> list[str]:
-    height, gap = 28, 7
     elements = [text(x, y, "Layers: each imports only from below", "head", "start")]
     for number, row in enumerate(layers()):
-        top = y + 12 + number * (height + gap)
+        top = y + 12 + number * (LAYER_HEIGHT + LAYER_GAP)
         elements += [
-            box(x, top, width, height, "layer"),
+            box(x, top, width, LAYER_HEIGHT, "layer"),
             text(x + width / 2, top + 19, row, "small"),
         ]
     return elements
@@ -148,13 +148,14 @@ def draw_layers(x: float, y: float, width: float) -> list[str]:
 def diagram() -> str:
     """The whole diagram as SVG."""
     half = (WIDTH - 3 * MARGIN) / 2
+    height = TOP + 12 + len(layers()) * (LAYER_HEIGHT + LAYER_GAP) + MARGIN
     elements = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         f'role="img" aria-label="The pipeline, the engine, and the layers">',
         f"<style>{STYLE}</style>",
         *draw_pipeline(24),
-        *draw_engine(MARGIN, 136, half),
-        *draw_layers(2 * MARGIN + half, 136, half),
+        *draw_engine(MARGIN, TOP, half),
+        *draw_layers(2 * MARGIN + half, TOP, half),
         "</svg>",
     ]
     return "\n".join(elements) + "\n"
