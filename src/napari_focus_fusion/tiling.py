@@ -51,6 +51,11 @@ class Rectangle:
         return self.height * self.width
 
     @property
+    def centre(self) -> tuple[int, int]:
+        """Row and column of the pixel in the middle."""
+        return (self.y0 + self.y1) // 2, (self.x0 + self.x1) // 2
+
+    @property
     def y(self) -> slice:
         """Rows."""
         return slice(self.y0, self.y1)

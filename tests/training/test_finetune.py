@@ -35,6 +35,7 @@ from napari_focus_fusion.models.registry import (
     trainable_models,
 )
 from napari_focus_fusion.simulation.scenes import make_scene
+from napari_focus_fusion.tiling import Rectangle
 from napari_focus_fusion.training import finetune as module
 from napari_focus_fusion.training.finetune import stopped_at
 from napari_focus_fusion.training.patches import Patches, read_patches
@@ -308,7 +309,7 @@ def test_a_checkpoint_of_another_run_is_refused(
     for changed, words in (
         ({"steps": 4}, "steps"),
         ({"model": random_sesf(9)}, "model"),
-        ({"regions": [[(0, 0, 110, 180)]]}, "stacks"),
+        ({"regions": [[Rectangle(0, 110, 0, 180)]]}, "stacks"),
     ):
         with pytest.raises(FocusFusionError, match=rf"other settings \({words}"):
             tune(on_step=never, **{"name": "mine"} | changed)
@@ -424,7 +425,7 @@ def never(row: dict[str, float]) -> None:
         ({"steps": 0}, r"steps=0 must be at least 1"),
         ({"minutes": 0.0}, r"minutes=0\.0 must be above 0"),
         ({"regions": []}, r"1 stacks and regions for 0"),
-        ({"regions": [[(0, 0, 60, 60)]]}, r"no part is left to hold back"),
+        ({"regions": [[Rectangle(0, 60, 0, 60)]]}, r"no part is left to hold back"),
         ({"lr": 0.0}, r"lr=0\.0: the learning rate must be above 0"),
         ({"lr": float("nan")}, r"lr=nan"),
         ({"patch": 16}, r"patch=16 is too small; use at least 48"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from napari_focus_fusion import Cancelled, FocusFusionError, FocusStack, as_stack
 from napari_focus_fusion.engine.normalise import black_and_white
 from napari_focus_fusion.engine.reading import Reference, sample
+from napari_focus_fusion.tiling import Rectangle
 from napari_focus_fusion.training import patches as module
 from napari_focus_fusion.training.patches import (
     Patches,
@@ -171,19 +172,22 @@ def test_windows_lie_in_the_regions_and_apart(
 ) -> None:
     """However the regions overlap or stick out."""
     stack = FocusStack(np.broadcast_to(np.uint8(0), (3, 400, 450)), "ZYX")
-    regions = [(y, x, y + h, x + w) for y, x, h, w in rectangles]
+    regions = [Rectangle(y, y + h, x, x + w) for y, x, h, w in rectangles]
     try:
         (inside,) = module._inside([stack], [regions])
     except FocusFusionError as error:
         assert "No region lies on" in str(error)
-        assert all(b <= 0 or r <= 0 or t >= 400 or f >= 450 for t, f, b, r in regions)
+        assert all(
+            r.y1 <= 0 or r.x1 <= 0 or r.y0 >= 400 or r.x0 >= 450 for r in regions
+        )
         return
     corners = module._corners(inside, 48, 12)
-    fitting = [r for r in inside if r[2] - r[0] >= 48 and r[3] - r[1] >= 48]
+    fitting = [r for r in inside if r.height >= 48 and r.width >= 48]
     assert bool(corners) == bool(fitting)
     for number, (y, x) in enumerate(corners):
         assert any(
-            t <= y and f <= x and y + 48 <= b and x + 48 <= r for t, f, b, r in fitting
+            r.y0 <= y and r.x0 <= x and y + 48 <= r.y1 and x + 48 <= r.x1
+            for r in fitting
         )
         for b, a in corners[:number]:
             assert abs(y - b) >= 60 or abs(x - a) >= 60
@@ -191,7 +195,7 @@ def test_windows_lie_in_the_regions_and_apart(
 
 def test_regions_are_each_stack_s_own() -> None:
     stacks = [as_stack(noise(3, 200, 300, seed=n), axes="ZYX") for n in (1, 2)]
-    regions = [[(0, 150, 200, 300)], None]
+    regions = [[Rectangle(0, 200, 150, 300)], None]
     found = read_patches(stacks, regions=regions, **OPTIONS)
     places = [w.place for w in (*found.training, *found.validation)]
     assert min(p.x for p in places if p.stack == 0) >= 150
@@ -199,10 +203,10 @@ def test_regions_are_each_stack_s_own() -> None:
     with pytest.raises(FocusFusionError, match=r"2 stacks and regions for 1"):
         read_patches(stacks, regions=[None], **OPTIONS)
     with pytest.raises(FocusFusionError, match=r"No region lies on .* 200 x 300"):
-        read_patches(stacks, regions=[None, [(300, 0, 400, 90)]], **OPTIONS)
-    small = [(0, 0, 60, 60)]
+        read_patches(stacks, regions=[None, [Rectangle(300, 400, 0, 90)]], **OPTIONS)
+    small = [Rectangle(0, 60, 0, 60)]
     with pytest.raises(FocusFusionError, match=r"no part is left to hold back"):
-        read_patches(stacks, regions=[small, [(0, 0, 9, 9)]], **OPTIONS)
+        read_patches(stacks, regions=[small, [Rectangle(0, 9, 0, 9)]], **OPTIONS)
 
 
 def test_windows_without_detail_are_left_out() -> None:

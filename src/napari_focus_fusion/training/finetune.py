@@ -190,9 +190,9 @@ def finetune(
     axes, reference
         As :func:`fuse` takes them.
     regions
-        For each stack a list of rectangles ``(top, left, bottom, right)``, in pixels,
-        that all windows are taken from, or None for all of it; None: all of every
-        stack.
+        For each stack a list of :class:`~napari_focus_fusion.tiling.Rectangle`, in
+        pixels, that all windows are taken from, or None for all of it; None: all of
+        every stack.
     steps
         Updates.
     minutes

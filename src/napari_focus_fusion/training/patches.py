@@ -21,7 +21,7 @@ from napari_focus_fusion.engine.normalise import black_and_white
 from napari_focus_fusion.engine.reading import Reference, sample
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
-from napari_focus_fusion.tiling import evenly_spread
+from napari_focus_fusion.tiling import Rectangle, evenly_spread
 from napari_focus_fusion.training.rng import generator_of, random_integer
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.stack import FocusStack
 
-    #: Top, left, bottom and right of a region of the plane, in pixels.
-    Rectangle = tuple[int, int, int, int]
     #: For each stack its rectangles; None for all of it.
     Regions = Sequence[Sequence[Rectangle] | None]
 
@@ -268,17 +266,9 @@ def _inside(
     found = []
     for stack, rectangles in zip(stacks, regions, strict=True):
         if rectangles is None:
-            rectangles = [(0, 0, stack.height, stack.width)]
-        cut = [
-            (
-                max(top, 0),
-                max(left, 0),
-                min(bottom, stack.height),
-                min(right, stack.width),
-            )
-            for top, left, bottom, right in rectangles
-        ]
-        found.append([r for r in cut if r[0] < r[2] and r[1] < r[3]])
+            rectangles = [Rectangle(0, stack.height, 0, stack.width)]
+        cut = [r.inside_plane(stack.height, stack.width) for r in rectangles]
+        found.append([r for r in cut if r.height > 0 and r.width > 0])
         if not found[-1]:
             raise FocusFusionError(
                 f"No region lies on {stack.name!r}, which has {stack.height} x "
@@ -353,8 +343,8 @@ def _corners(
         return [low + i * (length - side) // (count - 1) for i in range(count)]
 
     grids = [
-        [(y, x) for y in starts(top, bottom) for x in starts(left, right)]
-        for top, left, bottom, right in regions
+        [(y, x) for y in starts(r.y0, r.y1) for x in starts(r.x0, r.x1)]
+        for r in regions
     ]
     return grids[0] if len(grids) == 1 else _well_spaced(grids, side + gap)
 

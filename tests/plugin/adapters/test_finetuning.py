@@ -21,6 +21,7 @@ from napari_focus_fusion.plugin.adapters.finetuning import (
     finetune_job,
     finetune_layers,
 )
+from napari_focus_fusion.tiling import Rectangle
 from napari_focus_fusion.training import finetune as core
 from small_models import random_sesf, relief
 
@@ -32,7 +33,9 @@ def layer():
 
 
 def test_a_job_is_not_changed_after_it_is_made(layer):
-    tuning = finetune_job([layer], "sesf", name="mine", regions=[[(0, 0, 99, 99)]])
+    tuning = finetune_job(
+        [layer], "sesf", name="mine", regions=[[Rectangle(0, 99, 0, 99)]]
+    )
     comparison = compare_job(layer, "sesf", "sml", device="cpu")
     for job in (tuning, comparison):
         with pytest.raises(FrozenInstanceError):
@@ -60,7 +63,12 @@ def test_the_folder_of_models_is_handed_down(layer, tmp_path, monkeypatch):
     assert any(isinstance(one, finetuning.Validation) for one in shown)
     assert not {"rough", "mine"} & set(ff.models())
     layers = compare_layers(
-        layer, "rough", "mine", folder=tmp_path, region=(0, 0, 40, 60), device="cpu"
+        layer,
+        "rough",
+        "mine",
+        folder=tmp_path,
+        region=Rectangle(0, 40, 0, 60),
+        device="cpu",
     )
     expected = ff.fuse(
         layer.data[:, :40, :60], ff.load_model(result.path), axes="ZYX", device="cpu"

@@ -30,6 +30,7 @@ from napari_focus_fusion.plugin.adapters.finetuning import (
 )
 from napari_focus_fusion.plugin.adapters.preferences import preferences
 from napari_focus_fusion.plugin.common.combo_boxes import ModelComboBox
+from napari_focus_fusion.tiling import Rectangle
 from napari_focus_fusion.training import finetune as core
 from small_models import random_sesf, relief
 
@@ -201,8 +202,8 @@ def test_compare_with_the_parent(window, stack, folder, qtbot):
     # The left one lies on its source; the right one beside it, along its rows.
     region = finetuning.region_on_screen(layer)
     place = layer.world_to_data((5, *left.data_to_world((0, 0))))
-    np.testing.assert_allclose(place[1:], region[:2], atol=1e-6)
-    columns = round((region[3] - region[1]) * (1 + finetuning.GAP))
+    np.testing.assert_allclose(place[1:], (region.y0, region.x0), atol=1e-6)
+    columns = round(region.width * (1 + finetuning.GAP))
     np.testing.assert_allclose(
         right.data_to_world((3, 0)), left.data_to_world((3, columns)), atol=1e-6
     )
@@ -396,14 +397,14 @@ def test_what_can_be_chosen(window, stack, tmp_path):
     turned = np.array([layer.data_to_world((0, *place))[1:] for place in ends])
     shapes = viewer.add_shapes([turned], name="here", shape_type="polygon")
     form.where.value = shapes
-    assert form.job().options["regions"] == [[(10, 20, 70, 140)]]
+    assert form.job().options["regions"] == [[Rectangle(10, 70, 20, 140)]]
     assert form.job().shown.data.shape == (4, 48, 48)
     shapes.data = [turned + np.array([0, 500])]
     assert widget.start() is None
     assert "No shape of 'here' lies on 'pollen'" in notification()
     form.where.value = "view"
     viewer.reset_view()
-    assert form.job().options["regions"] == [[(0, 0, 120, 180)]]
+    assert form.job().options["regions"] == [[Rectangle(0, 120, 0, 180)]]
 
 
 def test_axes_that_cannot_be_told(window, stack):
@@ -435,7 +436,7 @@ def test_axes_that_cannot_be_told(window, stack):
     form.where.value = "view"
     viewer.reset_view()
     job = form.job()
-    assert job.options["regions"] == [[(0, 0, 120, 180)]]
+    assert job.options["regions"] == [[Rectangle(0, 120, 0, 180)]]
     shown = np.squeeze(np.asarray(job.shown.data))
     np.testing.assert_array_equal(shown, stack[:, ::-1][:, 36:84, 66:114])
     # Labels settle it, unless something else was chosen.
@@ -447,10 +448,12 @@ def test_axes_that_cannot_be_told(window, stack):
 
 def test_axes_without_a_window(folder, stack):
     film = Layer.create(np.stack([stack] * 3, 1), {"name": "film"}, "image")
-    job = finetune_job([film], "rough", axes=["ZTYX"], regions=[[(0, 0, 99, 120)]])
+    job = finetune_job(
+        [film], "rough", axes=["ZTYX"], regions=[[Rectangle(0, 99, 0, 120)]]
+    )
     assert job.stacks[0].axes == "ZTYX" and job.stacks[0].n_slices == 4
     layers = compare_layers(
-        film, "rough", "sesf", axes="ZTYX", region=(10, 20, 60, 90), time=1
+        film, "rough", "sesf", axes="ZTYX", region=Rectangle(10, 60, 20, 90), time=1
     )
     assert layers[0][0].shape[-2:] == (50, 70)
     assert layers[0][2] == "image" and layers[0][0].shape[:-2] in ((1, 1), (1,))
@@ -464,7 +467,7 @@ def test_without_a_window(folder, stack):
         [layer],
         "rough",
         name="mine",
-        regions=[[(0, 0, 120, 130)]],
+        regions=[[Rectangle(0, 120, 0, 130)]],
         steps=2,
         lr=RATE,
         seed=1,
@@ -472,6 +475,6 @@ def test_without_a_window(folder, stack):
     assert result.card["patch"] == 48  # two larger ones do not fit in there
     assert result.card["stacks"][0]["axes"] in ("CZYX", "TZYX")
     assert result.better
-    region = (10, 20, 60, 90)
+    region = Rectangle(10, 60, 20, 90)
     layers = compare_layers(layer, "rough", "mine", region=region, time=1)
     assert layers[0][0].shape[-2:] == (50, 70)

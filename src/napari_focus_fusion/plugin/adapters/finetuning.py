@@ -28,6 +28,7 @@ from napari_focus_fusion.plugin.adapters.layers import (
     stack_from_layer,
 )
 from napari_focus_fusion.plugin.adapters.preferences import models_folder
+from napari_focus_fusion.tiling import Rectangle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from napari_focus_fusion.result import FusionResult, LayerData
     from napari_focus_fusion.stack import FocusStack
     from napari_focus_fusion.training.finetune import FineTuneResult
-    from napari_focus_fusion.training.patches import Rectangle
 
 #: Sides of a patch, in pixels: the usual one, and one for small stacks.
 PATCH, SMALL_PATCH = 64, 48
@@ -168,9 +168,9 @@ def finetune_layers(
     axes
         For each layer what :func:`fuse_layer` takes as `axes`; None: guessed of all.
     regions
-        Where to train: a layer of rectangles; or for each layer a list of rectangles
-        ``(top, left, bottom, right)`` in pixels, or None for all of it; None: all of
-        every layer.
+        Where to train: a layer of rectangles; or for each layer a list of
+        :class:`~napari_focus_fusion.tiling.Rectangle` in its pixels, or None for all
+        of it; None: all of every layer.
     folder
         The folder of models; None: the one of the preferences.
     **options
@@ -236,14 +236,13 @@ def finetune_job(
     if isinstance(regions, Shapes):
         regions = [rectangles_on(layer, regions, own) for layer, own in read]
     inside = [
-        list(own) if own else [(0, 0, stack.height, stack.width)]
+        list(own) if own else [Rectangle(0, stack.height, 0, stack.width)]
         for stack, own in zip(stacks, regions or [None] * len(stacks), strict=True)
     ]
     if patch is None:
         flat = [rectangle for own in inside for rectangle in own]
         patch = PATCH if _windows(flat, PATCH) > 1 else SMALL_PATCH
-    top, left, bottom, right = inside[0][0]
-    t, y, x = around or (0, (top + bottom) // 2, (left + right) // 2)
+    t, y, x = around or (0, *inside[0][0].centre)
     options |= {"patch": patch, "reference": reference, "device": device}
     options |= {} if regions is None else {"regions": inside}
     return FineTuneJob(
@@ -262,7 +261,7 @@ def _windows(rectangles: Sequence[Rectangle], side: int) -> int:
     def fit(length: int) -> int:
         return (length + gap) // (side + gap)
 
-    return sum(fit(b - t) * fit(r - le) for t, le, b, r in rectangles)
+    return sum(fit(r.height) * fit(r.width) for r in rectangles)
 
 
 def _field(stack: FocusStack, t: int, y: int, x: int) -> FocusStack:
@@ -308,7 +307,7 @@ def rectangles_on(
 
     Returns
     -------
-    list of (top, left, bottom, right)
+    list of Rectangle
         Cut to the image; those beside it are left out.
 
     Raises
@@ -326,9 +325,9 @@ def rectangles_on(
             world[-len(known) :] = known
             place = layer.world_to_data(world)
             corners.append((place[axes.index("Y")], place[axes.index("X")]))
-        low, high = np.min(corners, 0), np.max(corners, 0)
+        (top, left), (bottom, right) = np.min(corners, 0), np.max(corners, 0)
         found.append(
-            (ceil(low[0]), ceil(low[1]), floor(high[0]) + 1, floor(high[1]) + 1)
+            Rectangle(ceil(top), floor(bottom) + 1, ceil(left), floor(right) + 1)
         )
     return _on_plane(layer, axes, found, f"No shape of {shapes.name!r}")
 
@@ -358,8 +357,9 @@ def region_on_screen(layer: Image, axes: str | None = None) -> Rectangle:
         for corner in corners
     )
     step_y, step_x = (ceil(factors[axes.index(axis)]) for axis in "YX")
-    visible = [(top, left, bottom + step_y, right + step_x)] if bottom > top else []
-    return _on_plane(layer, axes, visible, "Nothing on the screen")[0]
+    visible = Rectangle(top, bottom + step_y, left, right + step_x)
+    shown = [visible] if bottom > top else []
+    return _on_plane(layer, axes, shown, "Nothing on the screen")[0]
 
 
 def region_in_view(
@@ -383,11 +383,8 @@ def _on_plane(
     """Rectangles cut to the plane of a layer."""
     shape = level_0(layer).shape
     height, width = shape[axes.index("Y")], shape[axes.index("X")]
-    cut = [
-        (max(top, 0), max(left, 0), min(bottom, height), min(right, width))
-        for top, left, bottom, right in rectangles
-    ]
-    found = [r for r in cut if r[0] < r[2] and r[1] < r[3]]
+    cut = [r.inside_plane(height, width) for r in rectangles]
+    found = [r for r in cut if r.height > 0 and r.width > 0]
     if not found:
         raise FocusFusionError(
             f"{what} lies on {layer.name!r}. Move there, in 2-D, or choose to learn "
@@ -503,7 +500,7 @@ def compare_job(
     axes
         As in :func:`fuse_layer`.
     region
-        ``(top, left, bottom, right)`` in pixels; None: all of it.
+        In pixels of the layer; None: all of it.
     time
         The one time point to fuse, from 0; None: all.
     folder
@@ -512,8 +509,8 @@ def compare_job(
         Further keyword arguments of :func:`napari_focus_fusion.fuse`.
     """
     stack = stack_from_layer(layer, axes=axes)
-    top, left, bottom, right = region or (0, 0, stack.height, stack.width)
-    spans = {"Y": slice(top, bottom), "X": slice(left, right)}
+    region = region or Rectangle(0, stack.height, 0, stack.width)
+    spans = {"Y": region.y, "X": region.x}
     if time is not None and "T" in stack.axes:
         spans["T"] = slice(time, time + 1)
     return CompareJob(

@@ -338,11 +338,11 @@ class FineTuneSettings(QWidget):
     def _middle_of_view(self, layer: Image) -> tuple[int, int, int] | None:
         axes = self.stacks.axes_of(layer)
         try:
-            top, left, bottom, right = region_on_screen(layer, axes)
+            y, x = region_on_screen(layer, axes).centre
         except FocusFusionError:
             return None
         t = index_on_screen(layer, axes, self._viewer).get("T", 0)
-        return t, (top + bottom) // 2, (left + right) // 2
+        return t, y, x
 
 
 def can_be_tuned(spec: ModelSpec) -> bool:
