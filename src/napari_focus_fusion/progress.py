@@ -90,3 +90,13 @@ class Meter:
         left = spent * (1 - self._share) * self.total / self._worked if known else None
         steps = 1000
         self._report(Progress(int(self._share * steps), steps, self.stage, left))
+
+
+def duration_text(seconds: float) -> str:
+    """A duration in words, with about two digits: ``"3.1 s"``, ``"12 min"``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"

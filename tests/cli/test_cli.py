@@ -11,7 +11,7 @@ from command_line import run
 
 import napari_focus_fusion as ff
 from napari_focus_fusion.cli import main
-from napari_focus_fusion.cli.console import duration_text, error_text
+from napari_focus_fusion.cli.console import error_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,21 +60,6 @@ print(*{{module.split(".")[0] for module in sys.modules}})
     )
     assert done.returncode == 0, done.stderr
     assert not set(done.stdout.split()) & {"numpy", "torch", "PIL", "tifffile", "zarr"}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.04, "0.0 s"),
-        (59.94, "59.9 s"),
-        (60, "1 min 0 s"),
-        (185.4, "3 min 5 s"),
-        (3600, "1 h 0 min"),
-        (7799, "2 h 9 min"),
-    ],
-)
-def test_lengths_of_time_in_words(seconds: float, text: str) -> None:
-    assert duration_text(seconds) == text
 
 
 def test_errors_take_one_line(tmp_path: Path) -> None:

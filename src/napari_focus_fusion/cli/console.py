@@ -1,4 +1,4 @@
-"""Console output of the commands: progress, errors, durations, JSON."""
+"""Console output of the commands: progress, errors, JSON."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.errors import FocusFusionError, in_one_line
+from napari_focus_fusion.progress import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -131,17 +132,6 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return f"{in_one_line(error)} (--debug shows where)"
-
-
-def duration_text(seconds: float) -> str:
-    """Words for a length of time: ``"3.1 s"``, ``"3 min 5 s"``, ``"2 h 10 min"``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {seconds} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
 
 
 def path_texts(paths: Iterable[Path]) -> list[str]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from napari_focus_fusion.cli.console import (
     OK,
     Bar,
-    duration_text,
     path_texts,
     print_json,
     stop_on_interrupt,
@@ -20,6 +19,7 @@ from napari_focus_fusion.cli.options import (
     add_overwrite,
     fuse_keywords,
 )
+from napari_focus_fusion.progress import duration_text
 
 if TYPE_CHECKING:
     import argparse

@@ -13,7 +13,6 @@ from napari_focus_fusion.cli.console import (
     OK,
     Bar,
     UsageError,
-    duration_text,
     error_text,
     path_texts,
     print_error,
@@ -31,6 +30,7 @@ from napari_focus_fusion.cli.options import (
     fuse_keywords,
 )
 from napari_focus_fusion.errors import Cancelled
+from napari_focus_fusion.progress import duration_text
 
 if TYPE_CHECKING:
     import argparse

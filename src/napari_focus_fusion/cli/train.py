@@ -11,7 +11,6 @@ from napari_focus_fusion.cli.console import (
     OK,
     Bar,
     UsageError,
-    duration_text,
     print_error,
     print_json,
     stop_on_interrupt,
@@ -24,6 +23,7 @@ from napari_focus_fusion.cli.options import (
     add_seed,
 )
 from napari_focus_fusion.errors import Cancelled
+from napari_focus_fusion.progress import duration_text
 
 if TYPE_CHECKING:
     import argparse

@@ -1,4 +1,4 @@
-"""Texts for the user: stacks, axes, durations, bytes, devices."""
+"""Texts for the user: stacks, axes, bytes, devices."""
 
 from __future__ import annotations
 
@@ -39,16 +39,6 @@ def describe(layers: Sequence[Image], axes: str) -> str:
     dtype = np.dtype(level_0(layers[0]).dtype)
     parts.append("RGB" if layers[0].rgb else str(dtype))
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """A duration in words, with about two digits."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def byte_text(size: float) -> str:

@@ -17,7 +17,8 @@ from napari_focus_fusion.plugin.adapters.sources import is_slice, is_stack
 from napari_focus_fusion.plugin.common.combo_boxes import ValueComboBox, wrapped_label
 from napari_focus_fusion.plugin.common.fields import IntField
 from napari_focus_fusion.plugin.common.settings import recall, remember
-from napari_focus_fusion.plugin.common.texts import describe, duration
+from napari_focus_fusion.plugin.common.texts import describe
+from napari_focus_fusion.progress import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -213,7 +214,7 @@ class LengthFields(QObject):
             self.estimate.setText("How long a step takes is measured in the first run.")
         elif self.unit.value == "steps":
             self.estimate.setText(
-                f"About {duration(seconds * self.number.value)}, as measured here."
+                f"About {duration_text(seconds * self.number.value)}, as measured here."
             )
         else:
             steps = max(round(60 * self.number.value / seconds), 1)

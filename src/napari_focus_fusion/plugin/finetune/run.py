@@ -10,8 +10,8 @@ from qtpy.QtGui import QColor, QPainter, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_focus_fusion.plugin.common.combo_boxes import wrapped_label
-from napari_focus_fusion.plugin.common.texts import duration
 from napari_focus_fusion.plugin.finetune.compare import BeforeAfter
+from napari_focus_fusion.progress import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -180,7 +180,7 @@ class TrainingPage(QWidget):
             of_steps = f" of {self._steps}" if self._steps else ""
             words.append(f"step {self.rows[-1]['step']:.0f}{of_steps}")
         if progress.seconds_left is not None:
-            words.append(f"{duration(progress.seconds_left)} left")
+            words.append(f"{duration_text(progress.seconds_left)} left")
         return ", ".join(words)
 
     def show_result(self, result: FineTuneResult, name: str) -> str:

@@ -27,7 +27,7 @@ from napari_focus_fusion.plugin.adapters.layers import covers, layers_from_files
 from napari_focus_fusion.plugin.adapters.preferences import models_folder
 from napari_focus_fusion.plugin.adapters.sources import is_stack
 from napari_focus_fusion.plugin.common.devices import load_devices
-from napari_focus_fusion.plugin.common.texts import device_text, duration, memory_in_use
+from napari_focus_fusion.plugin.common.texts import device_text, memory_in_use
 from napari_focus_fusion.plugin.fuse.destination import (
     ask_path,
     ask_where,
@@ -36,6 +36,7 @@ from napari_focus_fusion.plugin.fuse.destination import (
 )
 from napari_focus_fusion.plugin.fuse.form import FuseForm
 from napari_focus_fusion.plugin.fuse.preview import Preview
+from napari_focus_fusion.progress import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -329,7 +330,7 @@ class FuseWidget(FuseForm):
         job = self._worker.job
         parts = [progress.stage]
         if progress.seconds_left is not None:
-            parts.append(f"{duration(progress.seconds_left)} left")
+            parts.append(f"{duration_text(progress.seconds_left)} left")
         spent = time.monotonic() - self._started
         if progress.done and spent > 0.3:
             pixels = job.stack.n_times * job.stack.n_slices
@@ -351,7 +352,7 @@ class FuseWidget(FuseForm):
         provenance = added[0].metadata[METADATA_KEY]
         for note in provenance.get("notes", ()):
             show_warning(note)
-        spent = duration(time.monotonic() - self._started)
+        spent = duration_text(time.monotonic() - self._started)
         device = device_text(provenance["device"])
         self.status.setText(f"Done in {spent} on {device}.")
         assert self._worker is not None
