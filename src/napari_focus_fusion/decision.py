@@ -119,9 +119,16 @@ class RunningDecision:
         self.before = torch.zeros(shape, device=device)
         self.after = torch.zeros(shape, device=device)
         self.previous = torch.zeros(shape, device=device)
+        # Probability of the best slice and its neighbours, where a surface gives one.
+        self.probability: Tensor | None = None
+        self.last: Tensor | None = None
 
-    def update(self, z: int, score: Tensor, y: slice, x: slice) -> None:
+    def update(
+        self, z: int, score: Tensor, y: slice, x: slice, share: Tensor | None = None
+    ) -> None:
         """Take in the scores (h, w) of slice ``z`` for one tile.
+
+        ``share`` is the probability that the surface passes in that slice.
 
         Slices come in order for each tile. The first of equal scores stays.
         """
@@ -131,6 +138,14 @@ class RunningDecision:
         previous = self.previous[y, x]
         torch.where(index == z - 1, score, after, out=after)
         better = score > best
+        if share is not None:
+            if self.probability is None or self.last is None:
+                self.probability = torch.zeros_like(self.best)
+                self.last = torch.zeros_like(self.best)
+            found, last = self.probability[y, x], self.last[y, x]
+            found += torch.where((index == z - 1) & (z > 0), share, 0)
+            torch.where(better, share + last, found, out=found)
+            last.copy_(share)
         torch.where(better, previous, before, out=before)
         index.masked_fill_(better, z)
         torch.maximum(best, score, out=best)
@@ -152,6 +167,8 @@ class RunningDecision:
         where one alone is sharp. The runner-up would not do: in a finely sampled stack
         it is the next slice, and nearly as sharp wherever the focus is right.
         """
+        if self.probability is not None:
+            return self.probability.clamp(0, 1)
         if self.count < 2:
             return torch.ones_like(self.best)
         others = ((self.total - self.best) / (self.count - 1)).float()

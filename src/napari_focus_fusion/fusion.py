@@ -62,6 +62,7 @@ def fuse(
     joint: bool = True,
     blend: Blend = "feather",
     smoothness: float = 1.0,
+    surface: float = 0.0,
     verify: bool = True,
     tile: int | None = None,
     device: str = "auto",
@@ -108,6 +109,11 @@ def fuse(
         Weight of the surroundings of a pixel (some 50 pixels around) in its decision:
         0 for the finest detail at different depths, 1 for most stacks, up to
         10 where refraction makes things look sharp out of focus.
+    surface
+        How much neighbours and the order of the slices count, in stacks of more than
+        two: scores are weighted by how probable it is that the surface of the specimen
+        passes there, to this power, at most 4. 0: every pixel is decided for itself,
+        and slices are a set. Not for cells that refract, as in stained smears.
     verify
         Whether islands and pixels of low confidence in the decision map take the label
         that their surroundings vote for.
@@ -162,6 +168,7 @@ def fuse(
         joint=joint,
         blend=blend,
         smoothness=smoothness,
+        surface=surface,
         verify=verify,
         tile=tile,
         device=device,

@@ -27,6 +27,7 @@ from napari_focus_fusion.cli.options import (
     add_overwrite,
     add_reference,
     add_smoothness,
+    add_surface,
     fuse_keywords,
 )
 from napari_focus_fusion.errors import Cancelled
@@ -111,6 +112,7 @@ def _add_result_options(options: Options) -> None:
         "it was observed",
     )
     add_smoothness(options)
+    add_surface(options)
     options.add_argument(
         "--no-verify",
         dest="verify",

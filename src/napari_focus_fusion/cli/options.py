@@ -120,6 +120,16 @@ def add_smoothness(options: Options) -> None:
     )
 
 
+def add_surface(options: Options) -> None:
+    """``--surface``; None where it is not given."""
+    options.add_argument(
+        "--surface",
+        type=float,
+        help="0 to decide every pixel for itself, 1 to decide near the surface that "
+        "neighbouring pixels and slices agree on, up to 4; by default 0",
+    )
+
+
 def add_model_and_resources(options: Options) -> None:
     """With which model to fuse, and what that may use."""
     options.add_argument("--model", help="a name of the command models, or weights")
@@ -138,7 +148,7 @@ def fuse_keywords(args: argparse.Namespace) -> dict[str, Any]:
     """
     names = (
         *("model", "reference", "scale", "decision", "joint", "blend"),
-        *("smoothness", "verify", "tile", "device", "memory"),
+        *("smoothness", "surface", "verify", "tile", "device", "memory"),
     )
     given = {name: getattr(args, name, None) for name in names}
     keywords = {name: value for name, value in given.items() if value is not None}

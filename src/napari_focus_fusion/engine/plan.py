@@ -11,6 +11,7 @@ from napari_focus_fusion.device import choose_device, memory_budget
 from napari_focus_fusion.engine.store import CHUNK
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.base import SuperResolver
+from napari_focus_fusion.models.registry import load_surface
 from napari_focus_fusion.stack import FocusStack
 from napari_focus_fusion.tiling import TilePlan
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.engine.settings import FusionSettings
     from napari_focus_fusion.models.base import FusionModel
+    from napari_focus_fusion.models.surface import Surface
 
 #: Side of a model's tile in pixels: larger ones only miss the CPU's caches.
 TILE = {"cpu": 256, "cuda": 1024, "mps": 512}
@@ -75,6 +77,9 @@ class RunPlan:
         The given map, (T, Y, X) uint16; None where it is to be found.
     upscale
         How the result is made finer; None: it is not.
+    surface
+        The network that finds the surface near which pixels are decided; None: each
+        pixel is decided for itself.
     reference
         The stack whose sharpness is measured: `stack`, or another of the same slices.
     weights
@@ -94,6 +99,7 @@ class RunPlan:
     model: FusionModel | None
     decision: NDArray[np.uint16] | None
     upscale: Upscale | None
+    surface: Surface | None
     reference: FocusStack
     weights: tuple[float, ...]
     device: torch.device
@@ -136,7 +142,9 @@ class RunPlan:
     def networks(self) -> tuple[FusionModel, ...]:
         """All that runs on the device."""
         resolver = () if self.upscale is None else (self.upscale.resolver,)
-        return resolver if self.model is None else (self.model, *resolver)
+        surface = () if self.surface is None else (self.surface,)
+        model = () if self.model is None else (self.model,)
+        return (*model, *resolver, *surface)
 
 
 def plan_run(
@@ -200,12 +208,18 @@ def plan_run(
         budget = memory_budget(device, settings.memory)
     else:
         budget = settings.memory or JOB_BYTES
+    surface = _surface_of(stack, scoring_model, settings.surface)
+    state = bytes_a_pixel(stack, scoring_model, upscale, guide)
+    if surface is not None:
+        # Focus measure, intensity and shares of all slices, in cells.
+        state += stack.n_slices
     return RunPlan(
         stack=stack,
         settings=settings,
         model=scoring_model,
         decision=given,
         upscale=upscale,
+        surface=surface,
         reference=guide,
         weights=weights,
         device=device,
@@ -213,11 +227,18 @@ def plan_run(
         slab=SLAB[device.type],
         regions=plan_regions(
             stack,
-            budget // bytes_a_pixel(stack, scoring_model, upscale, guide),
+            budget // state,
             stored=stored,
             jobs=jobs or 1,
         ),
     )
+
+
+def _surface_of(
+    stack: FocusStack, model: FusionModel | None, strength: float
+) -> Surface | None:
+    """The network that finds the surface; of two slices there is none to find."""
+    return load_surface() if model and strength and stack.n_slices > 2 else None
 
 
 def weights_of(stack: FocusStack, reference: int | str | None) -> tuple[float, ...]:

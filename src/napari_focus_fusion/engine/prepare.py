@@ -86,7 +86,7 @@ def prepare(plan: RunPlan, t: int, monitor: Monitor) -> Prepared:
     Prepared
     """
     model, upscale = plan.model, plan.upscale
-    needed = model is not None and model.needs_sample
+    needed = plan.surface is not None or (model is not None and model.needs_sample)
     if not (needed or upscale or plan.reconstructs or _needs_sample(plan.reference)):
         white = _white(plan.reference)
         return Prepared(plan, t, Reference(plan.reference, t, plan.weights, 0.0, white))

@@ -21,6 +21,7 @@ from napari_focus_fusion.decision import (
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.reading import slabs
 from napari_focus_fusion.engine.scoring import BLOCK_SIDE
+from napari_focus_fusion.engine.surface import FLOOR, find_surface
 from napari_focus_fusion.models.base import Reconstructor
 from napari_focus_fusion.tiling import TilePlan, shifted
 
@@ -148,13 +149,20 @@ def _decide(
     largest = model.channels[0]
     running = RunningDecision((region.height, region.width), plan.device)
     halo = aggregate_halo(model.window)
+    surface = None
+    if plan.surface is not None:
+        surface = find_surface(point, region, plan.surface, monitor)
     for block in TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)):
         window = (0, slice(None), *block.window(halo, offset=pooled.halo))
         winner, best = pooled.winner[window], pooled.features[:, :largest][window]
         for z in range(plan.stack.n_slices):
             vote = model.vote(winner, best, z)
             vote = aggregate(vote, model.window, plan.settings.smoothness)
-            running.update(z, vote, block.y, block.x)
+            near = None
+            if surface is not None:
+                near = surface.of_slice(z)[block.slices]
+                vote *= (near + FLOOR) ** plan.settings.surface
+            running.update(z, vote, block.y, block.x, near)
             monitor.check_cancelled()
     return running.maps()
 

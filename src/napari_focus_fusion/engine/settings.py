@@ -27,7 +27,7 @@ class FusionSettings:
     scale, joint
         Factor of super-resolution, and whether slices are made finer before they are
         fused.
-    blend, smoothness, verify
+    blend, smoothness, surface, verify
         How the decision map and the fused pixels are made.
     tile, device, memory
         Device, tile size and memory; the result does not depend on them.
@@ -43,6 +43,7 @@ class FusionSettings:
     joint: bool = True
     blend: Blend = "feather"
     smoothness: float = 1.0
+    surface: float = 0.0
     verify: bool = True
     tile: int | None = None
     device: str = "auto"
@@ -57,6 +58,8 @@ class FusionSettings:
             raise FocusFusionError(
                 f"smoothness={self.smoothness} must lie between 0 and 10."
             )
+        if not 0 <= self.surface <= 4:
+            raise FocusFusionError(f"surface={self.surface} must lie between 0 and 4.")
         if self.tile is not None and self.tile < SMALLEST_TILE:
             raise FocusFusionError(
                 f"tile={self.tile} is too small; use at least {SMALLEST_TILE} pixels."
@@ -69,5 +72,6 @@ class FusionSettings:
             "scale": self.scale,
             "blend": self.blend,
             "smoothness": self.smoothness,
+            "surface": self.surface,
             "verify": self.verify,
         }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.models.spec import ModelSpec
 
 #: How a model finds the sharp slice.
-Kind = Literal["slice-scorer", "pair-masker", "set-masker", "reconstructor"]
+Kind = Literal["slice-scorer", "pair-masker", "set-masker", "reconstructor", "surface"]
 
 
 class FusionModel(nn.Module):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_focus_fusion.models.base import FusionModel
+    from napari_focus_fusion.models.surface import Surface
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -161,6 +162,19 @@ OURS = (
 )
 
 
+#: Not one to choose: it finds the surface that weighs the scores of the others.
+SURFACE = ModelSpec(
+    name="surface",
+    title="Surface",
+    summary="Where along Z neighbours and the plain focus measure agree.",
+    target="napari_focus_fusion.models.surface:Surface",
+    halo=100,
+    weights="surface.safetensors",
+    recipe="napari_focus_fusion.training.objectives.surface:RECIPE",
+    cost=1_000,
+)
+
+
 def our_models() -> dict[str, ModelSpec]:
     """Our models by name, including those whose weights are still to be trained.
 
@@ -213,7 +227,8 @@ def trainable_models() -> dict[str, ModelSpec]:
     >>> "sesf" in trainable_models(), "sml" in trainable_models()
     (True, False)
     """
-    return {name: spec for name, spec in installed_models().items() if spec.recipe}
+    known = {**our_models(), SURFACE.name: SURFACE, **installed_models()}
+    return {name: spec for name, spec in known.items() if spec.recipe}
 
 
 def installed_models() -> dict[str, ModelSpec]:
@@ -323,6 +338,26 @@ def load_model(
     spec = spec_of_file(path, known)
     # Weights that were not tuned from others are those of the model itself.
     return _build(spec if "parent" in read_header(path) else known[spec.base], path)
+
+
+def load_surface() -> Surface:
+    """The network that finds the surface, with its weights, on the CPU.
+
+    Raises
+    ------
+    FocusFusionError
+        If the weights are missing or damaged.
+
+    Examples
+    --------
+    >>> load_surface().kind
+    'surface'
+    """
+    from napari_focus_fusion.models.surface import Surface
+
+    network = _build(SURFACE, weights_folder() / SURFACE.weights)
+    assert isinstance(network, Surface)
+    return network
 
 
 def save_weights(

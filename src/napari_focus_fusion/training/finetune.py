@@ -361,13 +361,14 @@ def _check(
 def _recipe_of(model: FusionModel) -> Recipe:
     spec = model.spec
     assert spec is not None
-    if not spec.self_supervised or not spec.recipe:
+    recipe = recipe_of(spec) if spec.self_supervised and spec.recipe else None
+    if recipe is None or recipe.self_supervised_loss is None:
         tunable = [n for n, s in trainable_models().items() if s.self_supervised]
         raise FocusFusionError(
             f"{spec.title} cannot be fine-tuned: it does not learn, or not without "
             f"labels. These can: {', '.join(tunable)}."
         )
-    return recipe_of(spec)
+    return recipe
 
 
 def _free_path(
@@ -472,6 +473,7 @@ class _Task:
     def losses(self, network: Any, drawn: Drawn) -> dict[str, torch.Tensor]:
         """What training minimises."""
         generator = generator_of(drawn.step, self.patches.seed)
+        assert self.recipe.self_supervised_loss is not None
         return self.recipe.self_supervised_loss(
             network, drawn.slices.to(self.device), generator
         )

@@ -34,7 +34,8 @@ class Recipe:
     training_loss
         Losses of a batch of scenes, whose truth it may use.
     self_supervised_loss
-        Losses of slices without ground truth: what fine-tuning minimises.
+        Losses of slices without ground truth: what fine-tuning minimises. None: it
+        learns from ground truth alone.
     validate
         Score of the network on validation batches, lower is better.
     schedule
@@ -52,10 +53,13 @@ class Recipe:
         What is trained after it, on the same pool, from where it ended.
     measure
         More scores for the card, of networks by their name.
+    scores
+        Those for the card, of the untrained and the trained network, where they are
+        not those of fusing with it.
     """
 
     training_loss: TrainingLoss
-    self_supervised_loss: SelfSupervisedLoss
+    self_supervised_loss: SelfSupervisedLoss | None
     validate: Callable[[Any, list[Batch]], float]
     schedule: Schedule
     scenes: int = 480
@@ -68,6 +72,7 @@ class Recipe:
     by_scale: bool = False
     next_stages: tuple[Recipe, ...] = ()
     measure: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    scores: Callable[[Any, Any], dict[str, Any]] | None = None
 
     @property
     def steps(self) -> int:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from napari_focus_fusion.engine.monitor import Monitor
+from napari_focus_fusion.engine.plan import plan_run
+from napari_focus_fusion.engine.prepare import prepare
+from napari_focus_fusion.engine.settings import FusionSettings
+from napari_focus_fusion.engine.steps import steps_of
+from napari_focus_fusion.engine.store import MemoryStore
 from napari_focus_fusion.fusion import fuse
 from napari_focus_fusion.metrics import evaluate
+from napari_focus_fusion.models.registry import load_model
+from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.simulation.scenes import benchmark_scenes
 
 if TYPE_CHECKING:
@@ -15,7 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_focus_fusion.models.base import FusionModel
+    from napari_focus_fusion.models.surface import Surface
     from napari_focus_fusion.simulation.scenes import Scene, SceneSpec
+    from napari_focus_fusion.stack import FocusStack
 
 
 def score_on_scenes(
@@ -44,13 +56,7 @@ def score_on_scenes(
         scene = spec.make()
         for name, model in candidates.items():
             rows[name].append(score_scene(scene, model, device))
-    return {
-        name: {
-            measure: round(float(np.mean([row[measure] for row in found])), 4)
-            for measure in found[0]
-        }
-        for name, found in rows.items()
-    }
+    return {name: _means(found) for name, found in rows.items()}
 
 
 def score_scene(
@@ -66,13 +72,64 @@ def score_scene(
         capped at 3; ``off_by_more_than_one``, share of those pixels.
     """
     result = fuse(scene.stack, model, axes=scene.axes, device=device)
+    return score_of(scene, result.fused, result.depth)
+
+
+def score_of(scene: Scene, fused: Any, depth: Any) -> dict[str, float]:
+    """Scores of a fused image and a depth map in slices, as :func:`score_scene`."""
     truth = scene.truth.astype(np.float64)
-    squared = np.mean((np.asarray(result.fused, np.float64) - truth) ** 2)
-    distance = np.abs(result.depth - scene.depth)[scene.textured]
+    squared = np.mean((np.asarray(fused, np.float64) - truth) ** 2)
+    distance = np.abs(np.asarray(depth) - scene.depth)[scene.textured]
     return {
         "psnr": float(10 * np.log10(np.ptp(truth) ** 2 / squared)),
         "depth_error": float(np.minimum(distance, 3).mean()),
         "off_by_more_than_one": float((distance > 1).mean()),
+    }
+
+
+def score_surface(untrained: Surface, trained: Surface) -> dict[str, Any]:
+    """Scores of the plain focus measure on benchmark scenes, with and without surface.
+
+    Only scenes of more than two slices have one.
+
+    Returns
+    -------
+    dict
+        ``scores``: for ``"sml"`` and for it with either network the means of
+        :func:`score_scene`.
+    """
+    networks = {"sml": None, "untrained": untrained, "trained": trained}
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in networks}
+    for spec in benchmark_scenes():
+        scene = spec.make()
+        stack = as_stack(scene.stack, axes=scene.axes)
+        if stack.n_slices < 3:
+            continue
+        for name, network in networks.items():
+            rows[name].append(score_of(scene, *fuse_near_surface(stack, network)))
+    return {"scores": {name: _means(found) for name, found in rows.items()}}
+
+
+def fuse_near_surface(stack: FocusStack, network: Surface | None) -> tuple[Any, Any]:
+    """Fused image and depth map of the plain focus measure, near a surface or not."""
+    settings = FusionSettings(device="cpu")
+    plan = plan_run(stack, load_model("sml"), settings)
+    if network is not None:
+        near = dataclasses.replace(settings, surface=1.0)
+        plan = dataclasses.replace(plan, settings=near, surface=network)
+    store, monitor = MemoryStore(stack), Monitor()
+    with torch.inference_mode():
+        point = prepare(plan, 0, monitor)
+        for step in steps_of(plan):
+            for region in plan.regions:
+                step.run(point, store, region, monitor)
+    return store.outputs["fused"], store.outputs["depth"]
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {
+        measure: round(float(np.mean([row[measure] for row in rows])), 4)
+        for measure in rows[0]
     }
 
 

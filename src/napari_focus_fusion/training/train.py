@@ -189,6 +189,8 @@ def _scores(
     fits: list[Fitted],
 ) -> dict[str, Any]:
     """Scores for the card, and the later stages of the training."""
+    if recipe.scores is not None:
+        return recipe.scores(untrained, trained)
     own = {"untrained": untrained, "trained": trained}
     candidates: Mapping[str, FusionModel] = {"sml": load_model("sml"), **own}
     scores: dict[str, Any] = {"scores": score_on_scenes(candidates)}

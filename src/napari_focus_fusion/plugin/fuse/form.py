@@ -226,6 +226,7 @@ class FuseForm(FuseFields):
             "model": self.model.value,
             "reference": None if isinstance(reference, Image) else reference,
             "smoothness": self.smoothness.value,
+            "surface": self.surface.value,
             "blend": self.blend.value,
             "verify": self.verify.value,
             "device": self.device.value,

@@ -1,0 +1,119 @@
+"""The surface of a region, found in a pass of the plain focus measure.
+
+Everything lies on one grid of cells, fixed in the plane, so that the result does not
+depend on where a region ends; a sixteenth of the slices' pixels is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_focus_fusion.engine.reading import slabs
+from napari_focus_fusion.models.sml import SumModifiedLaplacian
+from napari_focus_fusion.models.surface import (
+    CELL,
+    SURFACE_HALO,
+    cell_means,
+    coarse_features,
+)
+from napari_focus_fusion.tiling import Rectangle, TilePlan, shifted
+
+if TYPE_CHECKING:
+    from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.prepare import Prepared
+    from napari_focus_fusion.models.surface import Surface
+
+#: Cells x slices that the network looks at together: some 600 bytes each.
+CELLS_AT_ONCE = 1 << 17
+SMALLEST_SIDE = 16
+#: Probability that is left to slices far from the surface.
+FLOOR = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class SurfaceShares:
+    """How probable it is that the surface of a region passes through each slice.
+
+    Attributes
+    ----------
+    shares
+        (N, h, w) in cells, adding up to 1 along Z; one cell more than the region
+        touches on each side.
+    region
+        In the plane's pixels.
+    """
+
+    shares: Tensor
+    region: Rectangle
+
+    def of_slice(self, z: int) -> Tensor:
+        """(h, w) of the region in pixels, interpolated between the cells' centres."""
+        fine = F.interpolate(
+            self.shares[None, None, z],
+            scale_factor=CELL,
+            mode="bilinear",
+            align_corners=False,
+        )[0, 0]
+        top = self.region.y0 % CELL + CELL
+        left = self.region.x0 % CELL + CELL
+        return fine[top : top + self.region.height, left : left + self.region.width]
+
+
+def find_surface(
+    point: Prepared, region: Rectangle, network: Surface, monitor: Monitor
+) -> SurfaceShares:
+    """Look for the surface in a region.
+
+    Parameters
+    ----------
+    point
+        The time point.
+    region
+        In the plane's pixels.
+    network
+        On the device of the plan.
+    monitor
+        Asked whether to stop.
+
+    Returns
+    -------
+    SurfaceShares
+    """
+    cells = Rectangle(
+        region.y0 // CELL - 1,
+        -(-region.y1 // CELL) + 1,
+        region.x0 // CELL - 1,
+        -(-region.x1 // CELL) + 1,
+    )
+    focus, intensity = _scan(point, cells.grown(SURFACE_HALO), monitor)
+    count = len(focus)
+    shares = torch.empty(count, cells.height, cells.width, device=point.plan.device)
+    side = max(int((CELLS_AT_ONCE / count) ** 0.5) - 2 * SURFACE_HALO, SMALLEST_SIDE)
+    tiles = TilePlan(cells.height, cells.width, (side, side), SURFACE_HALO)
+    for tile in tiles:
+        y, x = shifted(tiles.window_of(tile), SURFACE_HALO)
+        features = coarse_features(focus[None, :, y, x], intensity[None, :, y, x])
+        found = network(features)[0].softmax(0)
+        shares[:, tile.y, tile.x] = found[:, *shifted(tile.inside, -SURFACE_HALO)]
+        monitor.check_cancelled()
+    return SurfaceShares(shares, region)
+
+
+def _scan(point: Prepared, cells: Rectangle, monitor: Monitor) -> tuple[Tensor, Tensor]:
+    """Focus measure and intensity of all slices, (N, h, w) in cells each."""
+    plan, plain = point.plan, SumModifiedLaplacian()
+    area = Rectangle(*(CELL * n for n in (cells.y0, cells.y1, cells.x0, cells.x1)))
+    shape = (plan.stack.n_slices, cells.height, cells.width)
+    focus, intensity = (torch.empty(shape, device=plan.device) for _ in "12")
+    for z, planes in slabs(point.reference, area.grown(1), plan.slab, plan.device):
+        for i, plane in enumerate(planes):
+            score = plain.score(plane[None, None])[0, 1:-1, 1:-1]
+            focus[z + i] = cell_means(score[None])[0]
+            intensity[z + i] = cell_means(plane[None, 1:-1, 1:-1])[0]
+        monitor.check_cancelled()
+    return focus, intensity

@@ -1,0 +1,120 @@
+"""The surface: where along Z a stack is in focus, found in a coarse focus volume.
+
+Scores of single pixels are noise where there is little detail. Slices are samples along
+Z, though, and neighbouring pixels mostly lie at neighbouring depths: a small network
+that looks along Z and across the plane finds the surface that both agree on. Its input
+is the plain focus measure (Nayar and Nakagawa, IEEE TPAMI 16(8), 1994) and the
+intensity, both averaged over cells of 4 x 4 pixels, so that it costs little; scores at
+full resolution are then weighted by what it found.
+
+Reversing the slices reverses the result exactly: slices before and after a slice enter
+by their sum and by their absolute difference.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from napari_focus_fusion.filters import box_mean
+from napari_focus_fusion.models.base import FusionModel, Kind
+
+#: Side of a cell of the coarse grid, in pixels.
+CELL = 4
+#: Radii of the windows over which the focus measure is averaged, in cells.
+WINDOWS = (1, 2, 8)
+#: Spacing of the convolutions across the plane, in cells.
+DILATIONS = (1, 2, 4, 8, 1)
+#: Cells around a cell that its result depends on.
+SURFACE_HALO = max(WINDOWS) + sum(DILATIONS)
+#: Features of a cell of a slice, and channels of the network.
+INPUTS, WIDTH = 2 * len(WINDOWS) + 2, 16
+TINY = 1e-12
+
+
+def coarse_features(focus: Tensor, intensity: Tensor) -> Tensor:
+    """What the network looks at.
+
+    Parameters
+    ----------
+    focus
+        (B, N, h, w) in cells, the mean of the focus measure; at least 0.
+    intensity
+        (B, N, h, w), the mean intensity, normalised.
+
+    Returns
+    -------
+    Tensor
+        (B, N, INPUTS, h, w) less ``max(WINDOWS)`` cells on each side.
+    """
+    features = []
+    most = max(WINDOWS)
+    for radius in WINDOWS:
+        mean = box_mean(focus, radius)
+        inner = most - radius
+        if inner:
+            mean = mean[..., inner:-inner, inner:-inner]
+        highest = mean.amax(1, keepdim=True).clamp_min(TINY)
+        lowest = mean.amin(1, keepdim=True).clamp_min(TINY)
+        contrast = (mean / lowest).clamp_min(TINY).log().clamp(0, 4) / 2
+        features += [mean / highest, contrast]
+    seen = intensity[..., most:-most, most:-most]
+    change = (seen - seen.mean(1, keepdim=True)) * 4
+    return torch.stack([*features, seen.clamp(-0.5, 1.5), change.clamp(-2, 2)], 2)
+
+
+def along_z(x: Tensor) -> Tensor:
+    """A slice beside its neighbours: (B, N, C, h, w) -> (B * N, 3 C, h, w)."""
+    before = torch.cat([x[:, :1], x[:, :-1]], 1)
+    after = torch.cat([x[:, 1:], x[:, -1:]], 1)
+    return torch.cat([x, before + after, (before - after).abs()], 2).flatten(0, 1)
+
+
+class Surface(FusionModel):
+    """How probable it is that the surface passes through a cell of a slice.
+
+    It scores no pixels by itself: what it finds weighs the scores of other models.
+    """
+
+    kind: ClassVar[Kind] = "surface"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3 * INPUTS, WIDTH, 1)
+        self.along = nn.ModuleList(nn.Conv2d(3 * WIDTH, WIDTH, 1) for _ in DILATIONS)
+        self.across = nn.ModuleList(
+            nn.Conv2d(WIDTH, WIDTH, 3, dilation=spacing) for spacing in DILATIONS
+        )
+        self.last = nn.Conv2d(3 * WIDTH, 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits along Z.
+
+        Parameters
+        ----------
+        features
+            Of :func:`coarse_features`, (B, N, INPUTS, h, w).
+
+        Returns
+        -------
+        Tensor
+            (B, N, h, w) less ``sum(DILATIONS)`` cells on each side.
+        """
+        stacks, slices = features.shape[:2]
+        x = self.first(along_z(features)).unflatten(0, (stacks, slices))
+        for along, across, spacing in zip(
+            self.along, self.across, DILATIONS, strict=True
+        ):
+            y = F.leaky_relu(along(along_z(x)), 0.1)
+            y = y.contiguous(memory_format=torch.channels_last)
+            y = F.leaky_relu(across(y), 0.1).unflatten(0, (stacks, slices))
+            x = x[..., spacing:-spacing, spacing:-spacing] + y
+        return self.last(along_z(x)).unflatten(0, (stacks, slices))[:, :, 0]
+
+
+def cell_means(planes: Tensor) -> Tensor:
+    """(..., h, w) -> (..., h / 4, w / 4): means over cells."""
+    return F.avg_pool2d(planes, CELL)

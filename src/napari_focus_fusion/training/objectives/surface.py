@@ -1,0 +1,165 @@
+"""How the surface is trained: the true depth of scenes, on the coarse grid.
+
+The network gives logits along Z for each cell; they are held against a narrow
+distribution around the true depth. Slices are drawn from the scenes' in all numbers and
+spacings, so that it works on stacks of 3 slices and of hundreds. Where a scene shows no
+detail the nearest known depth counts a little: a surface goes on below the background.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from napari_focus_fusion.models.sml import SumModifiedLaplacian
+from napari_focus_fusion.models.surface import (
+    SURFACE_HALO,
+    cell_means,
+    coarse_features,
+)
+from napari_focus_fusion.training.data import MODALITIES
+from napari_focus_fusion.training.fit import Schedule
+from napari_focus_fusion.training.recipe import Recipe
+from napari_focus_fusion.training.rng import generator_of, random_integer
+from napari_focus_fusion.training.scores import score_surface
+
+if TYPE_CHECKING:
+    from napari_focus_fusion.models.surface import Surface
+    from napari_focus_fusion.training.data import Batch
+
+#: Standard deviation in slices of the distribution around the true depth.
+SPREAD = 0.6
+#: Weight of cells without detail, and of those whose depth lies beyond the slices.
+WEIGHT_WITHOUT_DETAIL, WEIGHT_BEYOND = 0.05, 0.03
+#: Weight of the distance between expected and true depth.
+DISTANCE = 0.5
+#: Largest spacing of the slices that are drawn.
+FARTHEST = 3
+SEED = 20_000
+
+
+class Cells(NamedTuple):
+    """Slices and what is known of them on the coarse grid.
+
+    Attributes
+    ----------
+    features
+        Of :func:`coarse_features`.
+    depth
+        (stacks, h, w) in slices.
+    weight
+        (stacks, h, w), how much a cell counts.
+    """
+
+    features: Tensor
+    depth: Tensor
+    weight: Tensor
+
+
+def training_loss(network: Surface, batch: Batch) -> dict[str, Tensor]:
+    """Cross-entropy and distance along Z, of some of the slices of a batch."""
+    return _losses(network, *draw_slices(batch, generator_of(batch.step, SEED)))
+
+
+def validation_error(network: Surface, batches: list[Batch]) -> float:
+    """The training loss without gradients, on substacks that stay the same."""
+    with torch.no_grad():
+        losses = [
+            _losses(network, *draw_slices(batch, generator_of(number, SEED + 1)))
+            for number, batch in enumerate(batches)
+        ]
+    return float(torch.stack([each["loss"] for each in losses]).mean())
+
+
+def _losses(network: Surface, slices: Tensor, depth: Tensor) -> dict[str, Tensor]:
+    cells = coarse(slices, depth)
+    log = network(cells.features).log_softmax(1)
+    z = torch.arange(log.shape[1], device=log.device)[None, :, None, None]
+    target = torch.exp(-((z - cells.depth[:, None]) ** 2) / (2 * SPREAD**2))
+    target = target / target.sum(1, keepdim=True)
+    entropy = -(target * log).sum(1)
+    distance = ((log.exp() * z).sum(1) - cells.depth).abs()
+    # In many slices a step between two depths is a long way.
+    distance = distance / max(log.shape[1] / 12, 1)
+    each = (entropy + DISTANCE * distance) * cells.weight
+    total = cells.weight.sum()
+    return {
+        "loss": each.sum() / total,
+        "entropy": (entropy * cells.weight).sum() / total,
+        "distance": (distance * cells.weight).sum() / total,
+    }
+
+
+def draw_slices(batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """3 to all slices of a batch, next to each other or some apart.
+
+    Returns
+    -------
+    slices
+        (stacks, N, h, w), noisy.
+    depth
+        (stacks, h, w), in the slices drawn; NaN where it is unknown.
+    """
+    there = batch.noisy.shape[1]
+    few = random_integer(2, generator)
+    most = min(there, 12) if few else there
+    count = random_integer(most + 1, generator, low=3)
+    farthest = min((there - 1) // (count - 1), FARTHEST)
+    stride = random_integer(farthest + 1, generator, low=1)
+    first = random_integer(there - (count - 1) * stride, generator)
+    kept = slice(first, first + (count - 1) * stride + 1, stride)
+    return batch.noisy[:, kept], (batch.depth - first) / stride
+
+
+def coarse(slices: Tensor, depth: Tensor) -> Cells:
+    """Features of slices (stacks, N, h, w), and the depth on their grid."""
+    stacks, count = slices.shape[:2]
+    padded = F.pad(slices.flatten(0, 1)[:, None], [1] * 4, mode="replicate")
+    score = SumModifiedLaplacian().score(padded)[:, 1:-1, 1:-1]
+    score = score.unflatten(0, (stacks, count))
+    halo = [SURFACE_HALO] * 4
+    focus, intensity = (
+        F.pad(cell_means(planes), halo, mode="replicate") for planes in (score, slices)
+    )
+    features = coarse_features(focus, intensity)
+    known = torch.isfinite(depth).float()
+    share = cell_means(known)
+    mean = cell_means(torch.nan_to_num(depth)) / share.clamp_min(1e-6)
+    filled = torch.stack([_nearest(*pair) for pair in zip(mean, share, strict=True)])
+    inside = (filled > -0.6) & (filled < count - 0.4)
+    weight = share.clamp_min(WEIGHT_WITHOUT_DETAIL) * (inside.float() + WEIGHT_BEYOND)
+    return Cells(features, filled.clamp(0, count - 1), weight)
+
+
+def _nearest(values: Tensor, share: Tensor) -> Tensor:
+    """Values (h, w), those without a share from the nearest cell with one."""
+    missing = (share == 0).cpu().numpy()
+    if missing.all():
+        return values
+    places = ndimage.distance_transform_edt(
+        missing, return_distances=False, return_indices=True
+    )
+    rows, columns = (torch.from_numpy(np.ascontiguousarray(p)) for p in places)
+    return values[rows.to(values.device), columns.to(values.device)]
+
+
+RECIPE = Recipe(
+    training_loss=training_loss,
+    self_supervised_loss=None,
+    validate=validation_error,
+    schedule=Schedule(steps=1500, learning_rate=2e-3, validate_every=150),
+    scenes=360,
+    # Not the refractile cells, whose true plane is the one of least contrast: in a
+    # stained smear people take the plane with crisp outlines for the one in focus.
+    # Which scenes would teach that is open: see docs/models/surface.md.
+    modalities=(*MODALITIES, "fluorescence"),
+    slices=24,
+    stacks=3,
+    crop=128,
+    scores=score_surface,
+)

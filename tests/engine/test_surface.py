@@ -1,0 +1,155 @@
+"""The surface that weighs scores: along Z, on one grid, in its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from napari_focus_fusion import FocusFusionError, as_stack, fuse, load_model
+from napari_focus_fusion.engine.monitor import Monitor
+from napari_focus_fusion.engine.plan import plan_run
+from napari_focus_fusion.engine.prepare import Prepared, prepare
+from napari_focus_fusion.engine.settings import FusionSettings
+from napari_focus_fusion.engine.surface import find_surface
+from napari_focus_fusion.models.registry import load_surface
+from napari_focus_fusion.models.surface import (
+    INPUTS,
+    SURFACE_HALO,
+    coarse_features,
+)
+from napari_focus_fusion.simulation.scenes import benchmark_scenes, make_scene
+from napari_focus_fusion.tiling import Rectangle, TilePlan
+from small_models import energy_reconstructor, random_sesf, same_result
+
+HIGH, WIDE = 150, 170
+
+
+def noisy(slices: int = 8) -> Any:
+    return make_scene(
+        1_000_017,
+        shape=(HIGH, WIDE),
+        slices=slices,
+        surface="relief",
+        modality="grey",
+        electrons=800,
+        dtype=np.uint16,
+    )
+
+
+def point_of(stack: np.ndarray) -> Prepared:
+    settings = FusionSettings(surface=1.0, device="cpu")
+    plan = plan_run(as_stack(stack, axes="ZYX"), load_model("sml"), settings)
+    return prepare(plan, 0, Monitor())
+
+
+def shares_of(point: Prepared, region: Rectangle) -> np.ndarray:
+    with torch.inference_mode():
+        found = find_surface(point, region, load_surface(), Monitor())
+        count = point.plan.stack.n_slices
+        return torch.stack([found.of_slice(z) for z in range(count)]).numpy()
+
+
+def test_shares_are_probabilities_along_z() -> None:
+    shares = shares_of(point_of(noisy().stack), Rectangle(0, HIGH, 0, WIDE))
+    assert shares.shape == (8, HIGH, WIDE) and shares.min() >= 0
+    np.testing.assert_allclose(shares.sum(0), 1, atol=1e-5)
+
+
+def test_shares_are_the_same_wherever_a_region_begins_and_ends() -> None:
+    point = point_of(noisy().stack)
+    whole = shares_of(point, Rectangle(0, HIGH, 0, WIDE))
+    for core in ((64, 170), (37, 53)):
+        for region in list(TilePlan(HIGH, WIDE, core))[::3]:
+            np.testing.assert_allclose(
+                shares_of(point, region), whole[:, *region.slices], atol=2e-5
+            )
+
+
+def test_reversing_the_slices_reverses_the_network_exactly() -> None:
+    generator = torch.Generator().manual_seed(0)
+    side = 2 * SURFACE_HALO + 5
+    volumes = torch.rand(2, 1, 7, side, side, generator=generator)
+    network = load_surface()
+    with torch.inference_mode():
+        forwards = coarse_features(volumes[0], volumes[1])
+        backwards = coarse_features(volumes[0].flip(1), volumes[1].flip(1))
+        assert forwards.shape[2] == INPUTS
+        torch.testing.assert_close(
+            network(backwards).flip(1), network(forwards), rtol=0, atol=2e-5
+        )
+
+
+def test_reversing_a_stack_reverses_its_maps() -> None:
+    stack = noisy().stack
+    there = fuse(stack, "sml", surface=1.0, blend="select")
+    back = fuse(stack[::-1], "sml", surface=1.0, blend="select")
+    same = there.decision == 7 - back.decision
+    assert same.mean() > 0.999
+    np.testing.assert_array_equal(there.fused[same], back.fused[same])
+    np.testing.assert_allclose(there.depth[same], 7 - back.depth[same], atol=1e-2)
+    np.testing.assert_allclose(there.confidence, back.confidence, atol=1e-3)
+
+
+@pytest.mark.parametrize("make", [lambda: "sml", random_sesf, energy_reconstructor])
+def test_in_noise_the_depth_is_nearer_to_the_truth(make: Any) -> None:
+    scene = noisy()
+    errors = []
+    for strength in (0.0, 1.0):
+        result = fuse(scene.stack, make(), surface=strength)
+        errors.append(np.abs(result.depth - scene.depth)[scene.textured].mean())
+    assert errors[1] < 0.85 * errors[0]
+
+
+def test_on_benchmark_scenes_the_plain_measure_gains() -> None:
+    """Scenes that no training has used; the card has the means over all of them."""
+    names = {"relief-dark", "steep", "deep-relief", "fluorescence-deep"}
+    scenes = [spec for spec in benchmark_scenes() if spec.name in names]
+    assert len(scenes) == len(names)
+    for spec in scenes:
+        scene = spec.make()
+        errors = []
+        for strength in (0.0, 1.0):
+            result = fuse(scene.stack, "sml", axes=scene.axes, surface=strength)
+            errors.append(np.abs(result.depth - scene.depth)[scene.textured].mean())
+        assert errors[1] < 0.8 * errors[0], spec.name
+
+
+def test_confidence_is_how_often_the_decision_is_right_to_one_slice() -> None:
+    scene = noisy(12)
+    result = fuse(scene.stack, "sml", surface=1.0)
+    right = np.abs(result.decision - scene.depth)[scene.textured] <= 1
+    stated = result.confidence[scene.textured]
+    assert abs(stated.mean() - right.mean()) < 0.1
+    assert right[stated > 0.9].mean() > right[stated < 0.6].mean() + 0.1
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_without_a_surface_to_find_nothing_changes(slices: int) -> None:
+    stack = noisy().stack[:slices]
+    same_result(
+        fuse(stack, "sml", axes="ZYX", surface=1.0),
+        fuse(stack, "sml", axes="ZYX", surface=0.0),
+    )
+
+
+def test_a_given_map_is_not_weighted() -> None:
+    stack = noisy().stack
+    decision = fuse(stack, "sml").decision
+    same_result(
+        fuse(stack, decision=decision, surface=1.0),
+        fuse(stack, decision=decision, surface=0.0),
+    )
+
+
+def test_where_there_is_no_detail_at_all_it_does_not_fail() -> None:
+    result = fuse(np.full((5, 40, 50), 7, np.uint8), "sml", surface=1.0)
+    assert (result.fused == 7).all()
+
+
+@pytest.mark.parametrize("strength", [-0.1, 4.1, float("nan")])
+def test_strengths_that_there_are_not(strength: float) -> None:
+    with pytest.raises(FocusFusionError, match="between 0 and 4"):
+        fuse(noisy().stack, "sml", surface=strength)
