@@ -226,7 +226,7 @@ class FuseFields(JobWidget):
         self._folded.setLayout(folded)
         self._add_rows(
             folded,
-            ("Sur&face", self.surface),
+            ("Surface", self.surface),
             ("&Blend", self.blend),
             ("", self.verify),
             ("Ma&ke finer", self.joint),
