@@ -241,7 +241,7 @@ def test_models_of_other_packages_are_trained_and_tuned_as_ours_are(
 def test_only_what_has_a_recipe_can_be_trained(site: Path) -> None:
     install(site, {"brightness": "tiny_models:spec", "a": "tiny_models:no_recipe"})
     ours = "sesf, affinity-sr, dual-path, dual-path-brightfield, mscnn, residual"
-    words = f"'brightness' cannot be trained; there is: {ours}, no-recipe."
+    words = f"'brightness' cannot be trained; there is: {ours}, surface, no-recipe."
     with pytest.raises(FocusFusionError, match=words):
         train("brightness", site / "a.safetensors")
     with pytest.raises(FocusFusionError, match=f"does not learn.*can: {ours}, no-"):

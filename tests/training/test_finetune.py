@@ -519,11 +519,15 @@ def test_on_cuda_nothing_is_left_on_the_device() -> None:
     assert torch.cuda.memory_reserved() == before
 
 
-# The models' pretexts -----------------------------------------------------------------
+# Self-supervised losses ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", trainable_models())
-def test_every_pretext_trains_its_network_on_slices_alone(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [name for name, spec in trainable_models().items() if spec.self_supervised]
+)
+def test_every_self_supervised_loss_trains_its_network_on_slices_alone(
+    name: str,
+) -> None:
     """Deterministically; on two slices and on many, on patches of any size."""
     for count, side, repeats in ((2, 48, 2), (6, 50, 1)):
         slices = torch.from_numpy(dark_stack()[:, :side, :side] / 65535).float()
