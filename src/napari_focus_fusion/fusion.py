@@ -175,15 +175,13 @@ def fuse(
         memory=memory,
     )
     source = _open(stack, axes)
-    network = load_model(model)
-    jobs = None if client is None else _check_cluster(source, reference, out, client)
     plan = plan_run(
         source,
-        network,
+        load_model(model),
         settings,
         decision=_decision(decision, source, scale),
         stored=out is not None,
-        jobs=jobs,
+        jobs=None if client is None else _check_cluster(source, reference, out, client),
     )
     cluster = client is not None
     store = _open_store(plan, out, overwrite=overwrite, cluster=cluster)
