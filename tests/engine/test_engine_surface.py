@@ -47,7 +47,8 @@ def point_of(stack: np.ndarray) -> Prepared:
 
 def shares_of(point: Prepared, region: Rectangle) -> np.ndarray:
     with torch.inference_mode():
-        found = find_surface(point, region, load_surface(), Monitor())
+        found = find_surface(point, region, Monitor())
+        assert found is not None
         count = point.plan.stack.n_slices
         return torch.stack([found.of_slice(z) for z in range(count)]).numpy()
 

@@ -21,7 +21,7 @@ from napari_focus_fusion.decision import (
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.reading import slabs
 from napari_focus_fusion.engine.scoring import BLOCK_SIDE
-from napari_focus_fusion.engine.surface import FLOOR, find_surface
+from napari_focus_fusion.engine.surface import find_surface, weigh
 from napari_focus_fusion.models.base import Reconstructor
 from napari_focus_fusion.tiling import TilePlan, shifted
 
@@ -149,19 +149,17 @@ def _decide(
     largest = model.channels[0]
     running = RunningDecision((region.height, region.width), plan.device)
     halo = aggregate_halo(model.window)
-    surface = None
-    if plan.surface is not None:
-        surface = find_surface(point, region, plan.surface, monitor)
-    for block in TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)):
-        window = (0, slice(None), *block.window(halo, offset=pooled.halo))
-        winner, best = pooled.winner[window], pooled.features[:, :largest][window]
-        for z in range(plan.stack.n_slices):
+    surface = find_surface(point, region, monitor)
+    blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
+    for z in range(plan.stack.n_slices):
+        share = None if surface is None else surface.of_slice(z)
+        for block in blocks:
+            window = (0, slice(None), *block.window(halo, offset=pooled.halo))
+            winner, best = pooled.winner[window], pooled.features[:, :largest][window]
             vote = model.vote(winner, best, z)
             vote = aggregate(vote, model.window, plan.settings.smoothness)
-            near = None
-            if surface is not None:
-                near = surface.of_slice(z)[block.slices]
-                vote *= (near + FLOOR) ** plan.settings.surface
+            near = None if share is None else share[block.slices]
+            vote = weigh(vote, near, plan.settings.surface)
             running.update(z, vote, block.y, block.x, near)
             monitor.check_cancelled()
     return running.maps()

@@ -18,7 +18,7 @@ from torch import Tensor
 from napari_focus_fusion.decision import RunningDecision, aggregate, aggregate_halo
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.reading import slabs
-from napari_focus_fusion.engine.surface import FLOOR, find_surface
+from napari_focus_fusion.engine.surface import find_surface, weigh
 from napari_focus_fusion.models.base import (
     PairMasker,
     SetMasker,
@@ -65,9 +65,7 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
     assert plan.model is not None
     running = RunningDecision((region.height, region.width), plan.device)
     halo = aggregate_halo(plan.model.window)
-    surface = None
-    if plan.surface is not None:
-        surface = find_surface(point, region, plan.surface, monitor)
+    surface = find_surface(point, region, monitor)
     blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
     score = _score_sets if plan.model.kind == "set-masker" else _score_slabs
     for z, scores in score(point, region, halo, monitor):
@@ -79,10 +77,8 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
                     plan.model.window,
                     plan.settings.smoothness,
                 )
-                near = None
-                if share is not None:
-                    near = share[block.slices]
-                    summed *= (near + FLOOR) ** plan.settings.surface
+                near = None if share is None else share[block.slices]
+                summed = weigh(summed, near, plan.settings.surface)
                 running.update(z + i, summed, block.y, block.x, near)
     return running.maps()
 

@@ -26,7 +26,6 @@ from napari_focus_fusion.tiling import Rectangle, TilePlan, shifted
 if TYPE_CHECKING:
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.prepare import Prepared
-    from napari_focus_fusion.models.surface import Surface
 
 #: Cells x slices that the network looks at together: some 600 bytes each.
 CELLS_AT_ONCE = 1 << 17
@@ -65,8 +64,8 @@ class SurfaceShares:
 
 
 def find_surface(
-    point: Prepared, region: Rectangle, network: Surface, monitor: Monitor
-) -> SurfaceShares:
+    point: Prepared, region: Rectangle, monitor: Monitor
+) -> SurfaceShares | None:
     """Look for the surface in a region.
 
     Parameters
@@ -75,15 +74,17 @@ def find_surface(
         The time point.
     region
         In the plane's pixels.
-    network
-        On the device of the plan.
     monitor
         Asked whether to stop.
 
     Returns
     -------
-    SurfaceShares
+    SurfaceShares or None
+        None where the plan has no network for it.
     """
+    network = point.plan.surface
+    if network is None:
+        return None
     cells = Rectangle(
         region.y0 // CELL - 1,
         -(-region.y1 // CELL) + 1,
@@ -102,6 +103,11 @@ def find_surface(
         shares[:, tile.y, tile.x] = found[:, *shifted(tile.inside, -SURFACE_HALO)]
         monitor.check_cancelled()
     return SurfaceShares(shares, region)
+
+
+def weigh(score: Tensor, share: Tensor | None, strength: float) -> Tensor:
+    """Scores (h, w), weighted by how probable it is that the surface passes there."""
+    return score if share is None else score * (share + FLOOR) ** strength
 
 
 def _scan(point: Prepared, cells: Rectangle, monitor: Monitor) -> tuple[Tensor, Tensor]:
