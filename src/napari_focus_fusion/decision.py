@@ -122,6 +122,8 @@ class RunningDecision:
         # Probability of the best slice and its neighbours, where a surface gives one.
         self.probability: Tensor | None = None
         self.last: Tensor | None = None
+        # Probability that any slice shows detail, set at the end.
+        self.presence: Tensor | None = None
 
     def update(
         self, z: int, score: Tensor, y: slice, x: slice, share: Tensor | None = None
@@ -168,7 +170,8 @@ class RunningDecision:
         it is the next slice, and nearly as sharp wherever the focus is right.
         """
         if self.probability is not None:
-            return self.probability.clamp(0, 1)
+            present = 1 if self.presence is None else self.presence
+            return (self.probability * present).clamp(0, 1)
         if self.count < 2:
             return torch.ones_like(self.best)
         others = ((self.total - self.best) / (self.count - 1)).float()

@@ -162,6 +162,8 @@ def _decide(
             vote = weigh(vote, near, plan.settings.surface)
             running.update(z, vote, block.y, block.x, near)
             monitor.check_cancelled()
+    if surface is not None:
+        running.presence = surface.at_pixels(surface.presence)
     return running.maps()
 
 

@@ -80,6 +80,8 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
                 near = None if share is None else share[block.slices]
                 summed = weigh(summed, near, plan.settings.surface)
                 running.update(z + i, summed, block.y, block.x, near)
+    if surface is not None:
+        running.presence = surface.at_pixels(surface.presence)
     return running.maps()
 
 

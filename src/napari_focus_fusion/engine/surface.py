@@ -43,17 +43,24 @@ class SurfaceShares:
     shares
         (N, h, w) in cells, adding up to 1 along Z; one cell more than the region
         touches on each side.
+    presence
+        (h, w) in cells, how probable it is that any slice shows detail.
     region
         In the plane's pixels.
     """
 
     shares: Tensor
+    presence: Tensor
     region: Rectangle
 
     def of_slice(self, z: int) -> Tensor:
+        """Share of a slice (h, w) at each pixel of the region."""
+        return self.at_pixels(self.shares[z])
+
+    def at_pixels(self, cells: Tensor) -> Tensor:
         """(h, w) of the region in pixels, interpolated between the cells' centres."""
         fine = F.interpolate(
-            self.shares[None, None, z],
+            cells[None, None],
             scale_factor=CELL,
             mode="bilinear",
             align_corners=False,
@@ -94,15 +101,18 @@ def find_surface(
     focus, intensity = _scan(point, cells.grown(SURFACE_HALO), monitor)
     count = len(focus)
     shares = torch.empty(count, cells.height, cells.width, device=point.plan.device)
+    presence = torch.empty(cells.height, cells.width, device=point.plan.device)
     side = max(int((CELLS_AT_ONCE / count) ** 0.5) - 2 * SURFACE_HALO, SMALLEST_SIDE)
     tiles = TilePlan(cells.height, cells.width, (side, side), SURFACE_HALO)
     for tile in tiles:
         y, x = shifted(tiles.window_of(tile), SURFACE_HALO)
         features = coarse_features(focus[None, :, y, x], intensity[None, :, y, x])
-        found = network(features)[0].softmax(0)
-        shares[:, tile.y, tile.x] = found[:, *shifted(tile.inside, -SURFACE_HALO)]
+        found = network(features)
+        inside = shifted(tile.inside, -SURFACE_HALO)
+        shares[:, tile.y, tile.x] = found.along_z[0].softmax(0)[:, *inside]
+        presence[tile.y, tile.x] = found.presence[0].sigmoid()[*inside]
         monitor.check_cancelled()
-    return SurfaceShares(shares, region)
+    return SurfaceShares(shares, presence, region)
 
 
 def weigh(score: Tensor, share: Tensor | None, strength: float) -> Tensor:
