@@ -26,8 +26,8 @@ from napari_focus_fusion.models.base import FusionModel, Kind
 CELL = 4
 #: Radii of the windows over which the focus measure is averaged, in cells.
 WINDOWS = (1, 2, 8)
-#: Spacing of the convolutions across the plane, in cells, and of the neighbours along Z,
-#: in slices, of each block.
+#: Of each block the spacing of the convolution across the plane, in cells, and that of
+#: the neighbours along Z, in slices.
 DILATIONS, Z_SPACINGS = (1, 2, 4, 8, 1), (1, 2, 4, 2, 1)
 #: Cells around a cell that its result depends on.
 SURFACE_HALO = max(WINDOWS) + sum(DILATIONS)
@@ -83,13 +83,33 @@ class Found(NamedTuple):
     presence: Tensor
 
 
-def along_z(x: Tensor, spacing: int = 1) -> Tensor:
-    """A slice beside its neighbours: (B, N, C, h, w) -> (B * N, 3 C, h, w)."""
-    last = x.shape[1] - 1
-    z = torch.arange(last + 1, device=x.device)
-    before = x[:, (z - spacing).clamp_min(0)]
-    after = x[:, (z + spacing).clamp_max(last)]
-    return torch.cat([x, before + after, (before - after).abs()], 2).flatten(0, 1)
+def beside_neighbours(layer: nn.Conv2d, x: Tensor, spacing: int = 1) -> Tensor:
+    """A 1 x 1 convolution of a slice, its neighbours' sum and their distance.
+
+    Of the sum it is computed before adding, which saves two copies of the features.
+
+    Parameters
+    ----------
+    layer
+        Of 3 C inputs: the slice, the sum, the absolute difference.
+    x
+        (B, N, C, h, w).
+    spacing
+        Slices between a slice and its neighbours; beyond the ends the end itself.
+
+    Returns
+    -------
+    Tensor
+        (B * N, outputs, h, w).
+    """
+    slices, width = x.shape[1:3]
+    pairs = [(max(z - spacing, 0), min(z + spacing, slices - 1)) for z in range(slices)]
+    own, added, apart = layer.weight.split(width, 1)
+    distance = torch.stack([(x[:, a] - x[:, b]).abs() for a, b in pairs], 1)
+    y = F.conv2d(x.flatten(0, 1), added).unflatten(0, x.shape[:2])
+    total = torch.stack([y[:, a] + y[:, b] for a, b in pairs], 1).flatten(0, 1)
+    total = total + F.conv2d(x.flatten(0, 1), own, layer.bias)
+    return total + F.conv2d(distance.flatten(0, 1), apart)
 
 
 class Surface(FusionModel):
@@ -125,16 +145,15 @@ class Surface(FusionModel):
         Found
             Its planes less ``sum(DILATIONS)`` cells on each side.
         """
-        stacks, slices = features.shape[:2]
-        x = self.first(along_z(features)).unflatten(0, (stacks, slices))
+        shape = features.shape[:2]
+        x = beside_neighbours(self.first, features).unflatten(0, shape)
         for along, across, spacing, z_spacing in zip(
             self.along, self.across, DILATIONS, Z_SPACINGS, strict=True
         ):
-            y = F.leaky_relu(along(along_z(x, z_spacing)), 0.1)
-            y = y.contiguous(memory_format=torch.channels_last)
-            y = F.leaky_relu(across(y), 0.1).unflatten(0, (stacks, slices))
+            y = F.leaky_relu(beside_neighbours(along, x, z_spacing), 0.1)
+            y = F.leaky_relu(across(y), 0.1).unflatten(0, shape)
             x = x[..., spacing:-spacing, spacing:-spacing] + y
-        logits = self.last(along_z(x)).unflatten(0, (stacks, slices))[:, :, 0]
+        logits = beside_neighbours(self.last, x).unflatten(0, shape)[:, :, 0]
         # Sums in double precision do not depend on the order of the slices.
         mean = x.mean(1, dtype=torch.float64).to(x.dtype)
         presence = self.presence(torch.cat([x.amax(1), mean], 1))[:, 0]

@@ -1,4 +1,4 @@
-"""Brightfield as waves make it: partially coherent imaging of absorbing, bending matter.
+"""Brightfield as waves make it: partially coherent imaging of a bending specimen.
 
 A condenser illuminates the specimen with plane waves from all directions inside its
 aperture, independent of each other. Each wave is followed through the specimen plane by
@@ -18,8 +18,8 @@ through focus, and out of focus fringes spread from it (Becke lines).
 
 In focus is the plane in which outlines are most contrasted, as at a microscope. Where
 matter bends light that is not the plane it lies in but one a little beside it, where
-the phase adds to the absorption; the distance is the same for all matter of a scene, and
-is found by rendering all of it in one plane through focus.
+the phase adds to the absorption; the distance is the same for all matter of a scene,
+and is found by rendering all of it in one plane through focus.
 """
 
 from __future__ import annotations
@@ -153,7 +153,10 @@ def image_planes(
     """
     y, x = (fft.fftfreq(n).astype(np.float32) for n in microscope.canvas)
     transmitted = [
-        (depth, np.exp(-0.5 * absorbance + (1j / wavelength) * phase).astype(np.complex64))
+        (
+            depth,
+            np.exp(-0.5 * absorbance + (1j / wavelength) * phase).astype(np.complex64),
+        )
         for depth, absorbance, phase in matter
     ]
     last = transmitted[-1][0]
@@ -256,85 +259,29 @@ def make_coherent_scene(
         Its truth is all matter in the plane of the best contrast.
     """
     rng, drawing_rng, camera = (np.random.default_rng([seed, k, 7]) for k in range(3))
-    drawn_specimen = SPECIMENS[int(rng.integers(len(SPECIMENS)))]
-    drawn_surface = SURFACES[int(rng.integers(len(SURFACES)))]
-    stained = rng.random() < 0.7
-    drawn = {
-        "waves": float(np.exp(rng.uniform(np.log(0.12), np.log(0.7)))),
-        "absorbance": float(rng.uniform(0.25, 1.3) if stained else rng.uniform(0.03, 0.2)),
-        "phase": float(rng.uniform(0.2, 2.8)),
-    }
     given = {
+        "specimen": None if specimen == "mixed" else specimen,
+        "surface": None if surface == "mixed" else surface,
         "waves": waves,
         "absorbance": absorbance,
         "phase": phase,
+        "span": span,
     }
-    strength = {
-        name: drawn[name] if value is None else float(value)
-        for name, value in given.items()
-    }
-    height = float(rng.uniform(0, 0.35) if rng.random() < 0.6 else rng.uniform(0.3, 1))
-    low = float(rng.uniform(0, 1 - height)) * (slices - 1)
-    options: dict[str, Any] = {
-        "slices": slices,
-        "specimen": drawn_specimen if specimen == "mixed" else specimen,
-        "surface": drawn_surface if surface == "mixed" else surface,
-        "span": span or (low, low + height * (slices - 1)),
-        "pupil": float(rng.uniform(0.08, 0.24)),
-        "coherence": float(rng.uniform(0.35, 0.95)),
-        "electrons": electrons,
-        "read_noise": float(rng.uniform(1, 4)),
-        "offset": float(rng.uniform(0, 0.03)),
-        "exposure": float(rng.uniform(0.6, 0.95)),
-        **strength,
-    }
-    turn = float(rng.uniform(0, 2 * np.pi))
-    vignetting, shading = float(rng.uniform(0, 0.2)), float(rng.uniform(0, 0.1))
-    pixel, ratio = float(rng.uniform(0.05, 0.3)), float(rng.uniform(1, 8))
-
-    optics = {name: options[name] for name in ("pupil", "coherence", "waves")}
-    blur = Microscope(shape, **optics, turn=turn).blur * slices
-    halo = int(np.ceil(min(blur, LARGEST_BLUR))) + MARGIN
-    canvas = (fft.next_fast_len(shape[0] + 2 * halo), fft.next_fast_len(shape[1] + 2 * halo))
-    inner = (slice(halo, halo + shape[0]), slice(halo, halo + shape[1]))
-    microscope = Microscope(canvas, **optics, turn=turn)
+    options = draw_options(rng, slices) | {"electrons": electrons}
+    options |= {name: value for name, value in given.items() if value is not None}
+    turn, vignetting, shading, pixel, ratio = (
+        float(rng.uniform(*ends))
+        for ends in ((0, 2 * np.pi), (0, 0.2), (0, 0.1), (0.05, 0.3), (1, 8))
+    )
+    microscope, inner = _microscope(shape, options, turn)
     kinds = 2 if rgb else 1
-    pieces = draw_specimen(drawing_rng, canvas, kinds, options)
-    depth, matter = strongest_depth(pieces, canvas)
+    pieces = draw_specimen(drawing_rng, microscope.canvas, kinds, options)
+    depth, matter = strongest_depth(pieces, microscope.canvas)
     density = np.ones((1, 1), np.float32)
     if rgb:
         density = STAINS[drawing_rng.choice(len(STAINS), 2, replace=False)].T
     density = density * np.float32(options["absorbance"])
-    levels = list(composite_layers(pieces, kinds + 1, _levels(canvas, slices)))
-    whole = sum(values for _, values in levels)
-    offset = plane_of_best_contrast(
-        np.tensordot(density.mean(0), whole[:-1], axes=1),
-        options["phase"] * whole[-1],
-        microscope,
-    )
-    # Pieces are placed where they are in focus; matter lies beside that.
-    image = np.empty((slices + 1, len(density), *canvas), np.float32)
-    for c, stains in enumerate(density):
-        wavelength = WAVELENGTHS[c] if rgb else 1.0
-        planes = [
-            (
-                level / LEVELS_PER_SLICE - offset,
-                np.tensordot(stains, values[:-1], axes=1),
-                options["phase"] * values[-1],
-            )
-            for level, values in levels
-        ]
-        image[:-1, c] = image_planes(
-            planes, range(slices), microscope, wavelength=wavelength
-        )
-        flat = [
-            (
-                0.0,
-                np.tensordot(stains, whole[:-1], axes=1),
-                options["phase"] * whole[-1],
-            )
-        ]
-        image[-1, c] = image_planes(flat, [offset], microscope, wavelength=wavelength)[0]
+    image, offset = _render(pieces, density, microscope, options)
     light = illumination(drawing_rng, shape, vignetting, shading)
     return expose_scene(
         # Bright rims are brighter than the empty field.
@@ -349,6 +296,81 @@ def make_coherent_scene(
         seed=seed,
         parameters=options | {"focus_offset": offset},
     )
+
+
+def draw_options(rng: np.random.Generator, slices: int) -> dict[str, Any]:
+    """What a scene is of and how it is imaged: see :func:`make_coherent_scene`."""
+    specimen = SPECIMENS[int(rng.integers(len(SPECIMENS)))]
+    surface = SURFACES[int(rng.integers(len(SURFACES)))]
+    stained = rng.random() < 0.7
+    waves = float(np.exp(rng.uniform(np.log(0.12), np.log(0.7))))
+    absorbance = float(rng.uniform(0.25, 1.3) if stained else rng.uniform(0.03, 0.2))
+    phase = float(rng.uniform(0.2, 2.8))
+    height = float(rng.uniform(0, 0.35) if rng.random() < 0.6 else rng.uniform(0.3, 1))
+    low = float(rng.uniform(0, 1 - height)) * (slices - 1)
+    return {
+        "slices": slices,
+        "specimen": specimen,
+        "surface": surface,
+        "waves": waves,
+        "absorbance": absorbance,
+        "phase": phase,
+        "span": (low, low + height * (slices - 1)),
+        "pupil": float(rng.uniform(0.08, 0.24)),
+        "coherence": float(rng.uniform(0.35, 0.95)),
+        "read_noise": float(rng.uniform(1, 4)),
+        "offset": float(rng.uniform(0, 0.03)),
+        "exposure": float(rng.uniform(0.6, 0.95)),
+    }
+
+
+def _microscope(
+    shape: tuple[int, int], options: dict[str, Any], turn: float
+) -> tuple[Microscope, tuple[slice, slice]]:
+    """A microscope with a canvas larger than the image, and the image's place on it."""
+    optics = {name: options[name] for name in ("pupil", "coherence", "waves")}
+    blur = Microscope(shape, **optics, turn=turn).blur * options["slices"]
+    halo = int(np.ceil(min(blur, LARGEST_BLUR))) + MARGIN
+    high, wide = (fft.next_fast_len(n + 2 * halo) for n in shape)
+    inner = (slice(halo, halo + shape[0]), slice(halo, halo + shape[1]))
+    return Microscope((high, wide), **optics, turn=turn), inner
+
+
+def _render(
+    pieces: Sequence[Piece],
+    density: Array,
+    microscope: Microscope,
+    options: dict[str, Any],
+) -> tuple[Array, float]:
+    """Images (slices + 1, components, h, w), the last in focus, and the focus' offset.
+
+    ``density`` (components, stains) is the absorbance of a unit of each stain.
+    """
+    slices, canvas = options["slices"], microscope.canvas
+    levels = list(
+        composite_layers(pieces, density.shape[1] + 1, _levels(canvas, slices))
+    )
+    whole = np.sum([values for _, values in levels], axis=0)
+
+    def matter(stains: Array, values: Array) -> tuple[Array, Array]:
+        return np.tensordot(stains, values[:-1], 1), options["phase"] * values[-1]
+
+    offset = plane_of_best_contrast(*matter(density.mean(0), whole), microscope)
+    image = np.empty((slices + 1, len(density), *canvas), np.float32)
+    for component, stains in enumerate(density):
+        wavelength = WAVELENGTHS[component] if len(density) > 1 else 1.0
+        # Pieces are placed where they are in focus; matter lies beside that.
+        planes = [
+            (level / LEVELS_PER_SLICE - offset, *matter(stains, values))
+            for level, values in levels
+        ]
+        image[:-1, component] = image_planes(
+            planes, range(slices), microscope, wavelength=wavelength
+        )
+        image[-1, component] = image_planes(
+            [(0.0, *matter(stains, whole))], [offset], microscope, wavelength=wavelength
+        )[0]
+    return image, offset
 
 
 def _levels(canvas: tuple[int, int], slices: int) -> Optics:
@@ -404,7 +426,7 @@ def draw_specimen(
 
 
 def _discs(rng: np.random.Generator, canvas: tuple[int, int]) -> list[Sprite]:
-    """Red blood cells: discs thinner in the middle (Evans and Fung 1972), a few apart."""
+    """Red blood cells: discs thinner in the middle (Evans and Fung 1972)."""
     radius = rng.uniform(12, 40)
     # Thickness at the middle, and how it rises: from pale middles to none.
     middle, rise = rng.uniform(0.15, 0.9), rng.uniform(0, 2.5)

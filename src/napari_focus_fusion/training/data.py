@@ -33,8 +33,8 @@ BENDING = ("coherent", "refractile")
 #: Phase contrast ``k`` and blur per slice in pixels of the modality "refractile", drawn
 #: uniformly.
 REFRACTION, REFRACTILE_BLUR = (0.1, 0.6), (0.3, 0.9)
-#: More slices than this are deep: finely spaced, with a blur per slice in pixels that is
-#: drawn log-uniformly.
+#: More slices than this are finely spaced: their blur per slice in pixels is drawn
+#: log-uniformly.
 DEEP, DEEP_BLUR = 12, (0.15, 2.0)
 #: Optical sectioning of the modality "confocal", drawn log-uniformly.
 SECTIONING = (0.05, 4.0)
@@ -185,7 +185,7 @@ def _draw_scene(
     side: int,
     pictures: Sequence[np.ndarray] | None,
 ) -> Scene:
-    fixed = {
+    fixed: dict[str, Any] = {
         "shape": (side, side),
         "slices": slices,
         "electrons": None,
