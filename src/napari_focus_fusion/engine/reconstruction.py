@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from napari_focus_fusion.decision import (
+    ABSENT_SCORE,
     Maps,
     RunningDecision,
     aggregate,
     aggregate_halo,
 )
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
-from napari_focus_fusion.engine.reading import slabs
+from napari_focus_fusion.engine.reading import ABSENT, DOUBTFUL, flagged_slabs
 from napari_focus_fusion.engine.scoring import BLOCK_SIDE
 from napari_focus_fusion.engine.surface import find_surface, weigh
 from napari_focus_fusion.models.base import Reconstructor
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.engine.reading import Reference
-    from napari_focus_fusion.tiling import Rectangle
+    from napari_focus_fusion.tiling import Rectangle, Tile
+
+#: What features of an absent pixel count beside those of one that is there.
+UNSEEN = 1e-6
 
 
 class Pooled(NamedTuple):
@@ -46,11 +50,14 @@ class Pooled(NamedTuple):
         slices tie.
     halo
         In pixels.
+    absent
+        (h, w), in how many slices a pixel is absent; None: nothing is.
     """
 
     features: Tensor
     winner: Tensor
     halo: int
+    absent: Tensor | None = None
 
 
 def reconstruct_region(
@@ -125,19 +132,66 @@ def _pool(
     # Progress counts the region only, not its halo.
     share *= region.area / wide.area
     area = wide.grown(encoder_halo)
-    for z, planes in slabs(reference, area, plan.slab, plan.device):
+    seen = _Seen(wide, plan.device)
+    for z, planes, flags in flagged_slabs(reference, area, plan.slab, plan.device):
         for tile in tiles:
             y, x = shifted(tiles.window_of(tile), encoder_halo)
             found = run_with_fallback(encode, planes[:, y, x], monitor)
             here = (..., tile.y, tile.x)
             for i, one in enumerate(found[..., *tile.inside]):
+                core = None if flags is None else flags[i, y, x][tile.inside]
+                worth, replaces = seen.update(tile, core)
                 new = one[None, :largest]
-                winner[here].masked_fill_(new > best[here], z + i)
-                winner[here].masked_fill_(new == best[here], -1)
-                torch.maximum(best[here], new, out=best[here])
-                total[here] += one[None, largest:]
+                better, equal = new > best[here], new == best[here]
+                if replaces is not None:
+                    better = torch.where(worth == 1, better | replaces, replaces)
+                    equal &= (worth == 1) & ~replaces
+                winner[here].masked_fill_(better, z + i)
+                winner[here].masked_fill_(equal, -1)
+                torch.where(better, new, best[here], out=best[here])
+                added_here = one[None, largest:]
+                total[here] += added_here if replaces is None else added_here * worth
             monitor.advance(len(planes) * tile.area * share)
-    return Pooled(features, winner, halo)
+    if seen.absent is not None:
+        total *= plan.stack.n_slices / seen.number
+    return Pooled(features, winner, halo, seen.absent)
+
+
+class _Seen:
+    """How much of the slices counts at each pixel of a region while they are pooled.
+
+    What is absent, or sees what is, counts only where nothing else does, so that the
+    features are finite everywhere.
+    """
+
+    def __init__(self, region: Rectangle, device: torch.device) -> None:
+        self.number = torch.zeros(region.height, region.width, device=device)
+        self.absent: Tensor | None = None
+
+    def update(
+        self, tile: Tile, flags: Tensor | None
+    ) -> tuple[Tensor | float, Tensor | None]:
+        """Take in a slice: what it counts, and where it replaces what was there.
+
+        The second is None where nothing is flagged and nothing was; the largest of
+        features are then what they are.
+        """
+        number = self.number[tile.slices]
+        if flags is None and self.absent is None:
+            number += 1
+            return 1.0, None
+        if self.absent is None:
+            self.absent = torch.zeros_like(self.number, dtype=torch.int16)
+        known = number >= 1
+        if flags is None:
+            counts = torch.ones_like(known)
+        else:
+            counts = flags < DOUBTFUL
+            self.absent[tile.slices] += flags == ABSENT
+        worth = torch.where(counts, 1.0, UNSEEN)
+        replaces = torch.where(counts, ~known, number == 0)
+        number += worth
+        return worth, replaces
 
 
 def _decide(
@@ -151,7 +205,12 @@ def _decide(
     halo = aggregate_halo(model.window)
     surface = find_surface(point, region, monitor)
     blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
-    for z in range(plan.stack.n_slices):
+    count, absent = plan.stack.n_slices, pooled.absent
+    if absent is not None:
+        inner = slice(pooled.halo, -pooled.halo or None)
+        absent = absent[inner, inner]
+        monitor.count_absent(absent, count)
+    for z in range(count):
         share = None if surface is None else surface.of_slice(z)
         for block in blocks:
             window = (0, slice(None), *block.window(halo, offset=pooled.halo))
@@ -160,6 +219,8 @@ def _decide(
             vote = aggregate(vote, model.window, plan.settings.smoothness)
             near = None if share is None else share[block.slices]
             vote = weigh(vote, near, plan.settings.surface)
+            if absent is not None:
+                vote.masked_fill_(absent[block.slices] == count, ABSENT_SCORE)
             running.update(z, vote, block.y, block.x, near)
             monitor.check_cancelled()
     return running.maps()
