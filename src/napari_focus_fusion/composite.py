@@ -13,7 +13,6 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 
 from napari_focus_fusion.filters import box_mean, box_sum, line_sum
 
@@ -212,16 +211,19 @@ class RunningNoise:
         least = self.least / least_noise_bias(measurements, CELL_VARIANCE_SD)
         least.masked_fill_(least.isinf(), 0)
         # Windows are centred on the corners of cells.
-        fine = F.interpolate(
-            least[None, None],
-            scale_factor=NOISE_CELL,
-            mode="bilinear",
-            align_corners=False,
-        )[0, 0]
-        top, left = (
-            n % NOISE_CELL + NOISE_CELL // 2 for n in (self.region.y0, self.region.x0)
-        )
+        fine = _interpolated(_interpolated(least).T).T
+        top, left = self.region.y0 % NOISE_CELL, self.region.x0 % NOISE_CELL
         return fine[top : top + self.region.height, left : left + self.region.width]
+
+
+def _interpolated(corners: Tensor) -> Tensor:
+    """(n + 1, w) at the corners of cells -> (4 n, w) at the centres of their pixels.
+
+    With the same bits wherever a region begins, which a layer does not promise.
+    """
+    start, step = corners[:-1], corners[1:] - corners[:-1]
+    parts = [start + step * ((i + 0.5) / NOISE_CELL) for i in range(NOISE_CELL)]
+    return torch.stack(parts, 1).flatten(0, 1)
 
 
 def _both(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -18,7 +18,7 @@ from napari_focus_fusion.composite import (
     similarity,
 )
 from napari_focus_fusion.decision import VERIFY_HALO, Maps, verify
-from napari_focus_fusion.engine.reading import ABSENT, prefetch, read_components
+from napari_focus_fusion.engine.reading import prefetch, read_components
 from napari_focus_fusion.engine.scoring import BLOCK_SIDE
 from napari_focus_fusion.tiling import TilePlan
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.prepare import Prepared
-    from napari_focus_fusion.engine.reading import Planes, Reference
+    from napari_focus_fusion.engine.reading import Reference
     from napari_focus_fusion.tiling import Rectangle
 
 #: Pixels around a region whose raw maps are needed to fuse it.
@@ -287,25 +287,20 @@ def _slices_and_planes(point: Prepared, area: Rectangle) -> Iterator[_Slice]:
     reference, device = point.reference, point.plan.device
     own = reference.stack is point.plan.stack
 
-    def read(z: int) -> tuple[np.ndarray, np.ndarray | None, Planes | None]:
+    def read(z: int) -> tuple[np.ndarray | None, ...]:
         values, present = _read_components(point, area, z)
         if own:
-            return values, present, None
-        return values, present, reference.read(slice(z, z + 1), area.y, area.x)
+            seen = None if present is None else present[reference.used].all(0)
+            return values, present, None, seen
+        planes, seen = reference.observed(slice(z, z + 1), area.y, area.x)
+        return values, present, planes[0], None if seen is None else seen[0]
 
     slices = range(point.plan.stack.n_slices)
-    for z, (values, present, planes) in zip(
+    for z, (values, present, plane, seen) in zip(
         slices, prefetch(partial(read, z) for z in slices), strict=True
     ):
-        seen = None
-        if planes is None:
-            plane = reference.mixed(values)
-            if present is not None:
-                seen = present[reference.used].all(0)
-        else:
-            plane = planes.values[0]
-            if planes.flags is not None:
-                seen = planes.flags[0] != ABSENT
+        assert values is not None
+        plane = reference.mixed(values) if plane is None else plane
         yield _Slice(
             z,
             values,

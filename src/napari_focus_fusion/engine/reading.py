@@ -39,7 +39,7 @@ SMALLEST_SIDE = 24
 #: How far a pixel may lie outside the range of its eight neighbours, in ranges. Detail
 #: that a microscope samples as it should (a point of 0.8 pixels standard deviation)
 #: stays inside, and so does Gaussian noise.
-OUTLIER_RANGES = 2
+OUTLIER_RANGES = 3
 #: Rows that are limited together, so that what is computed stays in the cache.
 OUTLIER_ROWS = 48
 #: Absent pixels are filled with the mean of those present within this radius.
@@ -139,6 +139,17 @@ class Reference:
         if flags is not None:
             flags = np.ascontiguousarray(flags[:, *window])
         return Planes(limited(values, *window), flags if np.any(flags) else None)
+
+    def observed(
+        self, z: slice, y: slice, x: slice
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Normalised planes (n, h, w) with their outliers, and where they have pixels.
+
+        Absent pixels hold no meaning; None in place of a mask: there are none.
+        """
+        block, present = read_components(self.stack, self.t, self.used, z, y, x)
+        seen = None if present is None else present.all(0)
+        return self._mix(self.used, block), seen
 
     def mixed(self, values: np.ndarray) -> np.ndarray:
         """The normalised plane (..., h, w) of components (components, ..., h, w)."""
