@@ -146,7 +146,9 @@ class RunningNoise:
         self.cells = (rows, columns)
         windows = (rows - NOISE_CELLS + 1, columns - NOISE_CELLS + 1)
         self.least = torch.full(windows, torch.inf, device=device)
-        self.before = torch.empty(NOISE_CELL * rows, NOISE_CELL * columns, device=device)
+        self.before = torch.empty(
+            NOISE_CELL * rows, NOISE_CELL * columns, device=device
+        )
         self.energy = torch.empty(2, rows, columns, device=device)
         self.seen_before: Tensor | None = None
 
@@ -175,7 +177,10 @@ class RunningNoise:
             rows = slice(first, min(first + NOISE_ROWS, height))
             cells = slice(rows.start // NOISE_CELL, rows.stop // NOISE_CELL)
             window = slice(top + rows.start, top + rows.stop + 2)
-            found, before = second_differences(plane[window, columns]), self.before[rows]
+            found, before = (
+                second_differences(plane[window, columns]),
+                self.before[rows],
+            )
             change = found - before
             before.copy_(found)
             for energy, values, mask in (

@@ -386,9 +386,7 @@ class FocusStack:
         return index
 
 
-def _filled(
-    values: NDArray[Any], present: NDArray[np.bool_] | None
-) -> NDArray[Any]:
+def _filled(values: NDArray[Any], present: NDArray[np.bool_] | None) -> NDArray[Any]:
     """What `read` gives for masked pixels: NaN in floating point numbers, else 0."""
     if present is not None:
         values[~present] = np.nan if values.dtype.kind == "f" else 0

@@ -243,7 +243,9 @@ def component_slices(
     And where they are present, bool of the same shape; None: everywhere.
     """
     read = partial(_read_components, point, area)
-    for z, found in zip(slices, prefetch(partial(read, z) for z in slices), strict=True):
+    for z, found in zip(
+        slices, prefetch(partial(read, z) for z in slices), strict=True
+    ):
         yield z, *found
 
 

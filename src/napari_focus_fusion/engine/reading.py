@@ -3,8 +3,8 @@
 Single pixels must not decide for their surroundings: a pixel far outside the range of
 its eight neighbours (stuck, hot, hit by a cosmic ray) is limited to what light through
 a lens can make of them, in the planes that are scored and never in those that are
-fused. What a scorer must not believe is flagged: pixels that are absent, those so near
-that their scores see an absent one, and those at or beside saturation.
+fused. What a scorer must not believe is flagged: pixels that are absent, and those so
+near that their scores see an absent one.
 """
 
 from __future__ import annotations
@@ -44,12 +44,11 @@ OUTLIER_RANGES = 3
 OUTLIER_ROWS = 48
 #: Absent pixels are filled with the mean of those present within this radius.
 FILL_RADIUS = 8
-#: Flags of pixels. Saturated: no detail can be told here. Doubtful: within
-#: :data:`FLAG_RADIUS` pixels of one that is absent.
-SATURATED, DOUBTFUL, ABSENT = 1, 2, 3
+#: Flags of pixels. Doubtful: within :data:`FLAG_RADIUS` pixels of one that is absent.
+DOUBTFUL, ABSENT = 1, 2
 FLAG_RADIUS = 2
 #: Pixels around a window that its planes and flags depend on.
-READ_HALO = FLAG_RADIUS + 1
+READ_HALO = FLAG_RADIUS
 
 
 class Planes(NamedTuple):
@@ -60,7 +59,7 @@ class Planes(NamedTuple):
     values
         (n, h, w) float32, normalised; without outliers, absent pixels filled.
     flags
-        (n, h, w) uint8: 0, SATURATED, DOUBTFUL or ABSENT; None where all are 0.
+        (n, h, w) uint8: 0, DOUBTFUL or ABSENT; None where all are 0.
     """
 
     values: np.ndarray
@@ -81,8 +80,6 @@ class Reference:
         How much each component counts, (components,), adding up to 1.
     black, white
         Intensities that become 0 and 1.
-    saturated
-        Values at which the camera saturates.
     """
 
     stack: FocusStack
@@ -90,7 +87,6 @@ class Reference:
     weights: tuple[float, ...]
     black: float = 0.0
     white: float = 1.0
-    saturated: tuple[float, ...] = ()
 
     @property
     def used(self) -> list[int]:
@@ -126,12 +122,10 @@ class Reference:
             wide = _grown((y, x), READ_HALO + FILL_RADIUS, size)
             block, present = read_components(self.stack, self.t, self.used, z, *wide)
         values = self._mix(self.used, block)
-        flags = saturation_flags(block, self.saturated)
+        flags = None
         if present is not None:
             there = present.all(0)
-            values = filled(values, there)
-            absent = absence_flags(there)
-            flags = absent if flags is None else np.maximum(flags, absent)
+            values, flags = filled(values, there), absence_flags(there)
         window = tuple(
             slice(inner.start - outer.start, inner.stop - outer.start)
             for inner, outer in zip((y, x), wide, strict=True)
@@ -253,57 +247,15 @@ def filled(planes: np.ndarray, present: np.ndarray) -> np.ndarray:
 
 def absence_flags(present: np.ndarray) -> np.ndarray:
     """(n, h, w) uint8: ABSENT, around that DOUBTFUL, and 0."""
-    flags = np.where(present, 0, DOUBTFUL).astype(np.uint8)
-    flags = _spread(flags)
-    flags[~present] = ABSENT
-    return flags
-
-
-def saturation_flags(block: np.ndarray, levels: Sequence[float]) -> np.ndarray | None:
-    """(n, h, w) uint8: SATURATED at and beside plateaus of saturated pixels, and 0.
-
-    Parameters
-    ----------
-    block
-        (components, n, h, w).
-    levels
-        Values at which the camera saturates.
-
-    Returns
-    -------
-    ndarray or None
-        None where nothing is saturated.
-    """
-    at = None
-    for level in levels:
-        hit = block == block.dtype.type(level)
-        if hit.any():
-            at = hit.any(0) if at is None else at | hit.any(0)
-    if at is None:
-        return None
-    # A single pixel of that value may have it by chance, and is no highlight.
-    two = at[:, 1:] & at[:, :-1]
-    two = two[:, :, 1:] & two[:, :, :-1]
-    if not two.any():
-        return None
-    flags = np.zeros(at.shape, np.uint8)
-    for y in (slice(None, -1), slice(1, None)):
-        for x in (slice(None, -1), slice(1, None)):
-            flags[:, y, x] |= two
-    flags *= SATURATED
-    return _spread(flags)
-
-
-def _spread(flags: np.ndarray) -> np.ndarray:
-    """Flags (n, h, w), the highest within :data:`FLAG_RADIUS` of each pixel."""
+    near = ~present
     for axis in (1, 2):
-        found = flags.copy()
-        ahead, behind = np.moveaxis(found, axis, 0), np.moveaxis(flags, axis, 0)
+        found = near.copy()
+        after, before = np.moveaxis(found, axis, 0), np.moveaxis(near, axis, 0)
         for step in range(1, FLAG_RADIUS + 1):
-            np.maximum(ahead[step:], behind[:-step], out=ahead[step:])
-            np.maximum(ahead[:-step], behind[step:], out=ahead[:-step])
-        flags = found
-    return flags
+            after[step:] |= before[:-step]
+            after[:-step] |= before[step:]
+        near = found
+    return np.where(present, np.where(near, DOUBTFUL, 0), ABSENT).astype(np.uint8)
 
 
 def _grown(
@@ -323,15 +275,57 @@ def _clip(window: slice, length: int) -> tuple[slice, int, int]:
     return slice(start, stop), start - window.start, window.stop - stop
 
 
-def sample(reference: Reference) -> Iterator[np.ndarray]:
+def sample(
+    reference: Reference,
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """For each slice the same few windows, (windows, h, w) float32.
 
     A grid of small windows, the whole plane where that is no larger. They depend on
-    the size of the plane and the number of slices alone.
+    the size of the plane and the number of slices alone. Beside them where they have
+    pixels, bool; None: everywhere.
     """
     places = sample_places(reference.stack)
     for z in range(reference.stack.n_slices):
-        yield np.stack([reference.planes(slice(z, z + 1), y, x)[0] for y, x in places])
+        found = [reference.read(slice(z, z + 1), y, x) for y, x in places]
+        planes = np.stack([one.values[0] for one in found])
+        present = None
+        if any(one.flags is not None and (one.flags == ABSENT).any() for one in found):
+            present = np.stack(
+                [
+                    np.ones(values.shape[1:], bool)
+                    if flags is None
+                    else flags[0] < ABSENT
+                    for values, flags in found
+                ]
+            )
+        yield planes, present
+
+
+def filled_from_slices(
+    windows: Sequence[np.ndarray], present: Sequence[np.ndarray | None]
+) -> list[np.ndarray]:
+    """Windows of slices, absent pixels taken from the nearest slice that has them.
+
+    So that statistics of a network, which needs whole windows, are those of pixels
+    that are there. Where no slice has one, what it was filled with stays.
+    """
+    if all(mask is None for mask in present):
+        return list(windows)
+    result = []
+    for z, (planes, mask) in enumerate(zip(windows, present, strict=True)):
+        if mask is None:
+            result.append(planes)
+            continue
+        new, missing = planes.copy(), ~mask
+        for other in sorted(range(len(windows)), key=lambda i: abs(i - z)):
+            if not missing.any():
+                break
+            there = present[other]
+            takes = missing if there is None else missing & there
+            np.copyto(new, windows[other], where=takes)
+            missing = missing & ~takes
+        result.append(new)
+    return result
 
 
 def sample_places(stack: FocusStack) -> list[tuple[slice, slice]]:

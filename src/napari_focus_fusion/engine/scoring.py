@@ -26,7 +26,6 @@ from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.reading import (
     ABSENT,
     DOUBTFUL,
-    SATURATED,
     flagged_slabs,
 )
 from napari_focus_fusion.engine.surface import find_surface, weigh
@@ -96,13 +95,8 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
 
 
 def apply_flags(scores: Tensor, flags: Tensor | None) -> Tensor:
-    """Scores, in place, without those of pixels that they cannot be believed of.
-
-    Saturated pixels score nothing: in a slice that is out of focus a highlight is a
-    disc whose edge is sharp because it is cut off. Absent pixels have no score.
-    """
+    """Scores, in place, without those of pixels that are absent or see one that is."""
     if flags is not None:
-        scores.masked_fill_(flags == SATURATED, 0)
         scores.masked_fill_(flags == DOUBTFUL, DOUBTFUL_SCORE)
         scores.masked_fill_(flags == ABSENT, ABSENT_SCORE)
     return scores

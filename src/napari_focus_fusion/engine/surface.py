@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_focus_fusion.engine.reading import DOUBTFUL, SATURATED, flagged_slabs
+from napari_focus_fusion.engine.reading import DOUBTFUL, flagged_slabs
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.models.surface import (
     CELL,
@@ -137,5 +137,4 @@ def _scan(point: Prepared, cells: Rectangle, monitor: Monitor) -> tuple[Tensor, 
 def _means_of_seen(score: Tensor, flags: Tensor) -> Tensor:
     """(h, w) in cells: means of the scores that count, NaN where none does."""
     counts = (flags < DOUBTFUL).to(score.dtype)
-    counted = score * counts * (flags != SATURATED)
-    return cell_means(counted[None])[0] / cell_means(counts[None])[0]
+    return cell_means((score * counts)[None])[0] / cell_means(counts[None])[0]

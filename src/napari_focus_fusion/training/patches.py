@@ -375,12 +375,13 @@ def _read_stack(
     weights = tuple(float(w) for w in stack.reference_weights(reference))
     for t in sorted({place.t for place in places}):
         raw = Reference(stack, t, weights)
-        windows = []
-        for planes in sample(raw):
-            windows.append(planes)
+        found = []
+        for one in sample(raw):
+            found.append(one)
             if should_stop():
                 raise Cancelled
-        black, white = black_and_white(windows)
+        windows, present = zip(*found, strict=True)
+        black, white = black_and_white(windows, present)
         normal = replace(raw, black=black, white=white)
         for together in _neighbours(stack, [p for p in places if p.t == t]):
             yield from _read_together(normal, together, side, should_stop)
