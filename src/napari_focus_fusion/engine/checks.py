@@ -15,7 +15,9 @@ from napari_focus_fusion.models.sml import SumModifiedLaplacian
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.prepare import Prepared
+    from napari_focus_fusion.stack import FocusStack
 
 #: The plain focus measure is trusted where its confidence is above this.
 MIN_CONFIDENCE = 0.4
@@ -93,6 +95,31 @@ def inconsistency_with_slices(point: Prepared, consistency: Any) -> str | None:
         f"differs from the fused slices by {mean:.1%} of their range on average. "
         "Do not trust its detail: look at the consistency map, or use scale=1."
     )
+
+
+def note_of_absent(stack: FocusStack, monitor: Monitor) -> str | None:
+    """A note for the user on pixels that are absent; None where none is."""
+    some, everywhere = monitor.absent
+    if not some and not everywhere:
+        return None
+    whole = stack.n_times * stack.height * stack.width
+    parts = []
+    if some:
+        parts.append(
+            f"{some} pixels ({some / whole:.1%}) are absent in some slices (NaN, "
+            "masked, or an empty band) and come from the others."
+        )
+    if everywhere:
+        kept = "NaN" if stack.dtype.kind == "f" else "0"
+        parts.append(
+            f"{everywhere} pixels ({everywhere / whole:.1%}) are absent in every "
+            f"slice: the fused image is {kept} there, and the confidence 0."
+        )
+    if monitor.resumed:
+        parts.append(
+            "Only what this run computed is counted, not what it went on from."
+        )
+    return " ".join(parts)
 
 
 def _when(point: Prepared) -> str:

@@ -140,6 +140,9 @@ def _compose(
     pixels = as_dtype(fused, stack.dtype)
     if nowhere is not None:
         pixels[nowhere] = _nothing(stack.dtype)
+        if point.plan.model is None:  # nothing was scored, and nothing counted
+            lacking = torch.from_numpy(nowhere.any(0)) * stack.n_slices
+            monitor.count_absent(lacking, stack.n_slices)
     return pixels, np.ascontiguousarray(index[_INNER])
 
 

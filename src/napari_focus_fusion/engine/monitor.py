@@ -36,6 +36,8 @@ class Monitor:
         tried again.
     absent
         How many pixels were found absent: in some slices, and in all.
+    resumed
+        Whether an earlier run had finished a part.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Monitor:
         self.notes: list[str] = []
         self.smallest_failed = 1 << 62
         self.absent = (0, 0)
+        self.resumed = False
         self._meter = meter
         self._should_stop = should_stop
         self._cost = 1.0
