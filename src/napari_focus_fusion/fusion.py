@@ -17,8 +17,10 @@ from napari_focus_fusion.device import deterministic
 from napari_focus_fusion.engine.checks import (
     contradiction_of_plain,
     inconsistency_with_slices,
+    note_of_absent,
     nothing_in_focus,
 )
+from napari_focus_fusion.engine.empty import without_empty_bands
 from napari_focus_fusion.engine.executors import (
     check_sendable,
     jobs_of,
@@ -38,6 +40,7 @@ from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
+from napari_focus_fusion.stack import FocusStack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +52,6 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.executors import Executor
     from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.engine.store import Store
-    from napari_focus_fusion.stack import FocusStack
 
 
 def fuse(
@@ -164,7 +166,9 @@ def fuse(
     True
     """
     settings = FusionSettings(
-        reference=reference,
+        reference=without_empty_bands(reference)
+        if isinstance(reference, FocusStack)
+        else reference,
         scale=scale,
         joint=joint,
         blend=blend,
@@ -177,7 +181,7 @@ def fuse(
     )
     source = _open(stack, axes)
     plan = plan_run(
-        source,
+        without_empty_bands(source),
         load_model(model),
         settings,
         decision=_decision(decision, source, scale),
@@ -195,6 +199,9 @@ def fuse(
     with torch.inference_mode(), deterministic(plan.device):
         for t in range(source.n_times):
             _fuse_time_point(plan, t, store, execute, monitor)
+    note = note_of_absent(plan.stack, monitor)
+    if note is not None:
+        monitor.warn(note)
     provenance = provenance_of(plan, cluster=cluster) | {"notes": monitor.notes}
     if out is not None:
         monitor.enter("Writing overviews", work)
@@ -215,6 +222,7 @@ def _fuse_time_point(
     point = prepare(plan, t, monitor)
     for step in steps:
         left = [r for r in plan.regions if not store.is_done(step.key, t, r)]
+        monitor.resumed |= len(left) < len(plan.regions)
         end = done + voxels * step.cost
         done = end - sum(r.area for r in left) * stack.n_slices * step.cost
         monitor.enter(step.title + when, done, step.cost)
