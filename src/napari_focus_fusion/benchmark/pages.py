@@ -376,7 +376,11 @@ def _family_page(
 ) -> str:
     own = [one for one in judged if one.data == of.name]
     measures = [name for name in _COLUMNS if name not in ("off the median", "pieces")]
-    parts = [f"# Family: {of.name}", of.about, "See {doc}`families` for the measures."]
+    parts = [
+        f"# Family: {of.name}",
+        of.about,
+        "See the [overview](families.md) for the measures.",
+    ]
     parts.append(_by_method(own, measures))
     for measure in ("PSNR", "depth error"):
         parts += [
