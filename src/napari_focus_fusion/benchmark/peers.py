@@ -240,9 +240,9 @@ def _focusweave(slices: Sequence[Image]) -> Image:
 
 def _openfocus(slices: Sequence[Image], method: str) -> Image:
     def command(paths: list[Path], output: Path) -> list[str | Path]:
-        files = ["openfocus", "--input", paths[0].parent, "--output", output]
-        options = ["--cpu", "--threads", "1", "--align", "none", "--no-exposure-match"]
-        return [*files, "--method", method, *options]
+        options = ["--cpu", "--threads=1", "--align=none", "--no-exposure-match"]
+        files: list[str | Path] = ["--input", paths[0].parent, "--output", output]
+        return ["openfocus", *files, "--method", method, *options]
 
     levels = _file_levels(slices)
     return _through_files("OpenFocus", slices, levels, command, as_colour=True)

@@ -262,7 +262,7 @@ def _run_candidate(
     """Fuse all stacks of a data set in a new process; costs or errors, one a stack."""
     answers = ask_worker(request, folder)
     about = next(answers)
-    costs = []
+    costs: list[dict[str, Any]] = []
     for case in cases:
         name = f"{len(costs) + 1} of {len(cases)}, {case.name}"
         log(f"{run.data}: {run.candidate} fusing {name}")

@@ -222,7 +222,7 @@ def _outlines(rng: np.random.Generator, middles: Array, sheet: Array) -> Array:
 
     Some borders are brighter than others, and all are grainy.
     """
-    grid = np.stack(np.indices(sheet.shape), axis=-1).reshape(-1, 2)
+    grid = np.argwhere(np.ones(sheet.shape, bool))
     distance, cell = cKDTree(middles).query(grid, k=2)
     away = ((distance[:, 1] - distance[:, 0]) / 2).reshape(sheet.shape)
     first, second = np.sort(cell, axis=1).T
