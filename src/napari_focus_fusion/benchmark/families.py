@@ -46,8 +46,12 @@ if TYPE_CHECKING:
 DEFAULT = "default"
 """The method that is `fuse` without any option."""
 
-#: Parts of the package that no fused image depends on.
-_ELSEWHERE = ("benchmark", "cli", "plugin", "training", "simulation", "metrics")
+#: Parts of the package that what is fused from an array does not depend on.
+_ELSEWHERE = (
+    *("benchmark", "cli", "plugin", "training", "simulation", "metrics"),
+    *("read", "write", "placement.py", "palette.py", "metadata.py", "progress.py"),
+    *("figure.py", "retouch.py", "report.py", "report_chart.py", "report_words.py"),
+)
 _MAPS = ("decision", "depth", "confidence")
 
 
@@ -137,6 +141,8 @@ class Results:
         Real stacks that were not there, and why.
     versions
         By method, what it was.
+    errors
+        By set, stack and method, why it failed.
     """
 
     work: Path
@@ -361,18 +367,21 @@ def run_families(
     for name in families:
         log(f"drawing the scenes of {name}")
         sets.append(family_set(FAMILIES[name], quick=quick))
-    results = Results(
-        work, (*sets, *real), tuple(compared), missing, skipped, versions={}, errors={}
-    )
+    sets += real
+    versions: dict[str, str] = {}
+    errors: dict[tuple[str, str, str], str] = {}
     for number, method in enumerate(compared, start=1):
         try:
             version = _version(method)
         except (FocusFusionError, OSError) as error:
             version = f"broken: {error}"
-        results.versions[method.name] = version
+        versions[method.name] = version
         prefix = f"{method.name} ({number} of {len(compared)}): "
-        _run_method(results, method, version, device, partial(_log_after, log, prefix))
-    return results
+        say = partial(_log_after, log, prefix)
+        errors |= _run_method(work, sets, method, version, device, say)
+    return Results(
+        work, tuple(sets), tuple(compared), missing, skipped, versions, errors
+    )
 
 
 def _log_after(log: Log, prefix: str, text: str) -> None:
@@ -380,13 +389,18 @@ def _log_after(log: Log, prefix: str, text: str) -> None:
 
 
 def _run_method(
-    results: Results, method: Candidate, version: str, device: str, log: Log
-) -> None:
-    """Fuse with one method what it has not fused yet."""
+    work: Path,
+    sets: Sequence[StackSet],
+    method: Candidate,
+    version: str,
+    device: str,
+    log: Log,
+) -> dict[tuple[str, str, str], str]:
+    """Fuse with one method what it has not fused yet; returns what failed, and why."""
     jobs = []
-    for of in results.sets:
+    for of in sets:
         for case in of.cases:
-            place = _place(results.work, of.name, case.name, method.name)
+            place = _place(work, of.name, case.name, method.name)
             key = {
                 "sha256": case.sha256,
                 "target": method.target,
@@ -397,8 +411,9 @@ def _run_method(
             record = _record(place)
             if {name: record.get(name) for name in key} != key:
                 jobs.append((of, case, place, key))
+    errors: dict[tuple[str, str, str], str] = {}
     if not jobs:
-        return
+        return errors
     with TemporaryDirectory(prefix="focus-fusion-") as name:
         folder = Path(name)
         request = {
@@ -415,11 +430,12 @@ def _run_method(
             log(f"{number} of {len(jobs)}, {of.name}: {case.name}")
             answer = next(answers)
             if "error" in answer:
-                results.errors[of.name, case.name, method.name] = answer["error"]
+                errors[of.name, case.name, method.name] = answer["error"]
             else:
                 # Last of all, so that what is half written does not look whole.
                 text = json.dumps(key | answer, indent=1)
                 (place / "record.json").write_text(text, encoding="utf-8")
+    return errors
 
 
 def _job(folder: Path, case: Case, place: Path) -> dict[str, Any]:
