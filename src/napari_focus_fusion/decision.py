@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Guards divisions of scores; far below any score of an image with detail.
 TINY = 1e-30
 
+#: Near a surface the scores beside the best one count as at least this share of it.
+LEAST_NEIGHBOUR = 0.02
+
 #: Scores are added up over windows inside one another: the model's own, one three times
 #: as wide (this is its weight, of the mean), and one nine times as wide (weighted by
 #: the smoothness that the user chooses). Where the small window holds detail its
@@ -119,16 +122,18 @@ class RunningDecision:
         self.before = torch.zeros(shape, device=device)
         self.after = torch.zeros(shape, device=device)
         self.previous = torch.zeros(shape, device=device)
-        # Probability of the best slice and its neighbours, where a surface gives one.
-        self.probability: Tensor | None = None
+        # Of a surface: its weight at the best slice and that slice's neighbours, and
+        # what makes a confidence of that.
+        self.weight: Tensor | None = None
         self.last: Tensor | None = None
+        self.certainty: Tensor | None = None
 
     def update(
-        self, z: int, score: Tensor, y: slice, x: slice, share: Tensor | None = None
+        self, z: int, score: Tensor, y: slice, x: slice, weight: Tensor | None = None
     ) -> None:
         """Take in the scores (h, w) of slice ``z`` for one tile.
 
-        ``share`` is the probability that the surface passes in that slice.
+        ``weight`` is how near the surface passes, which scores are multiplied by.
 
         Slices come in order for each tile. The first of equal scores stays.
         """
@@ -136,16 +141,18 @@ class RunningDecision:
         best, index = self.best[y, x], self.index[y, x]
         before, after = self.before[y, x], self.after[y, x]
         previous = self.previous[y, x]
+        if weight is not None:
+            score = score * weight
         torch.where(index == z - 1, score, after, out=after)
         better = score > best
-        if share is not None:
-            if self.probability is None or self.last is None:
-                self.probability = torch.zeros_like(self.best)
+        if weight is not None:
+            if self.weight is None or self.last is None:
+                self.weight = torch.zeros_like(self.best)
                 self.last = torch.zeros_like(self.best)
-            found, last = self.probability[y, x], self.last[y, x]
-            found += torch.where((index == z - 1) & (z > 0), share, 0)
-            torch.where(better, share + last, found, out=found)
-            last.copy_(share)
+            found, last = self.weight[y, x], self.last[y, x]
+            found += torch.where((index == z - 1) & (z > 0), weight, 0)
+            torch.where(better, weight + last, found, out=found)
+            last.copy_(weight)
         torch.where(better, previous, before, out=before)
         index.masked_fill_(better, z)
         torch.maximum(best, score, out=best)
@@ -166,9 +173,12 @@ class RunningDecision:
         ``1 - mean of the others / best``: 0 where all slices are alike, towards 1
         where one alone is sharp. The runner-up would not do: in a finely sampled stack
         it is the next slice, and nearly as sharp wherever the focus is right.
+
+        With a surface: how probable it is that there is detail, and that it is in the
+        best slice or a neighbour of it.
         """
-        if self.probability is not None:
-            return self.probability.clamp(0, 1)
+        if self.weight is not None and self.certainty is not None:
+            return (self.weight * self.certainty).clamp(0, 1)
         if self.count < 2:
             return torch.ones_like(self.best)
         others = ((self.total - self.best) / (self.count - 1)).float()
@@ -181,8 +191,11 @@ class RunningDecision:
         scores that fall off as a Gaussian. At the first and last slice the index
         itself.
         """
+        # Far from a surface scores are zero, which says nothing of the vertex.
+        share = 0.0 if self.weight is None else LEAST_NEIGHBOUR
+        least = (self.best * share).clamp_min(TINY)
         low, middle, high = (
-            values.clamp_min(TINY).log()
+            torch.maximum(values, least).log()
             for values in (self.before, self.best, self.after)
         )
         curvature = low + high - 2 * middle

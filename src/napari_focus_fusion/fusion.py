@@ -17,6 +17,7 @@ from napari_focus_fusion.device import deterministic
 from napari_focus_fusion.engine.checks import (
     contradiction_of_plain,
     inconsistency_with_slices,
+    nothing_in_focus,
 )
 from napari_focus_fusion.engine.executors import (
     check_sendable,
@@ -221,7 +222,8 @@ def _fuse_time_point(
             done += region.area * stack.n_slices * step.cost
             monitor.enter(step.title + when, done, step.cost)
         done = end
-    notes = [contradiction_of_plain(point, store.outputs["decision"])]
+    maps = store.outputs["decision"], store.outputs["confidence"]
+    notes = [contradiction_of_plain(point, maps[0]), *nothing_in_focus(point, *maps)]
     if plan.upscale is not None:
         notes.append(inconsistency_with_slices(point, store.outputs["consistency"]))
     for note in filter(None, notes):

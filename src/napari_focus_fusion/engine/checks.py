@@ -26,6 +26,12 @@ MIN_CORRELATION = 0.1
 #: Mean distance of a super-resolved image from the slices, as a share of their range,
 #: from which on it is inconsistent: much more than noise that it may leave out.
 MAX_INCONSISTENCY = 0.05
+#: A pixel more confident than this counts as in focus; with a smaller share of the
+#: plane than the second, nothing is.
+SURE, LEAST_IN_FOCUS = 0.5, 0.001
+#: More than this share of what is in focus in the first or last of four slices or more:
+#: the stack may end inside the specimen.
+MOST_AT_END, FEW_SLICES = 0.25, 4
 
 
 def contradiction_of_plain(point: Prepared, decision: Any) -> str | None:
@@ -93,6 +99,51 @@ def inconsistency_with_slices(point: Prepared, consistency: Any) -> str | None:
         f"differs from the fused slices by {mean:.1%} of their range on average. "
         "Do not trust its detail: look at the consistency map, or use scale=1."
     )
+
+
+def nothing_in_focus(point: Prepared, decision: Any, confidence: Any) -> list[str]:
+    """Notes for the user where a stack is never in focus, or goes on beyond its ends.
+
+    Parameters
+    ----------
+    point
+        A time point.
+    decision, confidence
+        The final maps, axes ``stack.map_axes``.
+
+    Returns
+    -------
+    list of str
+        Notes; none where a surface was not looked for.
+    """
+    stack = point.plan.stack
+    if point.plan.surface is None:
+        return []
+    counts = np.zeros(stack.n_slices, np.int64)
+    for region in point.plan.regions:
+        places = {"T": point.t, "Y": region.y, "X": region.x}
+        key = tuple(places[axis] for axis in stack.map_axes)
+        sure = np.asarray(confidence[key]) > SURE
+        found = np.asarray(decision[key])[sure]
+        counts += np.bincount(found, minlength=stack.n_slices)
+    share = counts.sum() / (stack.height * stack.width)
+    if share < LEAST_IN_FOCUS:
+        return [
+            f"Nothing is clearly in focus{_when(point)}: only {share:.1%} of the "
+            "pixels show detail that stands out in some slice. Look at the confidence "
+            "map; the specimen may lie outside the stack."
+        ]
+    notes: list[str] = []
+    if stack.n_slices < FEW_SLICES:
+        return notes
+    for z, where in ((0, "first"), (stack.n_slices - 1, "last")):
+        at_end = counts[z] / counts.sum()
+        if at_end > MOST_AT_END and counts[z] == counts.max():
+            notes.append(
+                f"The {where} slice is the sharpest for {at_end:.0%} of what is in "
+                f"focus{_when(point)}: the specimen may go on beyond the stack."
+            )
+    return notes
 
 
 def _when(point: Prepared) -> str:

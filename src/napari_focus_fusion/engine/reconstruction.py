@@ -21,7 +21,7 @@ from napari_focus_fusion.decision import (
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.reading import slabs
 from napari_focus_fusion.engine.scoring import BLOCK_SIDE
-from napari_focus_fusion.engine.surface import find_surface, weigh
+from napari_focus_fusion.engine.surface import SurfaceShares, find_surface
 from napari_focus_fusion.models.base import Reconstructor
 from napari_focus_fusion.tiling import TilePlan, shifted
 
@@ -44,12 +44,15 @@ class Pooled(NamedTuple):
     winner
         (1, C, h, w) int16, the slice that each of the largest came from; -1 where
         slices tie.
+    slices
+        (h, w), how many slices were pooled at each pixel: those near the surface.
     halo
         In pixels.
     """
 
     features: Tensor
     winner: Tensor
+    slices: Tensor
     halo: int
 
 
@@ -82,8 +85,9 @@ def reconstruct_region(
     are_reference = [channel == point.reference for channel in channels]
     share = 1 / (1 + are_reference.count(False))
     halo = max(aggregate_halo(model.window), model.decoder_halo)
-    pooled = _pool(point, point.reference, region, halo, share, monitor)
-    maps = _decide(point, region, pooled, monitor)
+    surface = find_surface(point, region.grown(halo), monitor)
+    pooled = _pool(point, point.reference, region, halo, surface, share, monitor)
+    maps = _decide(point, region, pooled, surface, monitor)
     for reconstruction, is_reference in zip(found, are_reference, strict=True):
         if is_reference:
             reconstruction.copy_(_decode(point, region, pooled, monitor))
@@ -92,7 +96,7 @@ def reconstruct_region(
         found, channels, are_reference, strict=True
     ):
         if not is_reference:
-            pooled = _pool(point, channel, region, model.decoder_halo, share, monitor)
+            pooled = _pool(point, channel, region, halo, surface, share, monitor)
             reconstruction.copy_(_decode(point, region, pooled, monitor))
     return maps, found.cpu().numpy()
 
@@ -102,10 +106,11 @@ def _pool(
     reference: Reference,
     region: Rectangle,
     halo: int,
+    surface: SurfaceShares | None,
     share: float,
     monitor: Monitor,
 ) -> Pooled:
-    """Features of all slices, slab by slab and tile by tile."""
+    """Features of the slices near the surface, slab by slab and tile by tile."""
     plan, model = point.plan, point.plan.model
     assert isinstance(model, Reconstructor)
     largest, added = model.channels
@@ -119,6 +124,7 @@ def _pool(
     winner = torch.zeros(
         (1, largest, wide.height, wide.width), dtype=torch.int16, device=plan.device
     ).contiguous(memory_format=torch.channels_last)
+    count = torch.zeros(wide.height, wide.width, device=plan.device)
     encoder_halo = plan.halo - model.decoder_halo
     tiles = TilePlan(wide.height, wide.width, (plan.tile, plan.tile), encoder_halo)
     encode = NetworkCall(_encoded, model, point.context, encoder_halo)
@@ -126,22 +132,38 @@ def _pool(
     share *= region.area / wide.area
     area = wide.grown(encoder_halo)
     for z, planes in slabs(reference, area, plan.slab, plan.device):
+        near = torch.ones(len(planes), wide.height, wide.width, dtype=torch.bool)
+        near = near.to(plan.device)
+        if surface is not None:
+            for i in range(len(planes)):
+                torch.gt(surface.of_slice(z + i), 0, out=near[i])
+        count += near.sum(0)
         for tile in tiles:
+            if not near[:, tile.y, tile.x].any():
+                monitor.advance(len(planes) * tile.area * share)
+                continue
             y, x = shifted(tiles.window_of(tile), encoder_halo)
             found = run_with_fallback(encode, planes[:, y, x], monitor)
             here = (..., tile.y, tile.x)
             for i, one in enumerate(found[..., *tile.inside]):
                 new = one[None, :largest]
+                if surface is not None:
+                    new = new.masked_fill(~near[i, tile.y, tile.x], -torch.inf)
+                    one = one * near[i, tile.y, tile.x]
                 winner[here].masked_fill_(new > best[here], z + i)
                 winner[here].masked_fill_(new == best[here], -1)
                 torch.maximum(best[here], new, out=best[here])
                 total[here] += one[None, largest:]
             monitor.advance(len(planes) * tile.area * share)
-    return Pooled(features, winner, halo)
+    return Pooled(features, winner, count, halo)
 
 
 def _decide(
-    point: Prepared, region: Rectangle, pooled: Pooled, monitor: Monitor
+    point: Prepared,
+    region: Rectangle,
+    pooled: Pooled,
+    surface: SurfaceShares | None,
+    monitor: Monitor,
 ) -> Maps:
     """The decision map, from the slices that the largest features came from."""
     plan, model = point.plan, point.plan.model
@@ -149,19 +171,20 @@ def _decide(
     largest = model.channels[0]
     running = RunningDecision((region.height, region.width), plan.device)
     halo = aggregate_halo(model.window)
-    surface = find_surface(point, region, monitor)
+    inside = (slice(pooled.halo, -pooled.halo),) * 2
     blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
     for z in range(plan.stack.n_slices):
-        share = None if surface is None else surface.of_slice(z)
+        weight = None if surface is None else surface.of_slice(z)[inside]
         for block in blocks:
             window = (0, slice(None), *block.window(halo, offset=pooled.halo))
             winner, best = pooled.winner[window], pooled.features[:, :largest][window]
             vote = model.vote(winner, best, z)
             vote = aggregate(vote, model.window, plan.settings.smoothness)
-            near = None if share is None else share[block.slices]
-            vote = weigh(vote, near, plan.settings.surface)
+            near = None if weight is None else weight[block.slices]
             running.update(z, vote, block.y, block.x, near)
             monitor.check_cancelled()
+    if surface is not None:
+        running.certainty = surface.at_pixels(surface.certainty)[inside]
     return running.maps()
 
 
@@ -173,13 +196,15 @@ def _decode(
     assert isinstance(model, Reconstructor)
     reconstruction = torch.empty(region.height, region.width, device=plan.device)
     halo = model.decoder_halo
-    decode = NetworkCall(
-        partial(_decoded, count=plan.stack.n_slices), model, point.context, halo
-    )
+    count = None if plan.surface is not None else plan.stack.n_slices
+    decode = NetworkCall(partial(_decoded, count=count), model, point.context, halo)
     tiles = TilePlan(region.height, region.width, (plan.tile, plan.tile), halo)
     for tile in tiles:
         y, x = shifted(tiles.window_of(tile), pooled.halo)
-        found = run_with_fallback(decode, pooled.features[..., y, x], monitor)
+        batch = pooled.features[..., y, x]
+        if count is None:
+            batch = torch.cat([batch, pooled.slices[None, None, y, x]], 1)
+        found = run_with_fallback(decode, batch, monitor)
         reconstruction[tile.slices] = found[0][tile.inside]
         monitor.check_cancelled()
     return reconstruction
@@ -192,8 +217,16 @@ def _encoded(model: Reconstructor, batch: Tensor, context: Any) -> Tensor:
     )
 
 
-def _decoded(model: Reconstructor, batch: Tensor, context: Any, count: int) -> Tensor:
-    """(1, 1, C + D, h, w) -> (1, h, w)."""
+def _decoded(
+    model: Reconstructor, batch: Tensor, context: Any, count: int | None
+) -> Tensor:
+    """(1, 1, C + D, h, w) -> (1, h, w); without a count it follows the features."""
     pooled = batch[:, 0].contiguous(memory_format=torch.channels_last)
-    largest = model.channels[0]
-    return model.reconstruct(pooled[:, :largest], pooled[:, largest:], count, context)
+    largest, added = model.channels
+    together, each = pooled[:, : largest + added], pooled[:, largest + added :]
+    return model.reconstruct(
+        together[:, :largest],
+        together[:, largest:],
+        each if count is None else count,
+        context,
+    )

@@ -18,7 +18,7 @@ from torch import Tensor
 from napari_focus_fusion.decision import RunningDecision, aggregate, aggregate_halo
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.reading import slabs
-from napari_focus_fusion.engine.surface import find_surface, weigh
+from napari_focus_fusion.engine.surface import SurfaceShares, find_surface
 from napari_focus_fusion.models.base import (
     PairMasker,
     SetMasker,
@@ -68,25 +68,33 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
     surface = find_surface(point, region, monitor)
     blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
     score = _score_sets if plan.model.kind == "set-masker" else _score_slabs
-    for z, scores in score(point, region, halo, monitor):
+    for z, scores in score(point, region, halo, surface, monitor):
         for i, one in enumerate(scores):
-            share = None if surface is None else surface.of_slice(z + i)
+            weight = None if surface is None else surface.of_slice(z + i)
             for block in blocks:
                 summed = aggregate(
                     one[block.window(halo, offset=halo)],
                     plan.model.window,
                     plan.settings.smoothness,
                 )
-                near = None if share is None else share[block.slices]
-                summed = weigh(summed, near, plan.settings.surface)
+                near = None if weight is None else weight[block.slices]
                 running.update(z + i, summed, block.y, block.x, near)
+    if surface is not None:
+        running.certainty = surface.at_pixels(surface.certainty)
     return running.maps()
 
 
 def _score_slabs(
-    point: Prepared, region: Rectangle, halo: int, monitor: Monitor
+    point: Prepared,
+    region: Rectangle,
+    halo: int,
+    surface: SurfaceShares | None,
+    monitor: Monitor,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Slab by slab: first slice, and scores (n, h, w) of the region and its halo."""
+    """Slab by slab: first slice, and scores (n, h, w) of the region and its halo.
+
+    Tiles that no pixel near the surface depends on have scores of 0.
+    """
     plan, model = point.plan, point.plan.model
     assert isinstance(model, SliceScorer | PairMasker)
     wide = region.grown(halo)
@@ -105,6 +113,12 @@ def _score_slabs(
         for tile in tiles:
             y, x = shifted(tiles.window_of(tile), plan.halo)
             batch = planes[:, y, x]
+            # The pixels of the region whose windows reach into the tile.
+            seen = tile.window(halo, offset=-halo)
+            if surface is not None and not surface.passes(z, len(batch), *seen):
+                scores[: len(batch), tile.y, tile.x] = 0
+                monitor.advance(len(batch) * tile.area * share)
+                continue
             if rivals is not None:
                 batch = torch.stack([batch, rivals.against(z, len(batch), y, x)], 1)
             found = run_with_fallback(call, batch, monitor)
@@ -114,9 +128,16 @@ def _score_slabs(
 
 
 def _score_sets(
-    point: Prepared, region: Rectangle, halo: int, monitor: Monitor
+    point: Prepared,
+    region: Rectangle,
+    halo: int,
+    surface: SurfaceShares | None,
+    monitor: Monitor,
 ) -> Iterator[tuple[int, Tensor]]:
-    """All slices of a region at once: each slice and its weights (1, h, w)."""
+    """All slices of a region at once: each slice and its weights (1, h, w).
+
+    All of them, also those far from the surface: what a slice weighs depends on all.
+    """
     plan, model = point.plan, point.plan.model
     assert isinstance(model, SetMasker)
     call = NetworkCall(_weigh_set, model, point.context, plan.halo)

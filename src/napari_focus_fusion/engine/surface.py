@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.prepare import Prepared
 
-#: Cells x slices that the network looks at together: some 600 bytes each.
-CELLS_AT_ONCE = 1 << 17
+#: Cells x slices that the network looks at together: some 500 bytes each.
+CELLS_AT_ONCE = 1 << 18
 SMALLEST_SIDE = 16
-#: Probability that is left to slices far from the surface.
-FLOOR = 1e-3
+#: Slices whose weight is a smaller share of the highest are not near the surface.
+NEAR = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +40,31 @@ class SurfaceShares:
 
     Attributes
     ----------
-    shares
-        (N, h, w) in cells, adding up to 1 along Z; one cell more than the region
-        touches on each side.
+    weights
+        (N, h, w) in cells: the probability as a share of the highest along Z, to the
+        power of the strength; one cell more than the region touches on each side.
+    near
+        (N, h, w) bool, where a slice is near the surface.
+    certainty
+        (h, w) in cells, the highest probability, times that of there being any detail.
     region
         In the plane's pixels.
     """
 
-    shares: Tensor
+    weights: Tensor
+    near: Tensor
+    certainty: Tensor
     region: Rectangle
 
     def of_slice(self, z: int) -> Tensor:
+        """Weight of a slice (h, w) at each pixel of the region; 0 where not near."""
+        fine = self.at_pixels(self.weights[z])
+        return fine.masked_fill_(fine < NEAR, 0)
+
+    def at_pixels(self, cells: Tensor) -> Tensor:
         """(h, w) of the region in pixels, interpolated between the cells' centres."""
         fine = F.interpolate(
-            self.shares[None, None, z],
+            cells[None, None],
             scale_factor=CELL,
             mode="bilinear",
             align_corners=False,
@@ -61,6 +72,17 @@ class SurfaceShares:
         top = self.region.y0 % CELL + CELL
         left = self.region.x0 % CELL + CELL
         return fine[top : top + self.region.height, left : left + self.region.width]
+
+    def passes(self, first: int, count: int, y: slice, x: slice) -> bool:
+        """Whether any of some slices is near in a window of the region's pixels."""
+        rows, columns = (
+            slice(
+                max((offset % CELL + window.start) // CELL, 0),
+                max(-(-(offset % CELL + window.stop) // CELL) + 2, 0),
+            )
+            for offset, window in ((self.region.y0, y), (self.region.x0, x))
+        )
+        return bool(self.near[first : first + count, rows, columns].any())
 
 
 def find_surface(
@@ -94,20 +116,20 @@ def find_surface(
     focus, intensity = _scan(point, cells.grown(SURFACE_HALO), monitor)
     count = len(focus)
     shares = torch.empty(count, cells.height, cells.width, device=point.plan.device)
+    presence = torch.empty(cells.height, cells.width, device=point.plan.device)
     side = max(int((CELLS_AT_ONCE / count) ** 0.5) - 2 * SURFACE_HALO, SMALLEST_SIDE)
     tiles = TilePlan(cells.height, cells.width, (side, side), SURFACE_HALO)
     for tile in tiles:
         y, x = shifted(tiles.window_of(tile), SURFACE_HALO)
         features = coarse_features(focus[None, :, y, x], intensity[None, :, y, x])
-        found = network(features)[0].softmax(0)
-        shares[:, tile.y, tile.x] = found[:, *shifted(tile.inside, -SURFACE_HALO)]
+        found = network(features)
+        inside = shifted(tile.inside, -SURFACE_HALO)
+        shares[:, tile.y, tile.x] = found.along_z[0].softmax(0)[:, *inside]
+        presence[tile.y, tile.x] = found.presence[0].sigmoid()[*inside]
         monitor.check_cancelled()
-    return SurfaceShares(shares, region)
-
-
-def weigh(score: Tensor, share: Tensor | None, strength: float) -> Tensor:
-    """Scores (h, w), weighted by how probable it is that the surface passes there."""
-    return score if share is None else score * (share + FLOOR) ** strength
+    highest = shares.amax(0)
+    weights = (shares / highest) ** point.plan.settings.surface
+    return SurfaceShares(weights, weights >= NEAR, highest * presence, region)
 
 
 def _scan(point: Prepared, cells: Rectangle, monitor: Monitor) -> tuple[Tensor, Tensor]:

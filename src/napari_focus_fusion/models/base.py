@@ -198,7 +198,7 @@ class Reconstructor(FusionModel):
 
     @abstractmethod
     def reconstruct(
-        self, largest: Tensor, added: Tensor, count: int, context: Any = None
+        self, largest: Tensor, added: Tensor, count: int | Tensor, context: Any = None
     ) -> Tensor:
         """The fused image, a reconstruction.
 
@@ -207,7 +207,7 @@ class Reconstructor(FusionModel):
         largest, added
             (1, C, h, w) and (1, D, h, w), pooled over the slices.
         count
-            How many slices there were.
+            How many slices were pooled; (1, 1, h, w) where that differs by pixel.
         context
             What :meth:`context` returned for the stack.
 

@@ -135,7 +135,7 @@ class MSCNN(Reconstructor):
         return Encoded(largest, joined(added))
 
     def reconstruct(
-        self, largest: Tensor, added: Tensor, count: int, context: Any = None
+        self, largest: Tensor, added: Tensor, count: int | Tensor, context: Any = None
     ) -> Tensor:
         """See :meth:`Reconstructor.reconstruct`."""
         detail, features = largest.split([DETAILS, MAXIMA], 1)
@@ -146,8 +146,14 @@ class MSCNN(Reconstructor):
         mirrored = F.pad(means, [2] * 4, mode="reflect")
         local = F.conv2d(mirrored, differences(self.local.weight))
         fused = [features, mean / weight[:, :1], detail, details / count, local]
-        kernel = self.fuse.weight + self.per_doubling * math.log2(count / 4)
-        x = F.leaky_relu(F.conv2d(joined(fused), kernel), 0.1)
+        features = joined(fused)
+        if isinstance(count, Tensor):
+            more = F.conv2d(features, self.per_doubling) * (count / 4).log2()
+            x = F.conv2d(features, self.fuse.weight) + more
+        else:
+            kernel = self.fuse.weight + self.per_doubling * math.log2(count / 4)
+            x = F.conv2d(features, kernel)
+        x = F.leaky_relu(x, 0.1)
         for block in self.reconstruction:
             x = x + block(x)
         return (means[:, :1] + self.residual(x))[:, 0]

@@ -13,7 +13,7 @@ by their sum and by their absolute difference.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +26,9 @@ from napari_focus_fusion.models.base import FusionModel, Kind
 CELL = 4
 #: Radii of the windows over which the focus measure is averaged, in cells.
 WINDOWS = (1, 2, 8)
-#: Spacing of the convolutions across the plane, in cells.
-DILATIONS = (1, 2, 4, 8, 1)
+#: Of each block the spacing of the convolution across the plane, in cells, and that of
+#: the neighbours along Z, in slices.
+DILATIONS, Z_SPACINGS = (1, 2, 4, 8, 1), (1, 2, 4, 2, 1)
 #: Cells around a cell that its result depends on.
 SURFACE_HALO = max(WINDOWS) + sum(DILATIONS)
 #: Features of a cell of a slice, and channels of the network.
@@ -66,11 +67,49 @@ def coarse_features(focus: Tensor, intensity: Tensor) -> Tensor:
     return torch.stack([*features, seen.clamp(-0.5, 1.5), change.clamp(-2, 2)], 2)
 
 
-def along_z(x: Tensor) -> Tensor:
-    """A slice beside its neighbours: (B, N, C, h, w) -> (B * N, 3 C, h, w)."""
-    before = torch.cat([x[:, :1], x[:, :-1]], 1)
-    after = torch.cat([x[:, 1:], x[:, -1:]], 1)
-    return torch.cat([x, before + after, (before - after).abs()], 2).flatten(0, 1)
+class Found(NamedTuple):
+    """What the network says of a stack.
+
+    Attributes
+    ----------
+    along_z
+        (B, N, h, w), logits of the slices: their softmax along Z is how probable it is
+        that the surface passes through a cell of each slice.
+    presence
+        (B, h, w), logit of whether any slice shows detail there. Background has none.
+    """
+
+    along_z: Tensor
+    presence: Tensor
+
+
+def beside_neighbours(layer: nn.Conv2d, x: Tensor, spacing: int = 1) -> Tensor:
+    """A 1 x 1 convolution of a slice, its neighbours' sum and their distance.
+
+    Of the sum it is computed before adding, which saves two copies of the features.
+
+    Parameters
+    ----------
+    layer
+        Of 3 C inputs: the slice, the sum, the absolute difference.
+    x
+        (B, N, C, h, w).
+    spacing
+        Slices between a slice and its neighbours; beyond the ends the end itself.
+
+    Returns
+    -------
+    Tensor
+        (B * N, outputs, h, w).
+    """
+    slices, width = x.shape[1:3]
+    pairs = [(max(z - spacing, 0), min(z + spacing, slices - 1)) for z in range(slices)]
+    own, added, apart = layer.weight.split(width, 1)
+    distance = torch.stack([(x[:, a] - x[:, b]).abs() for a, b in pairs], 1)
+    y = F.conv2d(x.flatten(0, 1), added).unflatten(0, x.shape[:2])
+    total = torch.stack([y[:, a] + y[:, b] for a, b in pairs], 1).flatten(0, 1)
+    total = total + F.conv2d(x.flatten(0, 1), own, layer.bias)
+    return total + F.conv2d(distance.flatten(0, 1), apart)
 
 
 class Surface(FusionModel):
@@ -89,9 +128,12 @@ class Surface(FusionModel):
             nn.Conv2d(WIDTH, WIDTH, 3, dilation=spacing) for spacing in DILATIONS
         )
         self.last = nn.Conv2d(3 * WIDTH, 1, 1)
+        self.presence = nn.Sequential(
+            nn.Conv2d(2 * WIDTH, WIDTH, 1), nn.LeakyReLU(0.1), nn.Conv2d(WIDTH, 1, 1)
+        )
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits along Z.
+    def forward(self, features: Tensor) -> Found:
+        """Logits along Z, and of there being anything.
 
         Parameters
         ----------
@@ -100,19 +142,22 @@ class Surface(FusionModel):
 
         Returns
         -------
-        Tensor
-            (B, N, h, w) less ``sum(DILATIONS)`` cells on each side.
+        Found
+            Its planes less ``sum(DILATIONS)`` cells on each side.
         """
-        stacks, slices = features.shape[:2]
-        x = self.first(along_z(features)).unflatten(0, (stacks, slices))
-        for along, across, spacing in zip(
-            self.along, self.across, DILATIONS, strict=True
+        shape = features.shape[:2]
+        x = beside_neighbours(self.first, features).unflatten(0, shape)
+        for along, across, spacing, z_spacing in zip(
+            self.along, self.across, DILATIONS, Z_SPACINGS, strict=True
         ):
-            y = F.leaky_relu(along(along_z(x)), 0.1)
-            y = y.contiguous(memory_format=torch.channels_last)
-            y = F.leaky_relu(across(y), 0.1).unflatten(0, (stacks, slices))
+            y = F.leaky_relu(beside_neighbours(along, x, z_spacing), 0.1)
+            y = F.leaky_relu(across(y), 0.1).unflatten(0, shape)
             x = x[..., spacing:-spacing, spacing:-spacing] + y
-        return self.last(along_z(x)).unflatten(0, (stacks, slices))[:, :, 0]
+        logits = beside_neighbours(self.last, x).unflatten(0, shape)[:, :, 0]
+        # Sums in double precision do not depend on the order of the slices.
+        mean = x.mean(1, dtype=torch.float64).to(x.dtype)
+        presence = self.presence(torch.cat([x.amax(1), mean], 1))[:, 0]
+        return Found(logits, presence)
 
 
 def cell_means(planes: Tensor) -> Tensor:

@@ -68,6 +68,8 @@ class Optics:
         ``"disk"`` or ``"gaussian"``.
     blur_per_slice, focus_blur, max_blur
         ``s``, ``s0`` and ``b_max`` of the model, in pixels.
+    sectioning
+        ``q``, how fast light out of focus is dimmed; 0: not at all.
     """
 
     canvas: tuple[int, int]
@@ -76,6 +78,7 @@ class Optics:
     blur_per_slice: float
     focus_blur: float
     max_blur: float
+    sectioning: float = 0.0
     _transfers: dict[int, Array] = field(default_factory=dict, repr=False)
 
     @property
@@ -94,7 +97,9 @@ class Optics:
             blur = self.blur_per_slice * steps / self.levels_per_slice
             blur = min(blur + self.focus_blur, self.max_blur)
             make = disk_transfer if self.psf == "disk" else gaussian_transfer
-            self._transfers[steps] = np.repeat(make(self.canvas, blur), 2, axis=1)
+            dimmed = 1 + self.sectioning * (steps / self.levels_per_slice) ** 2
+            kernel = make(self.canvas, blur) / np.float32(dimmed)
+            self._transfers[steps] = np.repeat(kernel, 2, axis=1)
         return self._transfers[steps]
 
 

@@ -133,6 +133,7 @@ def make_scene(
     max_blur: float = 16.0,
     span: tuple[float, float] | None = None,
     front: str = "mixed",
+    sectioning: float = 0.0,
     refraction: float | None = None,
     thick: bool = False,
     vignetting: float | None = None,
@@ -186,6 +187,9 @@ def make_scene(
     front : str
         ``"first"`` or ``"last"``: the slice nearest to the viewer, whose matter
         occludes; or ``"mixed"``.
+    sectioning : float
+        In fluorescence, how fast light from out of focus is dimmed: to a half at
+        ``1 / sqrt(sectioning)`` slices, as by a confocal microscope. 0: not at all.
     refraction : float, optional
         ``k`` of the phase contrast in brightfield, 0 to 0.25.
     thick : bool
@@ -259,6 +263,7 @@ def make_scene(
         "offset": between(offset, 0, 0.03),
         "refraction": between(refraction, 0, 0.25),
         "thick": thick,
+        "sectioning": sectioning,
         "vignetting": between(vignetting, 0, 0.3),
         "shading": between(shading, 0, 0.15),
         "exposure": between(exposure, 0.5, 0.95),
@@ -292,8 +297,8 @@ def make_optics(
 
     Returns them and the rows and columns of the image on that canvas.
     """
-    names = ("slices", "psf", "blur_per_slice", "focus_blur", "max_blur")
-    given = {name: options[name] for name in names}
+    names = ("slices", "psf", "blur_per_slice", "focus_blur", "max_blur", "sectioning")
+    given = {name: options[name] for name in names if name in options}
     halo = blur_halo(Optics(canvas=shape, **given))
     h, w = (fft.next_fast_len(n + 2 * halo, real=True) for n in shape)
     inner = (slice(halo, halo + shape[0]), slice(halo, halo + shape[1]))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from napari_focus_fusion.engine.normalise import BLACK, WHITE
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.simulation.coherent import make_coherent_scene
 from napari_focus_fusion.simulation.scenes import detailed, make_scene
 from napari_focus_fusion.training.rng import generator_of, random_integer
 
@@ -23,11 +24,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from napari_focus_fusion.simulation.scenes import Scene
+
 #: Modalities of the pool in turn, so that half of the scenes are reflected light.
 MODALITIES = ("grey", "brightfield", "grey", "fluorescence")
+#: Modalities of matter that bends light.
+BENDING = ("coherent", "refractile")
 #: Phase contrast ``k`` and blur per slice in pixels of the modality "refractile", drawn
 #: uniformly.
 REFRACTION, REFRACTILE_BLUR = (0.1, 0.6), (0.3, 0.9)
+#: More slices than this are finely spaced: their blur per slice in pixels is drawn
+#: log-uniformly.
+DEEP, DEEP_BLUR = 12, (0.15, 2.0)
+#: Optical sectioning of the modality "confocal", drawn log-uniformly.
+SECTIONING = (0.05, 4.0)
 #: Electrons at white, drawn log-uniformly; each step draws its own.
 ELECTRONS = (150.0, 100_000.0)
 READ_NOISE = (0.5, 4.0)
@@ -142,8 +152,10 @@ def make_pool(
     slices, side
         Slices of each stack; height and width in pixels.
     modalities
-        Of the scenes in turn: those of :func:`make_scene`, and ``"refractile"``, which
-        is brightfield of thick cells, whose rims look sharp where they are not.
+        Of the scenes in turn: those of :func:`make_scene`; ``"confocal"``, which is
+        fluorescence with optical sectioning; ``"coherent"``, of
+        :func:`make_coherent_scene`; and ``"refractile"``, which is brightfield of thick
+        cells, whose rims look sharp where they are not.
     pictures
         Sharp grey images that every other scene takes its textures from.
     on_scene
@@ -152,26 +164,56 @@ def make_pool(
     stacks, truths, depths = [], [], []
     for count, seed in enumerate(seeds):
         modality = modalities[count % len(modalities)]
-        refractile = modality == "refractile"
-        scene = make_scene(
-            seed,
-            shape=(side, side),
-            slices=slices,
-            electrons=None,
-            dtype=np.float32,
-            pictures=pictures if count // len(modalities) % 2 else None,
-            **(_refractile(seed) if refractile else {"modality": modality}),
-        )
+        textures = pictures if count // len(modalities) % 2 else None
+        scene = _draw_scene(seed, modality, slices, side, textures)
         stacks.append(torch.from_numpy(np.asarray(scene.stack, np.float32)))
         truths.append(torch.from_numpy(np.asarray(scene.truth, np.float32)))
         detail = scene.textured
-        if refractile:  # a refractile rim is as deep as its cell
+        if modality in BENDING:  # a rim of refracted light is as deep as its cell
             detail = detail | detailed(scene.stack).any(0)
         known = np.where(detail, scene.depth, np.nan)
         depths.append(torch.from_numpy(known.astype(np.float32)))
         if on_scene is not None:
             on_scene(count + 1, len(seeds))
     return Pool(torch.stack(stacks), torch.stack(truths), torch.stack(depths))
+
+
+def _draw_scene(
+    seed: int,
+    modality: str,
+    slices: int,
+    side: int,
+    pictures: Sequence[np.ndarray] | None,
+) -> Scene:
+    fixed: dict[str, Any] = {
+        "shape": (side, side),
+        "slices": slices,
+        "electrons": None,
+        "dtype": np.float32,
+    }
+    if modality == "coherent":
+        return make_coherent_scene(seed, **fixed)
+    options: dict[str, Any] = {"modality": modality}
+    if modality == "confocal":
+        options = _confocal(seed, slices)
+    elif modality == "refractile":
+        options = _refractile(seed)
+    if slices > DEEP and modality != "refractile":
+        uniform = np.random.default_rng([seed, slices]).uniform
+        options["blur_per_slice"] = float(np.exp(uniform(*np.log(DEEP_BLUR))))
+    return make_scene(seed, pictures=pictures, **fixed, **options)
+
+
+def _confocal(seed: int, slices: int) -> dict[str, Any]:
+    """Optical sections, often many more than the specimen is high."""
+    rng = np.random.default_rng(seed)
+    height = float(rng.uniform(0.1, 1)) * (slices - 1)
+    low = float(rng.uniform(0, slices - 1 - height))
+    return {
+        "modality": "fluorescence",
+        "sectioning": float(np.exp(rng.uniform(*np.log(SECTIONING)))),
+        "span": (low, low + height),
+    }
 
 
 def _refractile(seed: int) -> dict[str, Any]:

@@ -294,6 +294,9 @@ def _data(recipe: Recipe, pictures: Path | None, textures: list[Any] | None) -> 
     if "refractile" in recipe.modalities:
         share = recipe.modalities.count("refractile"), len(recipe.modalities)
         text += "; {} in {} are thick, refractile cells".format(*share)
+    if "coherent" in recipe.modalities:
+        share = recipe.modalities.count("coherent"), len(recipe.modalities)
+        text += "; {} in {} are brightfield of partially coherent light".format(*share)
     if pictures is None or textures is None:
         return text
     return (

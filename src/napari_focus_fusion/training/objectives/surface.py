@@ -22,7 +22,6 @@ from napari_focus_fusion.models.surface import (
     cell_means,
     coarse_features,
 )
-from napari_focus_fusion.training.data import MODALITIES
 from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.recipe import Recipe
 from napari_focus_fusion.training.rng import generator_of, random_integer
@@ -38,6 +37,10 @@ SPREAD = 0.6
 WEIGHT_WITHOUT_DETAIL, WEIGHT_BEYOND = 0.05, 0.03
 #: Weight of the distance between expected and true depth.
 DISTANCE = 0.5
+#: Weight of telling background from detail.
+PRESENCE = 0.5
+#: Intensities that a third of the stacks are rounded to: cameras of 8 bit and fewer.
+LEVELS = (32, 64, 128, 250)
 #: Largest spacing of the slices that are drawn.
 FARTHEST = 3
 SEED = 20_000
@@ -54,11 +57,14 @@ class Cells(NamedTuple):
         (stacks, h, w) in slices.
     weight
         (stacks, h, w), how much a cell counts.
+    present
+        (stacks, h, w), share of a cell's pixels that show detail.
     """
 
     features: Tensor
     depth: Tensor
     weight: Tensor
+    present: Tensor
 
 
 def training_loss(network: Surface, batch: Batch) -> dict[str, Tensor]:
@@ -78,7 +84,8 @@ def validation_error(network: Surface, batches: list[Batch]) -> float:
 
 def _losses(network: Surface, slices: Tensor, depth: Tensor) -> dict[str, Tensor]:
     cells = coarse(slices, depth)
-    log = network(cells.features).log_softmax(1)
+    found = network(cells.features)
+    log = found.along_z.log_softmax(1)
     z = torch.arange(log.shape[1], device=log.device)[None, :, None, None]
     target = torch.exp(-((z - cells.depth[:, None]) ** 2) / (2 * SPREAD**2))
     target = target / target.sum(1, keepdim=True)
@@ -88,10 +95,12 @@ def _losses(network: Surface, slices: Tensor, depth: Tensor) -> dict[str, Tensor
     distance = distance / max(log.shape[1] / 12, 1)
     each = (entropy + DISTANCE * distance) * cells.weight
     total = cells.weight.sum()
+    presence = F.binary_cross_entropy_with_logits(found.presence, cells.present)
     return {
-        "loss": each.sum() / total,
+        "loss": each.sum() / total + PRESENCE * presence,
         "entropy": (entropy * cells.weight).sum() / total,
         "distance": (distance * cells.weight).sum() / total,
+        "presence": presence,
     }
 
 
@@ -113,7 +122,11 @@ def draw_slices(batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tenso
     stride = random_integer(farthest + 1, generator, low=1)
     first = random_integer(there - (count - 1) * stride, generator)
     kept = slice(first, first + (count - 1) * stride + 1, stride)
-    return batch.noisy[:, kept], (batch.depth - first) / stride
+    slices = batch.noisy[:, kept]
+    if random_integer(3, generator) == 0:
+        levels = LEVELS[random_integer(len(LEVELS), generator)]
+        slices = (slices * levels).round() / levels
+    return slices, (batch.depth - first) / stride
 
 
 def coarse(slices: Tensor, depth: Tensor) -> Cells:
@@ -133,7 +146,7 @@ def coarse(slices: Tensor, depth: Tensor) -> Cells:
     filled = torch.stack([_nearest(*pair) for pair in zip(mean, share, strict=True)])
     inside = (filled > -0.6) & (filled < count - 0.4)
     weight = share.clamp_min(WEIGHT_WITHOUT_DETAIL) * (inside.float() + WEIGHT_BEYOND)
-    return Cells(features, filled.clamp(0, count - 1), weight)
+    return Cells(features, filled.clamp(0, count - 1), weight, share)
 
 
 def _nearest(values: Tensor, share: Tensor) -> Tensor:
@@ -152,12 +165,18 @@ RECIPE = Recipe(
     training_loss=training_loss,
     self_supervised_loss=None,
     validate=validation_error,
-    schedule=Schedule(steps=1500, learning_rate=2e-3, validate_every=150),
-    scenes=360,
-    # Not the refractile cells, whose true plane is the one of least contrast: in a
-    # stained smear people take the plane with crisp outlines for the one in focus.
-    # Which scenes would teach that is open: see docs/models/surface.md.
-    modalities=(*MODALITIES, "fluorescence"),
+    schedule=Schedule(steps=2400, learning_rate=2e-3, validate_every=150),
+    scenes=480,
+    modalities=(
+        "grey",
+        "coherent",
+        "confocal",
+        "grey",
+        "fluorescence",
+        "coherent",
+        "brightfield",
+        "confocal",
+    ),
     slices=24,
     stacks=3,
     crop=128,
