@@ -21,6 +21,7 @@ ORACLE = "nearest slice of the true depth"
 
 UNTRAINED = ":untrained"  # behind a model's name as it is asked for
 TWO_STEPS = ":two-step"  # fused first, then enlarged by the model
+SURFACE = ":surface="  # behind a model's name, and then the strength of the surface
 UNTRAINED_SUFFIX = ", untrained"  # and in tables
 
 Kind = str
@@ -57,11 +58,15 @@ def find_candidates(
     Raises
     ------
     FocusFusionError
-        If an untrained model or a peer cannot be had, or two have one name.
+        If an untrained model or a peer cannot be had, two have one name, or the
+        strength of a surface is not a number.
     """
     known = models()
     candidates = []
     for text in names:
+        if SURFACE in text:
+            candidates.append(_near_surface(*text.split(SURFACE, 1)))
+            continue
         name, _, other = text.rpartition(":")
         if name in known and (text.endswith(TWO_STEPS) or other in known):
             candidates.append(_enlarger(name, other))
@@ -88,6 +93,19 @@ def find_candidates(
     if len(set(taken)) < len(taken):
         raise FocusFusionError(f"Two models have one name: {', '.join(taken)}.")
     return candidates
+
+
+def _near_surface(name: str, strength: str) -> Candidate:
+    """A model with this strength of the surface, whatever the default is."""
+    try:
+        options = {"surface": float(strength)}
+    except ValueError:
+        raise FocusFusionError(
+            f"{name}{SURFACE}{strength}: the strength of the surface is a number, like "
+            f"{name}{SURFACE}1."
+        ) from None
+    short = name if name in models() else Path(name).stem
+    return Candidate(f"{short}, surface {strength}", "model", name, options)
 
 
 def _enlarger(name: str, how: str) -> Candidate:

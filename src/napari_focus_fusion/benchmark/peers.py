@@ -226,6 +226,28 @@ def _focus_stack(slices: Sequence[Image]) -> Image:
     return _through_files("focus-stack", slices, np.uint8, command)
 
 
+def _focusweave(slices: Sequence[Image]) -> Image:
+    def command(paths: list[Path], output: Path) -> list[str | Path]:
+        options = ["--no-align", "--keep-size", "--workers", "1"]
+        return ["focusweave", paths[0].parent, "--output", output, *options]
+
+    levels = _file_levels(slices)
+    return _through_files("focusweave", slices, levels, command, as_colour=True)
+
+
+# OpenFocus: its command does not tell its version, the interpreter beside it does.
+
+
+def _openfocus(slices: Sequence[Image], method: str) -> Image:
+    def command(paths: list[Path], output: Path) -> list[str | Path]:
+        options = ["--cpu", "--threads=1", "--align=none", "--no-exposure-match"]
+        files: list[str | Path] = ["--input", paths[0].parent, "--output", output]
+        return ["openfocus", *files, "--method", method, *options]
+
+    levels = _file_levels(slices)
+    return _through_files("OpenFocus", slices, levels, command, as_colour=True)
+
+
 # Shine Stacker: its command opens a window, its package can be scripted. It brings a
 # whole Qt and may live in an environment of its own, beside its command.
 
@@ -239,22 +261,38 @@ sys.exit(0 if job.run() else 1)
 """
 
 
-def _shine_python() -> str | None:
-    """Return an interpreter that can import Shine Stacker."""
-    if find_spec("shinestacker"):
+def _python_of(package: str, command: str) -> str | None:
+    """Return an interpreter that can import a package, or that of its command."""
+    if find_spec(package):
         return sys.executable
-    command = shutil.which("shinestacker")
-    if command is None:
+    path = shutil.which(command)
+    if path is None:
         return None
-    return shutil.which("python", path=str(Path(command).resolve().parent))
+    return shutil.which("python", path=str(Path(path).resolve().parent))
+
+
+def _shine_python() -> str | None:
+    return _python_of("shinestacker", "shinestacker")
+
+
+def _version_beside(title: str, package: str, python: str | None) -> str | None:
+    """Return the version of a package that an interpreter can import."""
+    if python is None:
+        return None
+    script = f"from importlib import metadata; print(metadata.version({package!r}))"
+    return _output_of(title, [python, "-E", "-c", script], Path.cwd()).strip()
 
 
 def _shine_version() -> str | None:
-    python = _shine_python()
-    if python is None:
+    return _version_beside("Shine Stacker", "shinestacker", _shine_python())
+
+
+def _openfocus_version() -> str | None:
+    if shutil.which("openfocus") is None:
         return None
-    script = "from importlib import metadata; print(metadata.version('shinestacker'))"
-    return _output_of("Shine Stacker", [python, "-E", "-c", script], Path.cwd()).strip()
+    # its package is called core, so that the command must be looked for
+    python = _python_of("openfocus", "openfocus")
+    return _version_beside("OpenFocus", "openfocus", python)
 
 
 def _shine_stacker(slices: Sequence[Image], method: str) -> Image:
@@ -312,6 +350,25 @@ def _opencv_pyramid(slices: Sequence[Image]) -> Image:
     return np.asarray(base)
 
 
+def _opencv_log(slices: Sequence[Image]) -> Image:
+    """Take each pixel where the Laplacian of a Gaussian, summed over 9 x 9, is most."""
+    cv2: Any = import_module("cv2")
+    best: Any = None
+    fused = slices[0].copy()
+    for image in slices:
+        grey = image.astype(np.float32)
+        grey = grey if grey.ndim == 2 else grey.mean(axis=2)
+        smooth = cv2.GaussianBlur(grey, (0, 0), 1.0)
+        strength = cv2.boxFilter(np.abs(cv2.Laplacian(smooth, -1)), -1, (9, 9))
+        if best is None:
+            best = strength
+            continue
+        stronger = strength > best
+        fused[stronger] = image[stronger]
+        np.maximum(best, strength, out=best)
+    return fused
+
+
 def _clesperanto_version() -> str | None:
     if find_spec("pyclesperanto") is None:
         return None
@@ -349,6 +406,14 @@ PEERS: dict[str, Peer] = {
             _opencv_pyramid,
         ),
         Peer(
+            "opencv-log",
+            "Laplacian of a Gaussian (OpenCV)",
+            "a few lines of ours: the slice of the most energy in 9 x 9 pixels",
+            "pip install opencv-python-headless",
+            _opencv_version,
+            _opencv_log,
+        ),
+        Peer(
             "focus-stack",
             "focus-stack (complex wavelets)",
             "8-bit output; always aligns the slices",
@@ -379,6 +444,30 @@ PEERS: dict[str, Peer] = {
             "pipx install shinestacker (Python 3.12 or newer)",
             _shine_version,
             lambda slices: _shine_stacker(slices, "DepthMapStack"),
+        ),
+        Peer(
+            "openfocus-stackmff",
+            "OpenFocus, StackMFF V3",
+            "default settings, without registration and levelling of brightness",
+            "pipx install openfocus",
+            _openfocus_version,
+            lambda slices: _openfocus(slices, "stackmffv3"),
+        ),
+        Peer(
+            "openfocus-guided",
+            "OpenFocus, guided filter",
+            "default settings, without registration and levelling of brightness",
+            "pipx install openfocus",
+            _openfocus_version,
+            lambda slices: _openfocus(slices, "guided_filter"),
+        ),
+        Peer(
+            "focusweave",
+            "FocusWeave",
+            "default settings, without registration",
+            "pipx install focusweave",
+            lambda: _command_version("focusweave"),
+            _focusweave,
         ),
         Peer(
             "clesperanto",

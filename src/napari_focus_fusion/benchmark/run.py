@@ -260,9 +260,42 @@ def _run_candidate(
     log: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Fuse all stacks of a data set in a new process; costs or errors, one a stack."""
+    answers = ask_worker(request, folder)
+    about = next(answers)
+    costs: list[dict[str, Any]] = []
+    for case in cases:
+        name = f"{len(costs) + 1} of {len(cases)}, {case.name}"
+        log(f"{run.data}: {run.candidate} fusing {name}")
+        costs.append(next(answers))
+    run.device = about.get("device", "")
+    run.version = about.get("version", "")
+    run.error = about.get("error", "")
+    peaks = [cost.pop("peak_mb") for cost in costs if "peak_mb" in cost]
+    run.peak_mb = max(peaks, default=None)
+    return costs
+
+
+def ask_worker(request: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
+    """What the worker answers to a request, as it answers.
+
+    Parameters
+    ----------
+    request
+        ``kind``, ``target``, ``seed``, ``device``, ``options`` and ``jobs``, see
+        `napari_focus_fusion.benchmark.worker`.
+    folder
+        For files that are needed meanwhile.
+
+    Yields
+    ------
+    dict
+        First ``device`` and ``version``, or ``error`` where it could not begin. Then
+        for each job ``seconds``, ``cpu_seconds`` and ``peak_mb``, or ``error``; also
+        for those that were not reached.
+    """
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
     command = [sys.executable, "-m", "napari_focus_fusion.benchmark.worker"]
-    answers: list[dict[str, Any]] = []
+    count, error = 0, ""
     with (
         open(folder / "errors.txt", "w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
@@ -275,25 +308,17 @@ def _run_candidate(
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                answers.append(json.loads(line))
-                if len(answers) <= len(cases):
-                    name = cases[len(answers) - 1].name
-                    log(
-                        f"{run.data}: {run.candidate} fusing {len(answers)} of "
-                        f"{len(cases)}, {name}"
-                    )
-        except BaseException:
+                answer = json.loads(line)
+                error = error or ("" if count else answer.get("error", ""))
+                count += 1
+                yield answer
+        except BaseException:  # also where the caller wants no more
             process.kill()
             raise
         process.wait()
         errors.seek(0)
         last = " / ".join(errors.read().strip().splitlines()[-1:])
-    about, *costs = answers or [{}]
-    run.device = about.get("device", "")
-    run.version = about.get("version", "")
-    peaks = [cost.pop("peak_mb") for cost in costs if "peak_mb" in cost]
-    run.peak_mb = max(peaks, default=None)
-    ended = f"ended with exit status {process.returncode}: {last}"
-    run.error = about.get("error", "" if process.returncode == 0 else ended)
-    missing = len(cases) - len(costs)
-    return costs + [{"error": run.error or ended} for _ in range(missing)]
+    if not error:
+        error = f"ended with exit status {process.returncode}: {last}"
+    for _ in range(len(request["jobs"]) + 1 - count):
+        yield {"error": error}

@@ -27,7 +27,7 @@ _FRAMES = ("red", "orange", "deepskyblue")
 
 
 def worst_disagreements(
-    case: Case, images: Mapping[str, Sequence[Array]]
+    case: Case, images: Mapping[str, Sequence[Array]], side: int | None = None
 ) -> tuple[float, list[Place]]:
     """Where the candidates differ the most.
 
@@ -40,6 +40,8 @@ def worst_disagreements(
         The stack.
     images
         By candidate, its fused images.
+    side
+        Of the windows, in pixels; None for an eighth of the image.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def worst_disagreements(
         shown.append(_true_image(case) if case.truth else slices.mean(axis=0))
     grey = np.stack([_grey(image) for image in shown])
     height, width = grey.shape[1:]
-    side = min(max(min(height, width) // 8, 32), height, width)
+    side = min(side or max(min(height, width) // 8, 32), height, width)
     spread = uniform_filter(np.ptp(grey, axis=0), side, mode="constant")
     half = side // 2
     # Windows inside the image only.

@@ -94,7 +94,7 @@ def prepare(
     fuser
         From a stack and the wanted enlargement to ``fused``, images as `split_images`
         splits them (of the slices' size where the candidate cannot enlarge), and for
-        models ``decision`` and ``depth`` (in slices).
+        models ``decision``, ``confidence`` and ``depth`` (in slices).
     about
         ``device`` and ``version``.
     """
@@ -129,6 +129,7 @@ def _model(
         return {
             "fused": np.stack(split_images(result.fused, stack.fused_axes)),
             "decision": np.asarray(result.decision),
+            "confidence": np.asarray(result.confidence),
             "depth": np.asarray(result.depth) / np.float32(stack.pixel_size("Z")),
         }
 

@@ -40,6 +40,14 @@ variable FOCUS_FUSION_DATA names. Examples:
   napari-focus-fusion benchmark -o results
   napari-focus-fusion benchmark --models sml,my.safetensors --data my_stacks -o results
   napari-focus-fusion benchmark --data scenes,lytro --peers --untrained -o results
+
+With --families or --stacks it makes pages instead: families of scenes whose truth is
+known, and real stacks, with every method of --methods, measured by image, depth and
+confidence. Results are kept in the folder of --work, one by one: after Ctrl-C the same
+command goes on where it was, and after a model has changed it does what is out of date.
+
+  napari-focus-fusion benchmark --families all --stacks all -o docs/benchmarks
+  napari-focus-fusion benchmark --families steps --methods ours --quick -o results
 """
 
 
@@ -91,6 +99,7 @@ def add_parser(commands: Commands) -> None:
         metavar="K",
         help="contact sheets for each data set, by default 1",
     )
+    _add_family_options(parser)
     add_smoothness(parser)
     add_seed(parser)
     add_device(parser)
@@ -100,8 +109,98 @@ def add_parser(commands: Commands) -> None:
     add_overwrite(parser)
 
 
+def _add_family_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pages on families of scenes and on real stacks")
+    group.add_argument(
+        "--families",
+        type=names,
+        metavar="NAME,...",
+        help="families of scenes (surface, layers, steps, ...), or all",
+    )
+    group.add_argument(
+        "--stacks",
+        type=names,
+        metavar="NAME,...",
+        help="real stacks of the folder that FOCUS_FUSION_DATA names (wbc10, ...), all "
+        "of them, or files and folders of yours",
+    )
+    group.add_argument(
+        "--methods",
+        type=names,
+        default=["all"],
+        metavar="NAME,...",
+        help="ours (every model without and with the surface), peers (other programs "
+        "that are installed), all (by default both), or names as for --models; "
+        "sml:surface=1 is sml with that strength of the surface, default is fuse as it "
+        "comes",
+    )
+    group.add_argument(
+        "--quick",
+        action="store_true",
+        help="one scene a family, and the middle of each real stack",
+    )
+    group.add_argument(
+        "--work",
+        default="benchmark-work",
+        metavar="FOLDER",
+        help="where results are kept, by default benchmark-work",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure every candidate and write the tables; what failed is in the exit code."""
+    if args.families is not None or args.stacks is not None:
+        return _write_pages(args)
+    return _write_tables(args)
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _write_pages(args: argparse.Namespace) -> int:
+    """Measure families and real stacks, and write their pages."""
+    from napari_focus_fusion.benchmark.families import REAL, run_families
+    from napari_focus_fusion.benchmark.judging import judge
+    from napari_focus_fusion.benchmark.pages import write_pages
+    from napari_focus_fusion.simulation.families import FAMILIES
+
+    every = {"families": tuple(FAMILIES), "stacks": tuple(real.name for real in REAL)}
+    chosen = {
+        option: every[option] if value == ["all"] else value or []
+        for option in every
+        for value in [getattr(args, option)]
+    }
+    typed = ["napari-focus-fusion", "benchmark"]
+    for option in ("families", "stacks", "methods"):
+        if value := getattr(args, option):
+            typed += [f"--{option}", ",".join(value)]
+    typed += ["--quick"] * args.quick + ["-o", args.out]
+    results = run_families(
+        chosen["families"],
+        args.methods,
+        chosen["stacks"],
+        Path(args.work),
+        quick=args.quick,
+        device=args.device,
+        log=_log,
+    )
+    judged = judge(results, _log)
+    written = write_pages(results, judged, Path(args.out), shlex.join(typed), _log)
+    for name, why in results.skipped.items():
+        print_error(f"{name} was left out: {why}")
+    failed = [one for one in judged if one.error]
+    for one in failed:
+        print_error(f"{one.data}, {one.stack}: {one.method} failed: {one.error}")
+    if args.json:
+        print_json({"outputs": path_texts(written)})
+    else:
+        print("\n".join(path_texts(written)))
+    return FAILED if failed else OK
+
+
+def _write_tables(args: argparse.Namespace) -> int:
+    """Measure candidates on data sets, and write the tables."""
     from napari_focus_fusion.benchmark.report import summaries, write_report
     from napari_focus_fusion.benchmark.run import run_benchmark
     from napari_focus_fusion.write.saving import check_targets
@@ -121,7 +220,7 @@ def run(args: argparse.Namespace) -> int:
         smoothness=args.smoothness,
         seed=args.seed,
         device=args.device,
-        log=lambda text: print(text, file=sys.stderr, flush=True),
+        log=_log,
     )
     typed = shlex.join(["napari-focus-fusion", "benchmark", *_typed_options(args)])
     outputs = path_texts(write_report(table, out, typed))
