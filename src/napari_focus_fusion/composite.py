@@ -12,6 +12,7 @@ from __future__ import annotations
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 
 from napari_focus_fusion.filters import box_mean, box_sum, line_sum
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.tiling import Rectangle
 
 Blend = Literal["feather", "select"]
+Background = Literal["nearest", "mean"]
 
 #: Guided filter of the labels: radius, and the regularisation in units of the
 #: normalised range squared (He, Sun and Tang, IEEE TPAMI 35(6), 2013). SESF-Fuse takes
@@ -29,6 +31,8 @@ Blend = Literal["feather", "select"]
 #: slices, that mixes slices that are not sharp (2 dB lost on scenes of 24 slices).
 GUIDE_RADIUS = 1
 GUIDE_EPSILON = 1e-4
+#: Confidence above which a pixel is none of the background, and below which it is.
+BACKGROUND = 0.2, 0.05
 #: Two slices are compared over a window of this radius ...
 SIMILARITY_RADIUS = 3
 #: ... and count as the same up to this multiple of the difference that noise alone
@@ -59,6 +63,12 @@ NOISE_ROWS = 64
 NOISE_HALO = NOISE_CELL - 1 + NOISE_CELL * NOISE_CELLS // 2 + 1
 #: Pixels that a fused pixel depends on, beyond itself.
 COMPOSITE_HALO = max(2 * GUIDE_RADIUS, SIMILARITY_RADIUS, NOISE_HALO)
+
+
+def background_weight(confidence: np.ndarray) -> np.ndarray:
+    """How far pixels are background, of their confidence (h, w): 0 to 1."""
+    sure, none = BACKGROUND
+    return np.clip((sure - confidence) / np.float32(sure - none), 0, 1)
 
 
 def label_weights(index: Tensor, z: int, guide: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    from napari_focus_fusion.composite import Blend
+    from napari_focus_fusion.composite import Background, Blend
     from napari_focus_fusion.engine.executors import Executor
     from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.engine.store import Store
@@ -65,7 +65,8 @@ def fuse(
     joint: bool = True,
     blend: Blend = "feather",
     smoothness: float = 1.0,
-    surface: float = 0.0,
+    surface: float = 1.0,
+    background: Background = "nearest",
     verify: bool = True,
     tile: int | None = None,
     device: str = "auto",
@@ -116,7 +117,11 @@ def fuse(
         How much neighbours and the order of the slices count, in stacks of more than
         two: scores are weighted by how probable it is that the surface of the specimen
         passes there, to this power, at most 4. 0: every pixel is decided for itself,
-        and slices are a set. Not for cells that refract, as in stained smears.
+        and slices are a set.
+    background
+        What is shown where no slice has detail (confidence near 0): ``"nearest"``, the
+        slice in which the surroundings are sharp, or ``"mean"``, all slices averaged,
+        which has the least noise.
     verify
         Whether islands and pixels of low confidence in the decision map take the label
         that their surroundings vote for.
@@ -174,6 +179,7 @@ def fuse(
         blend=blend,
         smoothness=smoothness,
         surface=surface,
+        background=background,
         verify=verify,
         tile=tile,
         device=device,

@@ -146,6 +146,8 @@ def nothing_in_focus(point: Prepared, decision: Any, confidence: Any) -> list[st
                 f"focus{_when(point)}: the specimen may go on beyond the stack."
             )
     return notes
+
+
 def note_of_absent(stack: FocusStack, monitor: Monitor) -> str | None:
     """A note for the user on pixels that are absent; None where none is."""
     some, everywhere = monitor.absent

@@ -14,6 +14,7 @@ from napari_focus_fusion.composite import (
     GUIDE_RADIUS,
     SIMILARITY_RADIUS,
     RunningNoise,
+    background_weight,
     label_weights,
     similarity,
 )
@@ -72,8 +73,11 @@ def finish_region(
     verified = verify(raw) if point.plan.settings.verify else raw
     inside = region.moved(-area.y0, -area.x0).slices
     maps = Maps(*(np.ascontiguousarray(values[inside]) for values in verified))
+    background = None
+    if point.plan.settings.background == "mean":
+        background = background_weight(maps.confidence)
     fused, labels = _compose(
-        point, region, verified.labels, area, monitor, reconstructions
+        point, region, verified.labels, area, monitor, reconstructions, background
     )
     moved = labels != maps.labels
     if moved.any():
@@ -117,8 +121,12 @@ def _compose(
     area: Rectangle,
     monitor: Monitor,
     reconstructions: Sequence[np.ndarray],
+    background: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What :func:`compose_region` gives, and the slices that were taken, (h, w)."""
+    """What :func:`compose_region` gives, and the slices that were taken, (h, w).
+
+    ``background`` (h, w) is the weight that every slice has at least.
+    """
     stack = point.plan.stack
     inside = region.moved(-area.y0, -area.x0)
     if point.plan.settings.blend == "select":
@@ -134,7 +142,7 @@ def _compose(
     padded = np.pad(labels, missing, mode="symmetric")
     surrounded = inside.moved(missing[0][0], missing[1][0]).grown(COMPOSITE_HALO)
     index = np.ascontiguousarray(padded[surrounded.slices])
-    fused, index, nowhere = _feather(point, region, index, monitor)
+    fused, index, nowhere = _feather(point, region, index, monitor, background)
     for channel, reconstruction in zip(point.channels, reconstructions, strict=False):
         _apply_luminance(fused, channel, reconstruction)
     pixels = as_dtype(fused, stack.dtype)
@@ -316,9 +324,13 @@ def _slices_and_planes(point: Prepared, area: Rectangle) -> Iterator[_Slice]:
 
 
 def _feather(
-    point: Prepared, region: Rectangle, index: np.ndarray, monitor: Monitor
+    point: Prepared,
+    region: Rectangle,
+    index: np.ndarray,
+    monitor: Monitor,
+    background: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Selected, softened at seams, averaged where slices agree.
+    """Selected, softened at seams, averaged where slices agree and in the background.
 
     ``index`` has :data:`COMPOSITE_HALO` pixels around the region. The fused image is
     the selected one plus a weighted mean of differences to it, so that equal slices
@@ -372,6 +384,8 @@ def _feather(
                 own = label_weights(labels[window], z, guide[window])
                 weight = torch.maximum(weight, own)
             share = weight.cpu().numpy()
+            if background is not None:
+                share = np.maximum(share, background[block.slices])
             here = block.window(0, offset=halo)
             total[block.slices] += share
             for c, component in enumerate(values):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_focus_fusion.simulation.coherent import make_coherent_scene
 from napari_focus_fusion.simulation.scenes import TRAINING_SEEDS, Scene, make_scene
 from napari_focus_fusion.simulation.tissue import make_tissue
 
@@ -235,6 +236,32 @@ def _filaments() -> tuple[FamilyScene, ...]:
     )
 
 
+def _coherent(number: int, **common: Any) -> tuple[FamilyScene, ...]:
+    smear, cells, grains, fibres = (
+        {"specimen": s} for s in ("smear", "cells", "grains", "fibres")
+    )
+    # Defocus a slice in waves: about as much from the first slice to the last.
+    waves = {5: 0.5, 10: 0.3, 16: 0.2, 32: 0.12}
+    rows: tuple[Row, ...] = (
+        (5, None, cells),
+        (10, 4e3, smear | {"rgb": True}),
+        (10, 1e3, grains),
+        (16, None, smear | {"surface": "tilt"}),
+        (16, 1e3, cells | {"surface": "layers"}),
+        (32, 1e3, fibres),
+    )
+    found = []
+    for place, (slices, electrons, more) in enumerate(rows):
+        options = {"slices": slices, "electrons": electrons, **common, **more}
+        options |= {"shape": (192, 192), "waves": waves[slices]}
+        light = f"{electrons:.0f} electrons" if electrons else "clean"
+        special = "RGB, " if "rgb" in more else ""
+        name = f"{slices} slices, {more['specimen']}, {special}{light}"
+        seed = FIRST_SEED + 1000 * number + place
+        found.append(FamilyScene(name, seed, make_coherent_scene, options))
+    return tuple(found)
+
+
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
@@ -264,6 +291,20 @@ FAMILIES: dict[str, Family] = {
             "are out of focus (transport of intensity).",
             _refractile(),
             quick=2,
+        ),
+        Family(
+            "coherent",
+            "Blood cells, cells, striated grains and fibres in brightfield as waves make "
+            "it: partially coherent light that matter absorbs and bends.",
+            _coherent(7),
+            quick=1,
+        ),
+        Family(
+            "oblique",
+            "The same with a condenser off its axis and matter less dense than its "
+            "surroundings, a kind that no training has seen.",
+            _coherent(8, oblique=0.5, phase=-1.2),
+            quick=1,
         ),
         Family(
             "membranes",
