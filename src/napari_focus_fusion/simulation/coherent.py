@@ -311,7 +311,9 @@ def make_coherent_scene(
 
 def draw_options(rng: np.random.Generator, slices: int) -> dict[str, Any]:
     """What a scene is of and how it is imaged: see :func:`make_coherent_scene`."""
-    specimen = ("smear", *SPECIMENS)[int(rng.integers(len(SPECIMENS) + 1))]
+    # Of smears more, since nothing is photographed in brightfield as often.
+    known = ("smear", "smear", *SPECIMENS)
+    specimen = known[int(rng.integers(len(known)))]
     surface = SURFACES[int(rng.integers(len(SURFACES)))]
     stained = rng.random() < 0.7
     waves = float(np.exp(rng.uniform(np.log(0.12), np.log(0.7))))

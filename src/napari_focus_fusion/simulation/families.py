@@ -294,7 +294,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "coherent",
-            "Blood cells, cells, striated grains and fibres in brightfield as waves make "
+            "Blood cells, cells, grains and fibres in brightfield as waves make "
             "it: partially coherent light that matter absorbs and bends.",
             _coherent(7),
             quick=1,
