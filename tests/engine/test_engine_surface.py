@@ -13,7 +13,7 @@ from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import plan_run
 from napari_focus_fusion.engine.prepare import Prepared, prepare
 from napari_focus_fusion.engine.settings import FusionSettings
-from napari_focus_fusion.engine.surface import find_surface
+from napari_focus_fusion.engine.surface import NEAR, find_surface
 from napari_focus_fusion.models.registry import load_surface
 from napari_focus_fusion.models.surface import (
     INPUTS,
@@ -53,10 +53,26 @@ def shares_of(point: Prepared, region: Rectangle) -> np.ndarray:
         return torch.stack([found.of_slice(z) for z in range(count)]).numpy()
 
 
-def test_shares_are_probabilities_along_z() -> None:
-    shares = shares_of(point_of(noisy().stack), Rectangle(0, HIGH, 0, WIDE))
-    assert shares.shape == (8, HIGH, WIDE) and shares.min() >= 0
-    np.testing.assert_allclose(shares.sum(0), 1, atol=1e-5)
+def test_weights_are_shares_of_the_highest_and_zero_far_from_the_surface() -> None:
+    weights = shares_of(point_of(noisy().stack), Rectangle(0, HIGH, 0, WIDE))
+    assert weights.shape == (8, HIGH, WIDE) and weights.min() >= 0
+    assert weights.max() <= 1 and weights.max(0).min() > 0.2
+    assert not ((weights > 0) & (weights < NEAR)).any()
+    assert 0.2 < (weights == 0).mean() < 0.9
+
+
+def test_slices_far_from_the_surface_are_told_from_those_near() -> None:
+    point = point_of(noisy(12).stack)
+    with torch.inference_mode():
+        found = find_surface(point, Rectangle(10, 100, 20, 120), Monitor())
+    assert found is not None
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        y0, x0 = (int(n) for n in generator.integers(0, (80, 90)))
+        y, x = slice(y0, y0 + 10), slice(x0, x0 + 10)
+        for z in range(12):
+            if (found.of_slice(z)[y, x] > 0).any():
+                assert found.passes(z, 1, y, x)
 
 
 def test_shares_are_the_same_wherever_a_region_begins_and_ends() -> None:
@@ -79,7 +95,13 @@ def test_reversing_the_slices_reverses_the_network_exactly() -> None:
         backwards = coarse_features(volumes[0].flip(1), volumes[1].flip(1))
         assert forwards.shape[2] == INPUTS
         torch.testing.assert_close(
-            network(backwards).flip(1), network(forwards), rtol=0, atol=2e-5
+            network(backwards).along_z.flip(1),
+            network(forwards).along_z,
+            rtol=0,
+            atol=2e-5,
+        )
+        torch.testing.assert_close(
+            network(backwards).presence, network(forwards).presence, rtol=0, atol=2e-5
         )
 
 

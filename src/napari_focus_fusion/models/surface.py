@@ -29,8 +29,10 @@ WINDOWS = (1, 2, 8, 20)
 #: Of each block the spacing of the convolution across the plane, in cells, and that of
 #: the neighbours along Z, in slices.
 DILATIONS, Z_SPACINGS = (1, 2, 4, 8, 1), (1, 2, 4, 2, 1)
+#: Radius in cells of the surroundings that vote, and what is added to their shares.
+VOTE_RADIUS, VOTE_FLOOR = 12, 1e-3
 #: Cells around a cell that its result depends on.
-SURFACE_HALO = max(WINDOWS) + sum(DILATIONS)
+SURFACE_HALO = max(WINDOWS) + sum(DILATIONS) + VOTE_RADIUS
 #: Features of a cell of a slice, and channels of the network.
 INPUTS, WIDTH = 2 * len(WINDOWS) + 2, 16
 TINY = 1e-12
@@ -129,8 +131,13 @@ class Surface(FusionModel):
             nn.Conv2d(WIDTH, WIDTH, 3, dilation=spacing) for spacing in DILATIONS
         )
         self.last = nn.Conv2d(3 * WIDTH, 1, 1)
-        self.presence = nn.Sequential(
-            nn.Conv2d(2 * WIDTH, WIDTH, 1), nn.LeakyReLU(0.1), nn.Conv2d(WIDTH, 1, 1)
+        self.presence, self.trust = (
+            nn.Sequential(
+                nn.Conv2d(2 * WIDTH, WIDTH, 1),
+                nn.LeakyReLU(0.1),
+                nn.Conv2d(WIDTH, 1, 1),
+            )
+            for _ in range(2)
         )
 
     def forward(self, features: Tensor, whole: bool = False) -> Found:
@@ -147,7 +154,7 @@ class Surface(FusionModel):
         Returns
         -------
         Found
-            Its planes less ``sum(DILATIONS)`` cells on each side.
+            Its planes less ``sum(DILATIONS) + VOTE_RADIUS`` cells on each side.
         """
         shape = features.shape[:2]
         x = beside_neighbours(self.first, features).unflatten(0, shape)
@@ -163,8 +170,17 @@ class Surface(FusionModel):
         logits = beside_neighbours(self.last, x).unflatten(0, shape)[:, :, 0]
         # Sums in double precision do not depend on the order of the slices.
         mean = x.mean(1, dtype=torch.float64).to(x.dtype)
-        presence = self.presence(torch.cat([x.amax(1), mean], 1))[:, 0]
-        return Found(logits, presence)
+        pooled = torch.cat([x.amax(1), mean], 1)
+        # Neighbours vote; how much that counts is decided cell by cell, since at a step
+        # or where layers overlap they belong to other depths.
+        shares, r = logits.softmax(1), VOTE_RADIUS
+        if whole:
+            shares = F.pad(shares, [r] * 4, mode="replicate")
+        else:
+            logits, pooled = logits[..., r:-r, r:-r], pooled[..., r:-r, r:-r]
+        votes = (box_mean(shares, r) + VOTE_FLOOR).log()
+        logits = logits + F.softplus(self.trust(pooled)) * votes
+        return Found(logits, self.presence(pooled)[:, 0])
 
 
 def cell_means(planes: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def score_surface(untrained: Surface, trained: Surface) -> dict[str, Any]:
 
 def fuse_near_surface(stack: FocusStack, network: Surface | None) -> tuple[Any, Any]:
     """Fused image and depth map of the plain focus measure, near a surface or not."""
-    settings = FusionSettings(device="cpu")
+    settings = FusionSettings(device="cpu", surface=0.0)
     plan = plan_run(stack, load_model("sml"), settings)
     if network is not None:
         near = dataclasses.replace(settings, surface=1.0)
