@@ -63,6 +63,9 @@ class FocusStack:
     notes
         What of the source was missing, wrong or guessed, in sentences for the user;
         those of the result begin with them.
+    files
+        Of a stack in several files: for each its path as ``"file"`` and, by axis
+        letter, the index that it has; a file of several planes is there once a plane.
 
     Raises
     ------
@@ -86,6 +89,7 @@ class FocusStack:
     source: str = "array"
     display: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    files: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         check_axes(self.axes, tuple(self.data.shape), self.name)

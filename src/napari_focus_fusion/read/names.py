@@ -32,5 +32,7 @@ def name_of_slices(paths: Sequence[str]) -> str:
     """Name a stack after what the names of its files share, else their folder."""
     names = [Path(path).name for path in paths]
     common = os.path.commonprefix(names)  # noqa: RUF071 (characters are what we want)
-    name = re.sub(r"\d+$", "", common).rstrip(" -_.")
-    return name if len(name) > 2 else (Path(paths[0]).absolute().parent.name or "stack")
+    name = re.sub(r"[-+]?[\d.]*$", "", common).rstrip(" -_.([{")
+    name = re.sub(r"[ _.-]+(z|zs|slice|ch?|t|w)$", "", name, flags=re.IGNORECASE)
+    says_nothing = len(name) < 3 or re.fullmatch(r"img(_\d+)?", name)
+    return name if not says_nothing else (Path(paths[0]).absolute().parent.name or "stack")

@@ -38,6 +38,9 @@ class Source:
         that readers give so far: everywhere.
     notes
         What was missing, wrong or guessed, in sentences for the user.
+    files
+        Of a data set of several files: each one's path as ``"file"``, and which index
+        it has along the axes that vary from file to file.
     """
 
     data: Pixels
@@ -50,3 +53,4 @@ class Source:
     display: Mapping[str, Any] = field(default_factory=dict)
     valid: Pixels | None = None
     notes: tuple[str, ...] = ()
+    files: tuple[Mapping[str, Any], ...] = ()
