@@ -34,7 +34,7 @@ from napari_focus_fusion.engine.store import MemoryStore, ZarrStore
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.base import FusionModel
 from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model
-from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.opening import as_stack, axes_as_given
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
 
@@ -189,6 +189,11 @@ def fuse(
     monitor = Monitor(Meter(work, progress), should_stop)
     for note in source.notes:
         monitor.warn(note)
+    if source.n_slices == 1:
+        monitor.warn(
+            "The stack has one slice, so there was nothing to fuse: the image is that "
+            "slice."
+        )
     execute = partial(run_on_dask, client=client) if cluster else run_locally
     for used in plan.networks:
         used.to(plan.device)
@@ -249,14 +254,20 @@ def _voxels(stack: FocusStack) -> int:
 
 
 def _open(stack: Any, axes: str | None) -> FocusStack:
-    """The stack that is fused; frames of a time series are not taken for slices."""
+    """The stack that is fused; frames and channels are not taken for slices."""
     source = as_stack(stack, axes=axes)
-    if axes is None and source.n_slices == 1 and source.n_times > 1:
-        raise FocusFusionError(
-            f"{source.name!r} is tagged as {source.n_times} time points of one slice "
-            "each. If they are the slices of a focus stack, say so with the axes, for "
-            f"example axes={source.axes.replace('Z', '').replace('T', 'Z')!r}."
-        )
+    if axes is not None or source.n_slices > 1:
+        return source
+    letters = source.axes if source is stack else axes_as_given(source)
+    for axis, what in (("T", "time points"), ("C", "channels")):
+        if source.size(axis) > 1:
+            meant = letters.replace("Z", "").replace(axis, "Z")
+            raise FocusFusionError(
+                f"{source.name!r} is tagged as {source.size(axis)} {what} of one slice "
+                "each. If they are the slices of a focus stack, say so with the axes, "
+                f"for example axes={meant!r}. If there is nothing to fuse, "
+                f"axes={letters!r} passes it through."
+            )
     return source
 
 

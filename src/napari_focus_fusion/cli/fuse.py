@@ -127,7 +127,9 @@ def run(args: argparse.Namespace) -> int:
     from napari_focus_fusion.opening import find_jobs
 
     started = time.perf_counter()
-    jobs, failures = find_jobs(args.inputs, as_one_stack=args.as_one_stack)
+    jobs, failures = find_jobs(
+        args.inputs, as_one_stack=args.as_one_stack, axes=args.axes
+    )
     targets = _targets(jobs, args.out)
     keywords = _keywords(args)
     reports: list[dict[str, Any]] = []
@@ -181,12 +183,12 @@ def _fuse_one(
     keywords: dict[str, Any],
     stop: threading.Event,
 ) -> dict[str, Any]:
-    from napari_focus_fusion import as_stack, fuse
+    from napari_focus_fusion import fuse
     from napari_focus_fusion.result import result_files
     from napari_focus_fusion.write.saving import check_targets
 
     started = time.perf_counter()
-    stack = as_stack(job.source, axes=args.axes)
+    stack = job.open(axes=args.axes)
     # Checked before the work, not after it.
     target.parent.mkdir(parents=True, exist_ok=True)
     files = result_files(target, keywords.get("scale", 1))
@@ -195,7 +197,11 @@ def _fuse_one(
         # Written tile by tile: neither the result nor an interruption costs much.
         keywords = keywords | {"out": target, "overwrite": args.overwrite}
     with Bar(job.name) as bar:
-        result = fuse(stack, progress=bar, should_stop=stop.is_set, **keywords)
+        # Axes that were given are meant, also those without slices.
+        axes = stack.axes if args.axes else None
+        result = fuse(
+            stack, axes=axes, progress=bar, should_stop=stop.is_set, **keywords
+        )
     for note in result.provenance["notes"]:
         print(f"{job.name}: {note}", file=sys.stderr)
     if "out" in keywords:

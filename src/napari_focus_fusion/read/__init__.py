@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.read.name_axes import is_no_slice
 from napari_focus_fusion.read.names import (
     IMAGE_SUFFIXES,
     TIFF_SUFFIXES,
@@ -119,7 +120,7 @@ def _image_files_in(folder: str) -> list[str]:
     found = [
         os.path.join(folder, name)
         for name in names
-        if name.lower().endswith(suffixes) and not name.startswith(".")
+        if name.lower().endswith(suffixes) and not is_no_slice(name)
     ]
     if not found:
         raise FocusFusionError(

@@ -161,7 +161,7 @@ def sets_by_name(paths: Sequence[str], *, in_order: bool = False) -> list[NamedS
     """
     files = list(paths) if in_order else sorted(paths, key=natural_key)
     if len(files) == 1:
-        return [_flat(files)]
+        return [flat_set(files)]
     names = _names_within(files)
     kinds = _by_suffix(files)
     if len(kinds) > 1:
@@ -172,7 +172,7 @@ def sets_by_name(paths: Sequence[str], *, in_order: bool = False) -> list[NamedS
         return _sets_of_templates(files, fields, counts, in_order)
     columns, odd = _columns(fields)
     if in_order and not columns:
-        return [_flat(files)]
+        return [flat_set(files)]
     if odd:
         raise _odd(files, odd)
     columns = _reduced(columns)
@@ -205,7 +205,7 @@ def set_by_axes(paths: Sequence[str], axes: str, *, in_order: bool) -> NamedSet:
     if len(axes) == 1:
         if not in_order and len(columns) == 1:
             files = [f for _, f in sorted(zip(columns[0].keys, files, strict=True))]
-        return _flat(files, axes)
+        return flat_set(files, axes)
     if len(columns) != len(axes):
         raise FocusFusionError(
             f"The axes {axes} were given for the files in {_folder(files)}, but "
@@ -707,7 +707,7 @@ def _sets_of_templates(
     many, count = counts.most_common(1)[0]
     few = [i for i, found in enumerate(fields) if len(found) != many]
     if in_order:
-        return [_flat(files)]
+        return [flat_set(files)]
     if count >= 3 and len(few) <= max(1, _ODD_SHARE * len(files)):
         raise _odd(files, few)
     kinds: dict[int, list[str]] = {}
@@ -716,7 +716,7 @@ def _sets_of_templates(
     return [found for kind in kinds.values() for found in sets_by_name(kind)]
 
 
-def _flat(files: Sequence[str], axis: str = "Z") -> NamedSet:
+def flat_set(files: Sequence[str], axis: str = "Z") -> NamedSet:
     """Files along one axis, in the order given, whatever their names are."""
     if len(files) == 1:
         return NamedSet(stem(files[0]), "", (), tuple(files), tuple(files))
@@ -746,8 +746,8 @@ def _unclear(files: Sequence[str], columns: Sequence[_Column]) -> FocusFusionErr
     return FocusFusionError(
         f"In the names of the {len(files)} files in {_folder(files)} several numbers "
         f"or letters vary ({ranges}), and they do not say which counts the slices. "
-        "Name the files of one stack with a pattern, or put a letter before each number as in "
-        "t01_c2_z003; or say what they are with the axes, one letter for each number "
+        "Name the files of one stack with a pattern, or put a letter before each "
+        "number as in t01_c2_z003; or say what they are with the axes, one letter for each number "
         'in the order of the name and those of a file, for example axes="TZYX".'
     )
 

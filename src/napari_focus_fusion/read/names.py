@@ -35,4 +35,6 @@ def name_of_slices(paths: Sequence[str]) -> str:
     name = re.sub(r"[-+]?[\d.]*$", "", common).rstrip(" -_.([{")
     name = re.sub(r"[ _.-]+(z|zs|slice|ch?|t|w)$", "", name, flags=re.IGNORECASE)
     says_nothing = len(name) < 3 or re.fullmatch(r"img(_\d+)?", name)
-    return name if not says_nothing else (Path(paths[0]).absolute().parent.name or "stack")
+    return (
+        name if not says_nothing else (Path(paths[0]).absolute().parent.name or "stack")
+    )
