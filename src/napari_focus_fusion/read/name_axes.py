@@ -746,8 +746,9 @@ def _unclear(files: Sequence[str], columns: Sequence[_Column]) -> FocusFusionErr
     return FocusFusionError(
         f"In the names of the {len(files)} files in {_folder(files)} several numbers "
         f"or letters vary ({ranges}), and they do not say which counts the slices. "
-        "Name the files of one stack with a pattern, or put a letter before each "
-        "number as in t01_c2_z003; or say what they are with the axes, one letter for each number "
+        "Name the files of one stack with a pattern, or put a letter before "
+        "each number as in t01_c2_z003; or say with the axes what they are, one letter "
+        "for each number"
         'in the order of the name and those of a file, for example axes="TZYX".'
     )
 
