@@ -187,6 +187,8 @@ def fuse(
     store = _open_store(plan, out, overwrite=overwrite, cluster=cluster)
     work = sum(step.cost for step in steps_of(plan)) * source.n_times * _voxels(source)
     monitor = Monitor(Meter(work, progress), should_stop)
+    for note in source.notes:
+        monitor.warn(note)
     execute = partial(run_on_dask, client=client) if cluster else run_locally
     for used in plan.networks:
         used.to(plan.device)

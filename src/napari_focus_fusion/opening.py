@@ -300,6 +300,7 @@ def stack_of_slices(
         channel_names=first.channel_names,
         source=source,
         display=first.display,
+        notes=tuple(dict.fromkeys(note for one in slices for note in one.notes)),
     )
 
 
@@ -319,6 +320,7 @@ def _open(
             channel_names=names,
             source=source.source,
             display={k: v for k, v in source.display.items() if k != "axes"},
+            notes=source.notes,
         )
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fspath(source), axes=axes, series=series)
@@ -372,6 +374,7 @@ def _stack_of(source: Source, axes: str | None) -> FocusStack:
         channel_names=source.channel_names,
         source=source.path,
         display=source.display,
+        notes=source.notes,
     )
 
 

@@ -36,6 +36,8 @@ class Source:
     valid
         Where the pixels are valid, True, in the axes Z, Y and X. None, the only value
         that readers give so far: everywhere.
+    notes
+        What was missing, wrong or guessed, in sentences for the user.
     """
 
     data: Pixels
@@ -47,3 +49,4 @@ class Source:
     channel_names: tuple[str, ...] = ()
     display: Mapping[str, Any] = field(default_factory=dict)
     valid: Pixels | None = None
+    notes: tuple[str, ...] = ()
