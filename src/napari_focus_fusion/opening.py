@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,13 +25,20 @@ from napari_focus_fusion.read import (
     IMAGE_SUFFIXES,
     TIFF_SUFFIXES,
     ZARR_SUFFIX,
+    ZIPPED_ZARR_SUFFIXES,
     files_in,
+    is_zarr,
+    local_path,
+    matches,
     name_of_slices,
     natural_key,
     read_path,
+    series_in,
     stem,
 )
-from napari_focus_fusion.read.ome_zarr import read_group
+from napari_focus_fusion.read.ome_zarr import is_plate, read_group
+from napari_focus_fusion.read.series import index_of_series, name_of_series
+from napari_focus_fusion.read.sizes import without_sizes_of
 from napari_focus_fusion.stack import FocusStack, check_dtype
 
 if TYPE_CHECKING:
@@ -45,6 +51,7 @@ __all__ = [
     "Job",
     "as_stack",
     "find_jobs",
+    "series_in",
     "stack_from_array",
     "stack_of_slices",
 ]
@@ -52,19 +59,26 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Job:
-    """One stack to fuse: its name in the outputs, and the file or files it is in."""
+    """One stack to fuse: its name in the outputs, the file or files it is in, and which.
+
+    `series` is the name of the image where the file holds several.
+    """
 
     name: str
-    files: tuple[Path, ...]
+    files: tuple[Path | str, ...]  # an address is no path
+    series: str | None = None
 
     @property
-    def source(self) -> Path | list[Path]:
+    def source(self) -> Path | str | list[Path | str]:
         """What ``fuse`` takes: a path, or the paths of the slices in order."""
         return self.files[0] if len(self.files) == 1 else list(self.files)
 
 
 def find_jobs(
-    inputs: Iterable[str], *, as_one_stack: bool = False
+    inputs: Iterable[str],
+    *,
+    as_one_stack: bool = False,
+    series: str | None = None,
 ) -> tuple[list[Job], list[tuple[str, str]]]:
     """Sort out which files make which stack.
 
@@ -78,13 +92,16 @@ def find_jobs(
         Files, folders, or glob patterns.
     as_one_stack
         Whether all inputs form one stack, in the order given.
+    series
+        Name or number of the image to take of files that hold several, or ``"all"``.
+        None: all fields of plates and wells; other files must hold one image.
 
     Returns
     -------
     jobs, failures
         The stacks, and (input, reason) for each input that is none.
     """
-    files: list[Path] = []
+    files: list[Path | str] = []
     failures: list[tuple[str, str]] = []
     for text in inputs:
         found = list(_files_of(text))
@@ -97,25 +114,48 @@ def find_jobs(
         return [_job_of_slices(files)], failures
 
     stacks = [path for path in files if not _is_single_plane(path)]
-    folders: dict[Path, list[Path]] = {}
+    folders: dict[Path, list[Path | str]] = {}
     # The shell gives z1, z10, z2: sorted by name instead.
     for path in sorted(files, key=lambda path: natural_key(str(path))):
         if path not in stacks:
-            folders.setdefault(path.parent, []).append(path)
-    jobs = [Job(stem(path), (path,)) for path in stacks]
+            folders.setdefault(Path(path).parent, []).append(path)
+    jobs = [job for path in stacks for job in _jobs_in(path, series)]
     return jobs + [_job_of_slices(slices) for slices in folders.values()], failures
 
 
-def _job_of_slices(slices: Sequence[Path]) -> Job:
+def _jobs_in(path: Path | str, series: str | None) -> list[Job]:
+    """One job an image of a file that holds several; else one, as it is."""
+    whole = Job(stem(path), (path,), None if series == "all" else series)
+    try:
+        names = series_in(str(path))
+        if series is None and not is_plate(str(path)):
+            return [whole]
+    except FocusFusionError:  # which ``fuse`` says again
+        return [whole]
+    if len(names) == 1:
+        return [replace(whole, series=None)]
+    if series not in (None, "all"):
+        try:
+            names = [names[index_of_series(names, series, str(path))]]
+        except FocusFusionError:
+            return [whole]
+    return [Job(name_of_series(str(path), name), (path,), name) for name in names]
+
+
+def _job_of_slices(slices: Sequence[Path | str]) -> Job:
     if len(slices) == 1:
         return Job(stem(slices[0]), tuple(slices))
     return Job(name_of_slices([str(path) for path in slices]), tuple(slices))
 
 
-def _files_of(text: str) -> Iterator[Path]:
+def _files_of(text: str) -> Iterator[Path | str]:
+    text = local_path(text)
+    if "://" in text:
+        yield text
+        return
     path = Path(text).expanduser()
-    if path.is_dir() and path.suffix.lower() != ZARR_SUFFIX:
-        endings = (*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX)
+    if path.is_dir() and not (path.suffix.lower() == ZARR_SUFFIX or is_zarr(str(path))):
+        endings = (*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX, *ZIPPED_ZARR_SUFFIXES)
         names = sorted((inside.name for inside in path.iterdir()), key=natural_key)
         for name in names:
             if name.lower().endswith(endings) and not name.startswith("."):
@@ -123,13 +163,13 @@ def _files_of(text: str) -> Iterator[Path]:
     elif path.exists():
         yield path
     else:
-        for match in sorted(glob.glob(str(path), recursive=True), key=natural_key):
+        for match in matches(str(path)):
             yield from _files_of(match)
 
 
-def _is_single_plane(path: Path) -> bool:
+def _is_single_plane(path: Path | str) -> bool:
     """Whether a file holds one plane; what cannot be read is left to ``fuse``."""
-    suffix = path.suffix.lower()
+    suffix = Path(path).suffix.lower()
     if suffix not in TIFF_SUFFIXES:
         return suffix in IMAGE_SUFFIXES
     try:
@@ -148,7 +188,7 @@ def as_stack(
     name: str | None = None,
     channel_names: Sequence[str] | None = None,
     display: Mapping[str, Any] | None = None,
-    series: int | None = None,
+    series: int | str | None = None,
 ) -> FocusStack:
     """Make a :class:`FocusStack` of anything that holds one, reading no pixels.
 
@@ -171,7 +211,8 @@ def as_stack(
     channel_names, display
         See :class:`FocusStack`; `display` is added to the source's.
     series
-        Which image of a file that holds several (TIFF series, OME-Zarr position).
+        Which image of a file that holds several (TIFF series, OME-Zarr position or
+        field): its number from 0 or its name, one of :func:`series_in`.
 
     Returns
     -------
@@ -195,7 +236,9 @@ def as_stack(
     if name is not None:
         changes["name"] = name
     if scale is not None:
-        changes["scale"] = {**stack.scale, **_scale_by_axis(scale, stack)}
+        given_sizes = _scale_by_axis(scale, stack)
+        changes["scale"] = {**stack.scale, **given_sizes}
+        changes["notes"] = without_sizes_of(stack.notes, given_sizes)
     if units is not None:
         if isinstance(units, str):
             units = dict.fromkeys("ZYX", units)
@@ -305,7 +348,7 @@ def stack_of_slices(
 
 
 def _open(
-    source: Any, *, axes: str | None, name: str | None, series: int | None
+    source: Any, *, axes: str | None, name: str | None, series: int | str | None
 ) -> FocusStack:
     if isinstance(source, FocusStack):
         if axes is None:
@@ -340,9 +383,9 @@ def _open(
     )
 
 
-def _open_path(path: str, *, axes: str | None, series: int | None) -> FocusStack:
+def _open_path(path: str, *, axes: str | None, series: int | str | None) -> FocusStack:
     """Open a file, folder, glob pattern or Zarr address, lazily."""
-    path = os.path.expanduser(path)
+    path = local_path(os.path.expanduser(path))
     slices = files_in(path)
     if slices:
         return _open_files(slices, axes=axes)

@@ -25,7 +25,9 @@ from napari_focus_fusion.cli.options import (
     add_command,
     add_model_and_resources,
     add_overwrite,
+    add_pixel_size,
     add_reference,
+    add_series,
     add_smoothness,
     add_surface,
     fuse_keywords,
@@ -75,6 +77,8 @@ def add_parser(commands: Commands) -> None:
     add_overwrite(parser)
     add_model_and_resources(parser)
     add_axes(parser)
+    add_series(parser)
+    add_pixel_size(parser)
     reference = parser.add_mutually_exclusive_group()
     add_reference(reference)
     reference.add_argument(
@@ -127,7 +131,9 @@ def run(args: argparse.Namespace) -> int:
     from napari_focus_fusion.opening import find_jobs
 
     started = time.perf_counter()
-    jobs, failures = find_jobs(args.inputs, as_one_stack=args.as_one_stack)
+    jobs, failures = find_jobs(
+        args.inputs, as_one_stack=args.as_one_stack, series=args.series
+    )
     targets = _targets(jobs, args.out)
     keywords = _keywords(args)
     reports: list[dict[str, Any]] = []
@@ -186,7 +192,9 @@ def _fuse_one(
     from napari_focus_fusion.write.saving import check_targets
 
     started = time.perf_counter()
-    stack = as_stack(job.source, axes=args.axes)
+    stack = as_stack(
+        job.source, axes=args.axes, scale=args.pixel_size, series=job.series
+    )
     # Checked before the work, not after it.
     target.parent.mkdir(parents=True, exist_ok=True)
     files = result_files(target, keywords.get("scale", 1))
@@ -205,6 +213,7 @@ def _fuse_one(
     return {
         "ok": True,
         "name": job.name,
+        **({"series": job.series} if job.series is not None else {}),
         "inputs": path_texts(job.files),
         "outputs": path_texts(outputs),
         "slices": stack.n_slices,
