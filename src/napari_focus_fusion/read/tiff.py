@@ -55,10 +55,11 @@ class LazyTiff(LazyArray):
                 raise _damaged(path, "the file ends before its last plane")
             shape, dtype = image.shape, image.dtype
             planes = _planes_of_stk(tiff)
-            if planes > 1 and plain:  # one after the other, listed as the first alone
+            if planes > 1 and page.is_final and not image.is_multifile:
+                # One after the other, although only the first is listed.
                 shape, self.axes = (planes, *shape), f"Z{self.axes}"
-                end = image.dataoffset + planes * image.nbytes
-                if end > os.path.getsize(path):
+                self._offset = page.dataoffsets[0]
+                if self._offset + planes * image.nbytes > os.path.getsize(path):
                     raise _damaged(path, "the file ends before its last plane")
         chunks = None if self._offset is not None else self._decoded().chunks
         super().__init__(shape, dtype, chunks)
