@@ -56,6 +56,7 @@ def fuse(
     model: str | Path | FusionModel = DEFAULT_MODEL,
     *,
     axes: str | None = None,
+    series: int | str | None = None,
     reference: int | str | FocusStack | None = None,
     scale: int = 1,
     decision: str | Path | FusionModel | NDArray[Any] | None = None,
@@ -85,6 +86,9 @@ def fuse(
         Name in :func:`models`, path of a ``.safetensors`` file, or a loaded model.
     axes
         One letter a dimension out of ``TCZYXS``; None: metadata, then the shape.
+    series
+        Which image of a file, plate or Zarr that holds several: its number from 0, or
+        its name, one of :func:`series_in`.
     reference
         Reference channel, whose sharpness is measured for all channels: its index or
         name, ``"luminance"`` or ``"mean"``; None: luminance on RGB, the mean of the
@@ -174,7 +178,7 @@ def fuse(
         device=device,
         memory=memory,
     )
-    source = _open(stack, axes)
+    source = _open(stack, axes, series)
     plan = plan_run(
         source,
         load_model(model),
@@ -253,9 +257,9 @@ def _voxels(stack: FocusStack) -> int:
     return stack.height * stack.width * stack.n_slices
 
 
-def _open(stack: Any, axes: str | None) -> FocusStack:
+def _open(stack: Any, axes: str | None, series: int | str | None) -> FocusStack:
     """The stack that is fused; frames and channels are not taken for slices."""
-    source = as_stack(stack, axes=axes)
+    source = as_stack(stack, axes=axes, series=series)
     if axes is not None or source.n_slices > 1:
         return source
     letters = source.axes if source is stack else axes_as_given(source)

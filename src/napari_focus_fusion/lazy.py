@@ -145,6 +145,36 @@ class SliceList(LazyArray):
         return region
 
 
+class Selection(LazyArray):
+    """Some of the indices of an array along its first axes, read by region."""
+
+    def __init__(self, data: Pixels, kept: Sequence[Sequence[int]]) -> None:
+        self.data = data
+        self.kept = [list(indices) for indices in kept]
+        chunks = getattr(data, "chunks", None)
+        count = len(self.kept)
+        super().__init__(
+            [*map(len, self.kept), *data.shape[count:]],
+            data.dtype,
+            None if chunks is None else [*(1 for _ in kept), *chunks[count:]],
+        )
+
+    def _region(self, spans: tuple[slice, ...]) -> NDArray[Any]:
+        count = len(self.kept)
+        lead = [
+            list(map(k.__getitem__, range(*s.indices(len(k)))))
+            for k, s in zip(self.kept, spans, strict=False)
+        ]
+        sizes = zip(spans[count:], self.shape[count:], strict=True)
+        plane = [len(range(*s.indices(n))) for s, n in sizes]
+        region = np.empty([*map(len, lead), *plane], self.dtype)
+        for place in np.ndindex(*map(len, lead)):
+            indices = [k[i] for k, i in zip(lead, place, strict=True)]
+            key = (*(slice(i, i + 1) for i in indices), *spans[count:])
+            region[place] = take(self.data, key).reshape(plane)
+        return region
+
+
 class Reordered(LazyArray):
     """An array with its axes in another order, read and written by region."""
 

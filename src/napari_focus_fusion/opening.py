@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -27,10 +26,16 @@ from napari_focus_fusion.read import (
     IMAGE_SUFFIXES,
     TIFF_SUFFIXES,
     ZARR_SUFFIX,
+    ZIPPED_ZARR_SUFFIXES,
     files_in,
+    files_of_set,
+    is_zarr,
+    local_path,
+    matches,
     name_of_slices,
     natural_key,
     read_path,
+    series_in,
     stem,
 )
 from napari_focus_fusion.read.name_axes import (
@@ -40,8 +45,10 @@ from napari_focus_fusion.read.name_axes import (
     set_by_axes,
     sets_by_name,
 )
-from napari_focus_fusion.read.ome_zarr import read_group
+from napari_focus_fusion.read.ome_zarr import is_plate, read_group
 from napari_focus_fusion.read.own_results import is_own_result
+from napari_focus_fusion.read.series import index_of_series, name_of_series
+from napari_focus_fusion.read.sizes import without_sizes_of
 from napari_focus_fusion.stack import FocusStack, check_dtype
 
 if TYPE_CHECKING:
@@ -49,11 +56,14 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.read.source import Source
 
+_Name = TypeVar("_Name", Path, str, Path | str)
+
 __all__ = [
     "ZARR_SUFFIX",
     "Job",
     "as_stack",
     "find_jobs",
+    "series_in",
     "stack_from_array",
     "stack_of_files",
     "stack_of_slices",
@@ -69,33 +79,40 @@ class Job:
     name
         What outputs are called after.
     files
-        One file that is a stack, or the files of its slices.
+        One file or address that is a stack, or the files of its slices.
+    series
+        Name of the image where the file holds several.
     in_order
         Whether the files are slices in this order whatever they are called.
     """
 
     name: str
-    files: tuple[Path, ...]
+    files: tuple[Path | str, ...]  # an address is no path
+    series: str | None = None
     in_order: bool = False
 
-    def open(self, axes: str | None = None) -> FocusStack:
-        """Open it, lazily; `axes` as in :func:`as_stack`."""
-        paths = [str(path) for path in self.files]
-        if len(paths) == 1:
-            return as_stack(paths[0], axes=axes)
-        if self.in_order:
-            stack = _stack_of_set(flat_set(paths), _opened(paths))
-            return stack if axes is None else as_stack(stack, axes=axes)
-        return stack_of_files(paths, axes=axes)
+    def open(self, axes: str | None = None, scale: Any = None) -> FocusStack:
+        """Open it, lazily; `axes` and `scale` as in :func:`as_stack`."""
+        if len(self.files) == 1:
+            return as_stack(self.files[0], axes=axes, scale=scale, series=self.series)
+        paths = _texts(self.files)
+        if not self.in_order:
+            return as_stack(stack_of_files(paths, axes=axes), scale=scale)
+        stack = _stack_of_set(flat_set(paths), _opened(paths))
+        return as_stack(stack, axes=axes, scale=scale)
 
     @property
-    def source(self) -> Path | FocusStack:
+    def source(self) -> Path | str | FocusStack:
         """What ``fuse`` takes: a path, or the stack that several files make."""
         return self.files[0] if len(self.files) == 1 else self.open()
 
 
 def find_jobs(
-    inputs: Iterable[str], *, as_one_stack: bool = False, axes: str | None = None
+    inputs: Iterable[str],
+    *,
+    as_one_stack: bool = False,
+    axes: str | None = None,
+    series: str | None = None,
 ) -> tuple[list[Job], list[tuple[str, str]]]:
     """Sort out which files make which stack.
 
@@ -113,13 +130,16 @@ def find_jobs(
         Whether all inputs form one stack, in the order given.
     axes
         As in :func:`as_stack`, of each stack.
+    series
+        Name or number of the image to take of files that hold several, or ``"all"``.
+        None: all fields of plates and wells; other files must hold one image.
 
     Returns
     -------
     jobs, failures
         The stacks, and (input, reason) for each input that is none.
     """
-    files: list[Path] = []
+    files: list[Path | str] = []
     failures: list[tuple[str, str]] = []
     for text in inputs:
         found = list(_files_of(text))
@@ -132,21 +152,19 @@ def find_jobs(
         name = stem(files[0]) if len(files) == 1 else name_of_slices(_texts(files))
         return [Job(name, tuple(files), in_order=True)], failures
 
-    files = [Path(path) for path in _slices_among(_texts(files))[0]]
     jobs: list[Job] = []
-    folders: dict[Path, dict[Path, bool]] = {}
+    folders: dict[Path, dict[Path | str, bool]] = {}
     seen: set[str] = set()
-    for path in files:
+    for path in _slices_among(files)[0]:
         if os.path.abspath(path) in seen:
             continue
+        seen.update(files_of_set(str(path)))
         stack = _peek(path)
-        if stack is not None:
-            seen.update(os.path.abspath(file["file"]) for file in stack.files)
         if _is_single_plane(path, stack, axes):
             planes = 1 if stack is None else stack.n_channels
-            folders.setdefault(path.parent, {})[path] = planes == 1
+            folders.setdefault(Path(path).parent, {})[path] = planes == 1
         else:
-            jobs.append(Job(stem(path) if stack is None else stack.name, (path,)))
+            jobs += _jobs_in(path, series)
     for folder, slices in folders.items():
         try:
             jobs += _jobs_of_slices(slices, axes)
@@ -155,9 +173,9 @@ def find_jobs(
     return jobs, failures
 
 
-def _jobs_of_slices(slices: Mapping[Path, bool], axes: str | None) -> list[Job]:
+def _jobs_of_slices(slices: Mapping[Path | str, bool], axes: str | None) -> list[Job]:
     """One job a stack; `slices` are files, and whether each has one channel."""
-    paths = [str(path) for path in slices]
+    paths = _texts(slices)
     try:
         sets = sets_by_name(paths)
     except FocusFusionError:
@@ -174,14 +192,37 @@ def _jobs_of_slices(slices: Mapping[Path, bool], axes: str | None) -> list[Job]:
     return jobs
 
 
-def _texts(paths: Iterable[Path]) -> list[str]:
+def _jobs_in(path: Path | str, series: str | None) -> list[Job]:
+    """One job an image of a file that holds several; else one, as it is."""
+    whole = Job(stem(path), (path,), None if series == "all" else series)
+    try:
+        names = series_in(str(path))
+        if series is None and not is_plate(str(path)):
+            return [whole]
+    except FocusFusionError:  # which ``fuse`` says again
+        return [whole]
+    if len(names) == 1:
+        return [replace(whole, series=None)]
+    if series not in (None, "all"):
+        try:
+            names = [names[index_of_series(names, series, str(path))]]
+        except FocusFusionError:
+            return [whole]
+    return [Job(name_of_series(str(path), name), (path,), name) for name in names]
+
+
+def _texts(paths: Iterable[Path | str]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _files_of(text: str) -> Iterator[Path]:
+def _files_of(text: str) -> Iterator[Path | str]:
+    text = local_path(text)
+    if "://" in text:
+        yield text
+        return
     path = Path(text).expanduser()
-    if path.is_dir() and path.suffix.lower() != ZARR_SUFFIX:
-        endings = (*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX)
+    if path.is_dir() and not (path.suffix.lower() == ZARR_SUFFIX or is_zarr(str(path))):
+        endings = (*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX, *ZIPPED_ZARR_SUFFIXES)
         names = sorted((inside.name for inside in path.iterdir()), key=natural_key)
         for name in names:
             if name.lower().endswith(endings) and not is_no_slice(name):
@@ -189,13 +230,13 @@ def _files_of(text: str) -> Iterator[Path]:
     elif path.exists():
         yield path
     else:
-        for match in sorted(glob.glob(str(path), recursive=True), key=natural_key):
+        for match in matches(str(path)):
             yield from _files_of(match)
 
 
-def _peek(path: Path) -> FocusStack | None:
+def _peek(path: Path | str) -> FocusStack | None:
     """A TIFF's stack; None if it is no TIFF, or cannot be read, which ``fuse`` says."""
-    if path.suffix.lower() not in TIFF_SUFFIXES:
+    if Path(path).suffix.lower() not in TIFF_SUFFIXES:
         return None
     try:
         return as_stack(path)
@@ -203,10 +244,12 @@ def _peek(path: Path) -> FocusStack | None:
         return None
 
 
-def _is_single_plane(path: Path, stack: FocusStack | None, axes: str | None) -> bool:
+def _is_single_plane(
+    path: Path | str, stack: FocusStack | None, axes: str | None
+) -> bool:
     """Whether a file is a slice and not a stack of its own."""
     if stack is None:
-        return path.suffix.lower() in IMAGE_SUFFIXES
+        return Path(path).suffix.lower() in IMAGE_SUFFIXES
     if axes is not None and "Z" in axes.upper() and stack.n_channels > 1:
         if len(axes) <= len(stack.axes):
             return False
@@ -222,7 +265,7 @@ def as_stack(
     name: str | None = None,
     channel_names: Sequence[str] | None = None,
     display: Mapping[str, Any] | None = None,
-    series: int | None = None,
+    series: int | str | None = None,
 ) -> FocusStack:
     """Make a :class:`FocusStack` of anything that holds one, reading no pixels.
 
@@ -246,7 +289,8 @@ def as_stack(
     channel_names, display
         See :class:`FocusStack`; `display` is added to the source's.
     series
-        Which image of a file that holds several (TIFF series, OME-Zarr position).
+        Which image of a file that holds several (TIFF series, OME-Zarr position or
+        field): its number from 0 or its name, one of :func:`series_in`.
 
     Returns
     -------
@@ -270,7 +314,9 @@ def as_stack(
     if name is not None:
         changes["name"] = name
     if scale is not None:
-        changes["scale"] = {**stack.scale, **_scale_by_axis(scale, stack)}
+        given_sizes = _scale_by_axis(scale, stack)
+        changes["scale"] = {**stack.scale, **given_sizes}
+        changes["notes"] = without_sizes_of(stack.notes, given_sizes)
     if units is not None:
         if isinstance(units, str):
             units = dict.fromkeys("ZYX", units)
@@ -415,7 +461,7 @@ def _check_alike(slices: Sequence[FocusStack]) -> None:
 
 
 def _open(
-    source: Any, *, axes: str | None, name: str | None, series: int | None
+    source: Any, *, axes: str | None, name: str | None, series: int | str | None
 ) -> FocusStack:
     if isinstance(source, FocusStack):
         if axes is None or axes.upper() == source.axes:
@@ -451,9 +497,9 @@ def _open(
     )
 
 
-def _open_path(path: str, *, axes: str | None, series: int | None) -> FocusStack:
+def _open_path(path: str, *, axes: str | None, series: int | str | None) -> FocusStack:
     """Open a file, folder, glob pattern or Zarr address, lazily."""
-    path = os.path.expanduser(path)
+    path = local_path(os.path.expanduser(path))
     slices = files_in(path)
     if slices:
         return stack_of_files(slices, axes=axes, series=series)
@@ -464,7 +510,7 @@ def stack_of_files(
     paths: Sequence[str],
     *,
     axes: str | None = None,
-    series: int | None = None,
+    series: int | str | None = None,
     in_order: bool = False,
 ) -> FocusStack:
     """Open the files of one stack by what varies in their names, lazily.
@@ -576,15 +622,17 @@ def _opened(paths: Sequence[str]) -> dict[str, FocusStack]:
         if os.path.abspath(path) in seen:
             continue
         stack = _open_path(path, axes=None, series=None)
-        seen.update(os.path.abspath(file["file"]) for file in stack.files)
+        seen.update(files_of_set(path))
         opened[path] = replace(stack, name=Path(path).name)
     return opened
 
 
-def _slices_among(paths: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+def _slices_among(paths: Sequence[_Name]) -> tuple[list[_Name], tuple[str, ...]]:
     """Files without thumbnails and results of this program; a note on those."""
     left_out = {
-        path for path in paths if is_no_slice(Path(path).name) or is_own_result(path)
+        path
+        for path in paths
+        if is_no_slice(Path(path).name) or is_own_result(str(path))
     }
     if not left_out or len(left_out) == len(paths):
         return list(paths), ()

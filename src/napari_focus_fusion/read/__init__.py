@@ -5,7 +5,6 @@ The axes of a focus stack are assigned to a source in ``opening``.
 
 from __future__ import annotations
 
-import glob
 import os
 from typing import TYPE_CHECKING
 
@@ -15,10 +14,13 @@ from napari_focus_fusion.read.names import (
     IMAGE_SUFFIXES,
     TIFF_SUFFIXES,
     ZARR_SUFFIX,
+    ZIPPED_ZARR_SUFFIXES,
+    matches,
     name_of_slices,
     natural_key,
     stem,
 )
+from napari_focus_fusion.read.tiff_sets import COMPANION_SUFFIX, files_of_set
 
 if TYPE_CHECKING:
     from napari_focus_fusion.read.source import Source
@@ -27,10 +29,15 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "TIFF_SUFFIXES",
     "ZARR_SUFFIX",
+    "ZIPPED_ZARR_SUFFIXES",
     "files_in",
+    "files_of_set",
+    "is_zarr",
+    "matches",
     "name_of_slices",
     "natural_key",
     "read_path",
+    "series_in",
     "stem",
 ]
 
@@ -55,13 +62,14 @@ def files_in(path: str) -> list[str]:
     FocusFusionError
         If nothing is there.
     """
-    if "://" in path or _is_zarr(path):
+    path = local_path(path)
+    if "://" in path or is_zarr(path):
         return []
     if os.path.isdir(path):
         return _image_files_in(path)
     if os.path.exists(path):
         return []
-    found = sorted(glob.glob(path), key=natural_key)
+    found = matches(path)
     if not found:
         raise FocusFusionError(
             f"There is no file or folder {path!r}. Check the path; in a pattern, "
@@ -71,7 +79,7 @@ def files_in(path: str) -> list[str]:
 
 
 def read_path(
-    path: str, *, axes: str | None = None, series: int | None = None
+    path: str, *, axes: str | None = None, series: int | str | None = None
 ) -> Source:
     """Read the metadata of one file, or one Zarr folder or address; no pixels.
 
@@ -83,19 +91,20 @@ def read_path(
         The caller's letters, one a dimension. In a Zarr they take over the pixel
         sizes of the axes in whose place they are.
     series
-        Which image of a file that holds several.
+        Which image of a file that holds several: its name or number.
 
     Raises
     ------
     FocusFusionError
         If the format is not read here, or the file is damaged.
     """
+    path = local_path(path)
     suffix = os.path.splitext(path)[1].lower()
-    if "://" in path or _is_zarr(path):
+    if "://" in path or is_zarr(path):
         from napari_focus_fusion.read.ome_zarr import read_zarr
 
         return read_zarr(path, axes=axes, series=series)
-    if suffix in TIFF_SUFFIXES:
+    if suffix in TIFF_SUFFIXES or path.lower().endswith(COMPANION_SUFFIX):
         from napari_focus_fusion.read.tiff import read_tiff
 
         return read_tiff(path, series=series)
@@ -110,7 +119,67 @@ def read_path(
     )
 
 
-def _is_zarr(path: str) -> bool:
+def series_in(path: str | os.PathLike[str]) -> list[str]:
+    """Names of the images that a file, plate or Zarr holds: what ``series`` can be.
+
+    Parameters
+    ----------
+    path
+        File, Zarr folder or address.
+
+    Returns
+    -------
+    list of str
+        In the order of the file: names of the images, or their numbers where they have
+        none; paths within a plate, a well or another collection in Zarr. One name where
+        there is one image.
+
+    Raises
+    ------
+    FocusFusionError
+        If the file is damaged.
+
+    Examples
+    --------
+    >>> import numpy as np, tifffile
+    >>> with tifffile.TiffWriter("day.ome.tif", ome=True) as file:
+    ...     for name in ("well A", "well B"):
+    ...         stack = np.zeros((5, 40, 64), np.uint8)
+    ...         metadata = {"axes": "ZYX", "Name": name}
+    ...         file.write(stack, metadata=metadata, photometric="minisblack")
+    >>> ff.series_in("day.ome.tif")
+    ['well A', 'well B']
+    >>> ff.fuse("day.ome.tif", "sml", series="well B").stack.name
+    'day_well_B'
+    """
+    path = local_path(os.path.expanduser(os.fspath(path)))
+    if "://" in path or is_zarr(path):
+        from napari_focus_fusion.read.ome_zarr import series_in_zarr
+
+        return series_in_zarr(path)
+    if os.path.splitext(path)[1].lower() in TIFF_SUFFIXES:
+        from napari_focus_fusion.read.tiff import series_in_tiff
+
+        return series_in_tiff(path)
+    return [stem(path)]
+
+
+def local_path(path: str) -> str:
+    """A path for the ``file://`` address of one; other paths as they are."""
+    from urllib.parse import unquote, urlsplit
+    from urllib.request import url2pathname
+
+    if not path.lower().startswith("file://"):
+        return path
+    parts = urlsplit(path.replace("#", "%23").replace("?", "%3F"))
+    host = "" if parts.netloc in ("", "localhost") else f"//{parts.netloc}"
+    return host + (url2pathname(parts.path) if os.name == "nt" else unquote(parts.path))
+
+
+def is_zarr(path: str) -> bool:
+    """Whether a Zarr lies at a path, as a folder or zipped."""
+    if path.lower().endswith(ZIPPED_ZARR_SUFFIXES):
+        return os.path.isfile(path)
     return any(os.path.exists(os.path.join(path, mark)) for mark in _ZARR_MARKS)
 
 

@@ -345,8 +345,8 @@ def _are_signed(numbers: Sequence[str]) -> bool:
 
 def _word(texts: Sequence[str]) -> _Column:
     if all(_WELL.fullmatch(text) for text in texts):
-        keys = tuple((text[0].upper(), int(text[1:])) for text in texts)
-        return _Column("place", keys, tuple(texts))
+        wells = tuple((text[0].upper(), int(text[1:])) for text in texts)
+        return _Column("place", wells, tuple(texts))
     channels = all(_CHANNEL_WORD.fullmatch(text) for text in set(texts))
     numbered = all(re.fullmatch(r"(ch|c|w)\d+.*", text, re.I) for text in set(texts))
     keys = tuple(tuple(natural_key(text)) for text in texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".tf2", ".lsm", ".stk")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 ZARR_SUFFIX = ".zarr"
+ZIPPED_ZARR_SUFFIXES = (".ozx", ".zarr.zip")
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
@@ -22,10 +24,34 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
 
 
 def stem(path: str | os.PathLike[str]) -> str:
-    """Name of a file without folder and without ``.ome.tif`` and the like."""
+    """Name of a file without folder and without ``.ome.tif`` and the like.
+
+    What lies inside a Zarr is called after both: ``plate.zarr/A/1/0`` is plate_A_1_0.
+    """
     name = Path(path).name
-    base = re.sub(r"(\.ome)?\.(tiff?|zarr|btf|tf[28])$", "", name, flags=re.IGNORECASE)
-    return base if base != name else Path(path).stem
+    pattern = r"(\.ome)?\.(tiff?|zarr(\.zip)?|ozx|btf|tf[28])$"
+    base = re.sub(pattern, "", name, flags=re.IGNORECASE)
+    if base != name:
+        return base
+    for parent in Path(path).parents:
+        if parent.name.lower().endswith((".zarr", *ZIPPED_ZARR_SUFFIXES)):
+            return "_".join((stem(parent), *Path(path).relative_to(parent).parts))
+    return Path(path).stem
+
+
+def matches(pattern: str) -> list[str]:
+    """What a glob pattern stands for, in natural order.
+
+    Brackets in the names of folders and files that are there are no choice of
+    characters: ``data [1]/*.tif`` are the files in the folder ``data [1]``.
+    """
+    path = Path(pattern)
+    folder = next((one for one in path.parents if one.is_dir()), Path())
+    rest = str(path.relative_to(folder)) if folder != Path() else pattern
+    found = glob.glob(rest, root_dir=folder, recursive=True)
+    if not found:
+        found = glob.glob(rest.replace("[", "[[]"), root_dir=folder, recursive=True)
+    return sorted((str(folder / name) for name in found), key=natural_key)
 
 
 def name_of_slices(paths: Sequence[str]) -> str:

@@ -7,16 +7,28 @@ import os
 import struct
 import threading
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
 
-from napari_focus_fusion.axes import AXES, unit_name
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.lazy import LazyArray
+from napari_focus_fusion.lazy import LazyArray, Selection
 from napari_focus_fusion.read.names import stem
+from napari_focus_fusion.read.series import (
+    index_of_series,
+    name_of_series,
+    names_of_series,
+)
 from napari_focus_fusion.read.source import Source
+from napari_focus_fusion.read.tiff_sets import (
+    open_tiff,
+    places_of_files,
+    present_planes,
+)
+from napari_focus_fusion.read.tiff_sizes import tiff_sizes
+from napari_focus_fusion.read.whole import note_on_missing, whole_part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,11 +45,9 @@ class LazyTiff(LazyArray):
     """
 
     def __init__(self, path: str, series: int = 0) -> None:
-        import tifffile
-
         self.path = os.path.abspath(path)
         self.series = series
-        with tifffile.TiffFile(path) as tiff:
+        with open_tiff(path) as tiff:
             image = tiff.series[series]
             page = image.keyframe
             self.axes = str(image.axes)
@@ -52,6 +62,13 @@ class LazyTiff(LazyArray):
             if self._offset is not None and end > os.path.getsize(path):
                 raise _damaged(path, "the file ends before its last plane")
             shape, dtype = image.shape, image.dtype
+            planes = _planes_of_stk(tiff)
+            if planes > 1 and page.is_final and not image.is_multifile:
+                # One after the other, although only the first is listed.
+                shape, self.axes = (planes, *shape), f"Z{self.axes}"
+                self._offset = page.dataoffsets[0]
+                if self._offset + planes * image.nbytes > os.path.getsize(path):
+                    raise _damaged(path, "the file ends before its last plane")
         chunks = None if self._offset is not None else self._decoded().chunks
         super().__init__(shape, dtype, chunks)
 
@@ -92,10 +109,9 @@ class _OpenTiff:
     """An open file and the Zarr view of its pixels; closed when garbage-collected."""
 
     def __init__(self, path: str, series: int, chunkmode: int) -> None:
-        import tifffile
         import zarr
 
-        file = tifffile.TiffFile(path)
+        file = open_tiff(path)
         self._close = weakref.finalize(self, file.close)
         store = file.series[series].aszarr(level=0, chunkmode=chunkmode, maxworkers=1)
         self.array: Any = zarr.open_array(store, mode="r")
@@ -112,7 +128,7 @@ def _open_decoded(
     return _OpenTiff(path, series, chunkmode)
 
 
-def read_tiff(path: str, *, series: int | None = None) -> Source:
+def read_tiff(path: str, *, series: int | str | None = None) -> Source:
     """Open a TIFF file with its OME or ImageJ metadata, reading no pixels.
 
     Raises
@@ -124,21 +140,21 @@ def read_tiff(path: str, *, series: int | None = None) -> Source:
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with open_tiff(path) as tiff:
             if len(tiff.pages) == 0:
                 raise _damaged(path, "it has no plane")
             if _chain_is_cut(tiff):
                 raise _damaged(path, "the file ends before its last plane")
-            series = _choose_series(tiff, path, series)
-            image = tiff.series[series]
-            if tiff.is_ome and any(page is None for page in image.pages):
-                raise FocusFusionError(
-                    f"{path!r} is incomplete: some planes that its metadata list are "
-                    "in files that are missing. Put all files of the data set into "
-                    "one folder."
-                )
-            fields = _metadata(tiff, series, path)
-        data = LazyTiff(path, series)
+            number = _choose_series(tiff, path, series)
+            image = tiff.series[number]
+            axes = _axes_of_series(image)
+            present = present_planes(image)
+            fields = _metadata(tiff, number, path)
+            fields["files"] = places_of_files(image, axes)
+            names = image_names(tiff)
+        pixels = LazyTiff(path, number)
+        if pixels.axes != image.axes:  # planes that only a tag counts
+            axes = _axis_letters(pixels.axes)
     except (
         tifffile.TiffFileError,
         OSError,
@@ -147,9 +163,73 @@ def read_tiff(path: str, *, series: int | None = None) -> Source:
         struct.error,
     ) as error:
         raise _damaged(path, error) from error
-    return Source(
-        data, axes=_axis_letters(data.axes), name=stem(path), path=path, **fields
+    name = name_of_series(path, names[number]) if len(names) > 1 else stem(path)
+    source = Source(pixels, axes=axes, name=name, path=path, **fields)
+    return source if present is None else _whole(source, present)
+
+
+def _whole(source: Source, present: NDArray[np.bool_]) -> Source:
+    """A source without the planes that are missing, and what lacks them."""
+    kept = whole_part(present)
+    letters = (source.axes or "?" * present.ndim)[: present.ndim]
+    missing = int(present.size - present.sum())
+    if not all(kept):
+        raise FocusFusionError(
+            f"{source.path!r} is incomplete: none of its planes is there. Put all "
+            "files of the data set into one folder."
+        )
+    left_out = {
+        axis: [i for i in range(n) if i not in indices]
+        for axis, n, indices in zip(letters, present.shape, kept, strict=True)
+    }
+    note = note_on_missing(
+        letters,
+        left_out,
+        lambda _, index: str(index),
+        f"counted from 0: {missing} of {present.size} planes that the metadata list "
+        "are missing in the file, or in files that are not there",
     )
+    channels = source.channel_names
+    display = dict(source.display)
+    if channels and "C" in letters:
+        indices = kept[letters.index("C")]
+        channels = tuple(channels[i] for i in indices)
+        if "colormap" in display:
+            display["colormap"] = [display["colormap"][i] for i in indices]
+    files = tuple(
+        {**file, **{a: kept[letters.index(a)].index(file[a]) for a in letters}}
+        if "planes" not in file
+        else file
+        for file in source.files
+        if "planes" in file or all(file[a] in kept[letters.index(a)] for a in letters)
+    )
+    return replace(
+        source,
+        data=Selection(source.data, kept),
+        notes=(*source.notes, note),
+        channel_names=channels,
+        display=display,
+        files=files,
+    )
+
+
+def _axes_of_series(image: Any) -> str | None:
+    """Our letters for the axes of a series; samples that are no colour are channels."""
+    axes = _axis_letters(str(image.axes))
+    page = image.keyframe
+    grey = page.photometric in (0, 1) and not page.extrasamples
+    if axes is None or not grey or "S" not in axes or "C" in axes:
+        return axes
+    return axes.replace("S", "C")
+
+
+def _planes_of_stk(tiff: Any) -> int:
+    """Planes of a MetaMorph stack that tifffile takes for a single plane, else 0.
+
+    It goes by the tag UIC1, which not all of them have; UIC2 is what counts planes.
+    """
+    tags = tiff.pages[0].tags
+    return tags[33629].count if 33629 in tags and 33628 not in tags else 0
 
 
 def _chain_is_cut(tiff: Any) -> bool:
@@ -167,103 +247,107 @@ def _chain_is_cut(tiff: Any) -> bool:
     return bool(following >= file.size)
 
 
-def _choose_series(tiff: Any, path: str, series: int | None) -> int:
+def _choose_series(tiff: Any, path: str, series: int | str | None) -> int:
     count = len(tiff.series)
     if count == 0:
         raise FocusFusionError(f"{path!r} holds no image.")
+    names = image_names(tiff)
     if series is not None:
-        if not 0 <= series < count:
-            raise FocusFusionError(
-                f"{path!r} has no image {series}; it has {count}, counted from 0."
-            )
-        return series
-    slide = tiff.is_svs or tiff.is_ndpi or tiff.is_scn or tiff.is_bif
-    if count == 1 or slide:  # a slide's other images are its label and overview
+        return index_of_series(names, series, path)
+    if len(names) == 1:
         return 0
     images = "; ".join(
-        f"{i}: {image.name or 'unnamed'} {tuple(image.shape)}"
-        for i, image in enumerate(tiff.series[:8])
+        f"{i}: {name} {tuple(image.shape)}"
+        for i, (name, image) in enumerate(zip(names[:8], tiff.series, strict=False))
     )
     raise FocusFusionError(
         f"{path!r} holds {count} images instead of one stack, or slices of different "
         f"sizes ({images}{'; ...' if count > 8 else ''}). Say which one with "
-        "series=0, 1, ..., or save the stack on its own with slices of one size."
+        "series=0, 1, ... or its name (--series on the command line, where all means "
+        "each of them), or save the stack on its own with slices of one size."
     )
 
 
+def series_in_tiff(path: str) -> list[str]:
+    """Names of the images of a TIFF file; as :func:`image_names`.
+
+    Raises
+    ------
+    FocusFusionError
+        If the file is damaged.
+    """
+    import tifffile
+
+    try:
+        with open_tiff(path) as tiff:
+            return image_names(tiff)
+    except (tifffile.TiffFileError, OSError, IndexError, struct.error) as error:
+        raise _damaged(path, error) from error
+
+
+def image_names(tiff: Any) -> list[str]:
+    """Names of the images of an open TIFF, without overviews of the first one.
+
+    Parameters
+    ----------
+    tiff
+        ``tifffile.TiffFile``.
+
+    Returns
+    -------
+    list of str
+        In the order of the file; an image without a name is called by its number.
+    """
+    series = list(tiff.series)
+    slide = tiff.is_svs or tiff.is_ndpi or tiff.is_scn or tiff.is_bif
+    if slide:  # its other images are its label and overview
+        series = series[:1]
+    while len(series) > 1 and series[-1].keyframe.is_reduced:
+        series.pop()  # thumbnails, as in LSM
+    return names_of_series([str(image.name or "") for image in series])
+
+
 def _axis_letters(axes: str) -> str | None:
-    """Our letters for tifffile's; a nameless axis of planes is Z. None if unclear."""
-    nameless = [axis for axis in axes if axis not in AXES]
-    if not nameless:
-        return axes
+    """Our letters for tifffile's; a nameless axis of planes is Z. None if unclear.
+
+    Axes that are named but not ours, such as R for positions, stay as they are.
+    """
+    nameless = [axis for axis in axes if axis in "QI"]
     if len(nameless) == 1 and "Z" not in axes:
         return axes.replace(nameless[0], "Z")
-    return None
+    return None if nameless else axes
 
 
 def _metadata(tiff: Any, series: int, path: str) -> dict[str, Any]:
+    pixels = None
     if tiff.is_ome and tiff.ome_metadata:
-        return _ome_metadata(tiff.ome_metadata, series, path)
-    if tiff.is_imagej:
-        return _imagej_metadata(tiff)
-    return {}
+        pixels = _ome_pixels(tiff.ome_metadata, series, path)
+    axes = _axes_of_series(tiff.series[series])
+    sizes = tiff_sizes(tiff, path, axes, pixels)
+    fields = {"scale": sizes.scale, "units": sizes.units, "notes": sizes.notes}
+    return fields | ({} if pixels is None else _ome_channels(pixels))
 
 
-def _ome_metadata(xml: str, series: int, path: str) -> dict[str, Any]:
+def _ome_pixels(xml: str, series: int, path: str) -> ElementTree.Element | None:
     try:
         images = ElementTree.fromstring(xml).findall("{*}Image")
     except ElementTree.ParseError as error:
         raise _damaged(path, f"its OME metadata are not XML: {error}") from error
-    pixels = images[series].find("{*}Pixels") if series < len(images) else None
-    if pixels is None:
-        return {}
-    scale, units = {}, {}
-    for axis, key, default in (
-        *((axis, f"PhysicalSize{axis}", "µm") for axis in "ZYX"),
-        ("T", "TimeIncrement", "s"),
-    ):
-        size = _positive(pixels.get(key))
-        if size is not None:
-            scale[axis] = size
-            units[axis] = unit_name(pixels.get(f"{key}Unit", default))
+    return images[series].find("{*}Pixels") if series < len(images) else None
+
+
+def _ome_channels(pixels: ElementTree.Element) -> dict[str, Any]:
     channels = pixels.findall("{*}Channel")
     names = [channel.get("Name") or "" for channel in channels]
     # An RGB image is one channel of three samples.
     known = len(names) == int(pixels.get("SizeC", 0)) and all(names)
+    if not known:
+        return {}
+    fields: dict[str, Any] = {"channel_names": tuple(names)}
     colours = [_hex_colour(channel.get("Color")) for channel in channels]
-    fields: dict[str, Any] = {"scale": scale, "units": units}
-    if known:
-        fields["channel_names"] = tuple(names)
-        if all(colours) and set(colours) != {"#ffffff"}:
-            fields["display"] = {"colormap": colours}
+    if all(colours) and set(colours) != {"#ffffff"}:
+        fields["display"] = {"colormap": colours}
     return fields
-
-
-def _imagej_metadata(tiff: Any) -> dict[str, Any]:
-    metadata = tiff.imagej_metadata or {}
-    unit = unit_name(metadata.get("unit", ""))
-    tags = tiff.pages[0].tags
-    scale: dict[str, float] = {}
-    for axis, tag in (("X", "XResolution"), ("Y", "YResolution")):
-        pixels, length = tags[tag].value if tag in tags else (0, 0)
-        if pixels and length and unit != "pixel":
-            scale[axis] = length / pixels
-    spacing = _positive(metadata.get("spacing"))
-    if spacing is not None and unit != "pixel":
-        scale["Z"] = spacing
-    units = dict.fromkeys(scale, unit)
-    interval = _positive(metadata.get("finterval"))
-    if interval is not None:
-        scale["T"], units["T"] = interval, unit_name(metadata.get("tunit", "s"))
-    return {"scale": scale, "units": units}
-
-
-def _positive(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) and number > 0 else None
 
 
 def _hex_colour(value: str | None) -> str | None:
