@@ -18,6 +18,7 @@ from napari_focus_fusion.lazy import LazyArray
 from napari_focus_fusion.read.names import stem
 from napari_focus_fusion.read.series import index_of_series, name_of_series, names_of_series
 from napari_focus_fusion.read.source import Source
+from napari_focus_fusion.read.tiff_photometry import as_shown
 from napari_focus_fusion.read.tiff_sizes import tiff_sizes
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ def read_tiff(path: str, *, series: int | str | None = None) -> Source:
                 )
             fields = _metadata(tiff, number, path)
             names = image_names(tiff)
-        data = LazyTiff(path, number)
+            stored = LazyTiff(path, number)
+            shown = as_shown(stored, stored.axes, image.keyframe, path)
     except (
         tifffile.TiffFileError,
         OSError,
@@ -158,7 +160,11 @@ def read_tiff(path: str, *, series: int | str | None = None) -> Source:
     ) as error:
         raise _damaged(path, error) from error
     name = name_of_series(path, names[number]) if len(names) > 1 else stem(path)
-    return Source(data, axes=_axis_letters(data.axes), name=name, path=path, **fields)
+    fields["notes"] = (*fields["notes"], *shown.notes)
+    if shown.colour is not None and "display" not in fields:
+        fields["display"] = {"colormap": shown.colour}
+    letters = _axis_letters(shown.axes)
+    return Source(shown.data, axes=letters, name=name, path=path, **fields)
 
 
 def _planes_of_stk(tiff: Any) -> int:
