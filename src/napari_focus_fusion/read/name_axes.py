@@ -16,11 +16,16 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.read.names import name_of_slices, natural_key, stem
+from napari_focus_fusion.read.whole import note_on_missing, whole_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
 # What the word before a number says. "place" is a position, field or well: each one is
 # a stack of its own.
@@ -491,8 +496,8 @@ def _split(roles: _Roles, files: Sequence[str], in_order: bool) -> list[NamedSet
     if not in_order:
         members = {group: members[group] for group in sorted(members)}
     sets: list[NamedSet] = []
-    for group in members.values():
-        sets += _arranged(roles, group, files, in_order)
+    for indices in members.values():
+        sets += _arranged(roles, indices, files, in_order)
     return sets
 
 
@@ -574,55 +579,49 @@ def _whole_part(
     axes: dict[str, _Column],
     files: Sequence[str],
 ) -> tuple[dict[str, list[Any]], list[str]]:
-    """Leave out channels and time points that lack slices; say which."""
-    there: dict[tuple[Any, Any], set[Any]] = {}
+    """Leave out channels, time points and slices of which files are missing."""
+    present = np.zeros([len(values) for values in order.values()], bool)
     for place in places:
-        at = dict(zip(order, place, strict=True))
-        there.setdefault((at.get("C"), at.get("T")), set()).add(at.get("Z"))
-    channels, times = order.get("C", [None]), order.get("T", [None])
-    deepest = {c: max(len(there.get((c, t), ())) for t in times) for c in channels}
-    depth = max(deepest.values())
-    kept = [c for c in channels if deepest[c] == depth]
-    slices = set().union(*(there.get((c, t), ()) for c in kept for t in times))
-    whole = [t for t in times if all(there.get((c, t)) == slices for c in kept)]
-    if not whole:
-        raise _incomplete(order, kept, there, slices, axes, files)
+        at = zip(order.values(), place, strict=True)
+        present[tuple(values.index(value) for values, value in at)] = True
+    indices = whole_part(present)
+    if math.prod(map(len, indices)) * 2 < present.sum():
+        raise _incomplete(order, present, axes, files)
+    left_out = {
+        axis: [value for i, value in enumerate(values) if i not in kept]
+        for (axis, values), kept in zip(order.items(), indices, strict=True)
+    }
     notes: list[str] = []
-    found = {"C": ("channel", kept), "T": ("time point", whole)}
-    for axis, (word, values) in found.items():
-        left = [value for value in order.get(axis, []) if value not in values]
-        if left:
-            listed = ", ".join(_text_of(axes[axis], value) for value in left)
-            notes.append(
-                f"Left out: {word}{'s' * (len(left) > 1)} {listed}. By the names of "
-                "the files, slices that the others have are missing there."
+    if any(left_out.values()):
+        missing = int(present.size - present.sum())
+        notes.append(
+            note_on_missing(
+                "TCZ",
+                left_out,
+                lambda axis, value: _text_of(axes[axis], value),
+                f"since by their names {missing} of {present.size} files are missing",
             )
-            order = {**order, axis: values}
+        )
+    order = {
+        axis: [values[i] for i in kept]
+        for (axis, values), kept in zip(order.items(), indices, strict=True)
+    }
     if "Z" in order:
-        order = {**order, "Z": [z for z in order["Z"] if z in slices]}
         notes += _gaps(axes["Z"], order["Z"])
     return order, notes
 
 
 def _incomplete(
     order: dict[str, list[Any]],
-    channels: list[Any],
-    there: dict[tuple[Any, Any], set[Any]],
-    slices: set[Any],
+    present: NDArray[np.bool_],
     axes: dict[str, _Column],
     files: Sequence[str],
 ) -> FocusFusionError:
-    lacking = [
-        {"T": t, "C": c, "Z": z}
-        for t in order.get("T", [None])
-        for c in channels
-        for z in sorted(slices - there.get((c, t), set()))
-    ]
+    lacking = np.argwhere(~present)
     words = {"T": "time point", "C": "channel", "Z": "slice"}
     first = ", ".join(
-        f"{words[axis]} {_text_of(axes[axis], value)}"
-        for axis, value in lacking[0].items()
-        if axis in axes
+        f"{words[axis]} {_text_of(axes[axis], values[i])}"
+        for (axis, values), i in zip(order.items(), lacking[0], strict=True)
     )
     more = f", nor for {len(lacking) - 1} more" if len(lacking) > 1 else ""
     return FocusFusionError(

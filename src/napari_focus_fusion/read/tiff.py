@@ -22,6 +22,7 @@ from napari_focus_fusion.read.series import (
     names_of_series,
 )
 from napari_focus_fusion.read.source import Source
+from napari_focus_fusion.read.tiff_photometry import as_shown
 from napari_focus_fusion.read.tiff_sets import (
     open_tiff,
     places_of_files,
@@ -147,14 +148,12 @@ def read_tiff(path: str, *, series: int | str | None = None) -> Source:
                 raise _damaged(path, "the file ends before its last plane")
             number = _choose_series(tiff, path, series)
             image = tiff.series[number]
-            axes = _axes_of_series(image)
             present = present_planes(image)
             fields = _metadata(tiff, number, path)
-            fields["files"] = places_of_files(image, axes)
+            fields["files"] = places_of_files(image, _axis_letters(image.axes))
             names = image_names(tiff)
-        pixels = LazyTiff(path, number)
-        if pixels.axes != image.axes:  # planes that only a tag counts
-            axes = _axis_letters(pixels.axes)
+            stored = LazyTiff(path, number)
+            shown = as_shown(stored, stored.axes, image.keyframe, path)
     except (
         tifffile.TiffFileError,
         OSError,
@@ -164,7 +163,14 @@ def read_tiff(path: str, *, series: int | str | None = None) -> Source:
     ) as error:
         raise _damaged(path, error) from error
     name = name_of_series(path, names[number]) if len(names) > 1 else stem(path)
-    source = Source(pixels, axes=axes, name=name, path=path, **fields)
+    fields["notes"] = (*fields["notes"], *shown.notes)
+    if shown.colour is not None and "display" not in fields:
+        fields["display"] = {"colormap": shown.colour}
+    letters = _axis_letters(shown.axes)
+    if image.keyframe.photometric in (0, 1) and letters and "C" not in letters:
+        # Grey samples of a plane each: channels, or slices; at the end there is alpha.
+        letters = letters[:-1].replace("S", "C") + letters[-1]
+    source = Source(shown.data, axes=letters, name=name, path=path, **fields)
     return source if present is None else _whole(source, present)
 
 
@@ -211,16 +217,6 @@ def _whole(source: Source, present: NDArray[np.bool_]) -> Source:
         display=display,
         files=files,
     )
-
-
-def _axes_of_series(image: Any) -> str | None:
-    """Our letters for the axes of a series; samples that are no colour are channels."""
-    axes = _axis_letters(str(image.axes))
-    page = image.keyframe
-    grey = page.photometric in (0, 1) and not page.extrasamples
-    if axes is None or not grey or "S" not in axes or "C" in axes:
-        return axes
-    return axes.replace("S", "C")
 
 
 def _planes_of_stk(tiff: Any) -> int:
@@ -322,7 +318,7 @@ def _metadata(tiff: Any, series: int, path: str) -> dict[str, Any]:
     pixels = None
     if tiff.is_ome and tiff.ome_metadata:
         pixels = _ome_pixels(tiff.ome_metadata, series, path)
-    axes = _axes_of_series(tiff.series[series])
+    axes = _axis_letters(str(tiff.series[series].axes))
     sizes = tiff_sizes(tiff, path, axes, pixels)
     fields = {"scale": sizes.scale, "units": sizes.units, "notes": sizes.notes}
     return fields | ({} if pixels is None else _ome_channels(pixels))
