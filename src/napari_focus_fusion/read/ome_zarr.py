@@ -12,6 +12,7 @@ from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.read.names import ZIPPED_ZARR_SUFFIXES, stem
 from napari_focus_fusion.read.sizes import agreed_sizes
 from napari_focus_fusion.read.source import Source
+from napari_focus_fusion.read.zarr_chunks import notes_on_chunks
 from napari_focus_fusion.read.zarr_collection import (
     choose_image,
     ome_attributes,
@@ -37,7 +38,9 @@ def read_zarr(
     node = _open_zarr(path)
     if hasattr(node, "members"):
         return read_group(node, axes=axes, series=series, path=path)
-    return Source(node, axes=axes_of_array(node), name=stem(path), path=path)
+    known = axes_of_array(node)
+    notes = notes_on_chunks(node, axes or known)
+    return Source(node, axes=known, name=stem(path), path=path, notes=notes)
 
 
 def series_in_zarr(path: str) -> list[str]:
@@ -134,6 +137,10 @@ def read_group(
         )
     letters = (axes or known or "").upper()
     fields = _fields(image, letters, ome) if len(letters) == image.ndim else {}
+    fields["notes"] = (
+        *fields.get("notes", ()),
+        *notes_on_chunks(image.data, letters),
+    )
     name = image.name or stem(source)
     return Source(image.data, axes=known, name=name, path=source, **fields)
 

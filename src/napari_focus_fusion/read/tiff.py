@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.lazy import LazyArray, Selection
+from napari_focus_fusion.lazy import LazyArray, Selection, SliceList
 from napari_focus_fusion.read.names import stem
 from napari_focus_fusion.read.series import (
     index_of_series,
@@ -32,10 +32,15 @@ from napari_focus_fusion.read.tiff_sizes import tiff_sizes
 from napari_focus_fusion.read.whole import note_on_missing, whole_part
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from numpy.typing import NDArray
 
 # A compressed page without tiles is decoded whole up to this size, else by strip.
 _WHOLE_PAGE_BYTES = 256 * 2**20
+# Kinds of tifffile's series that have the axes that the metadata list.
+_ORDERED = ("imagej", "ome", "shaped", "mmstack", "lsm", "stk")
+_IMAGEJ_SIZES = {"T": "frames", "Z": "slices", "C": "channels"}
 
 
 class LazyTiff(LazyArray):
@@ -63,6 +68,7 @@ class LazyTiff(LazyArray):
             if self._offset is not None and end > os.path.getsize(path):
                 raise _damaged(path, "the file ends before its last plane")
             shape, dtype = image.shape, image.dtype
+            self._lead = len(self.axes) - len(page.axes)
             planes = _planes_of_stk(tiff)
             if planes > 1 and page.is_final and not image.is_multifile:
                 # One after the other, although only the first is listed.
@@ -70,13 +76,15 @@ class LazyTiff(LazyArray):
                 self._offset = page.dataoffsets[0]
                 if self._offset + planes * image.nbytes > os.path.getsize(path):
                     raise _damaged(path, "the file ends before its last plane")
-        chunks = None if self._offset is not None else self._decoded().chunks
+        chunks = None if self._offset is not None else self._decoded().array.chunks
         super().__init__(shape, dtype, chunks)
 
     def _region(self, spans: tuple[slice, ...]) -> NDArray[Any]:
         try:
             if self._offset is None:
-                return np.asarray(self._decoded()[spans])
+                opened = self._decoded()
+                opened.check_stored(self._planes_in(spans), self.path)
+                return np.asarray(opened.array[spans])
             return self._mapped(spans)
         except (FocusFusionError, MemoryError):
             raise
@@ -99,11 +107,22 @@ class LazyTiff(LazyArray):
             region[place] = plane[spans[planes:]]
         return region
 
-    def _decoded(self) -> Any:
+    def _decoded(self) -> _OpenTiff:
         status = os.stat(self.path)
         version = (status.st_mtime_ns, status.st_size)
         with _open_lock:
-            return _open_decoded(self.path, self.series, self._chunkmode, version).array
+            return _open_decoded(self.path, self.series, self._chunkmode, version)
+
+    def _planes_in(self, spans: tuple[slice, ...]) -> list[int]:
+        """Which pages of the series a region is in."""
+        lead = self.shape[: self._lead]
+        ranges = (range(*s.indices(n)) for s, n in zip(spans, lead, strict=False))
+        places = np.meshgrid(*ranges, indexing="ij")
+        return (
+            list(np.ravel_multi_index([p.ravel() for p in places], lead))
+            if lead
+            else [0]
+        )
 
 
 class _OpenTiff:
@@ -114,8 +133,29 @@ class _OpenTiff:
 
         file = open_tiff(path)
         self._close = weakref.finalize(self, file.close)
-        store = file.series[series].aszarr(level=0, chunkmode=chunkmode, maxworkers=1)
+        self._series = file.series[series]
+        self._checked: set[int] = set()
+        store = self._series.aszarr(level=0, chunkmode=chunkmode, maxworkers=1)
         self.array: Any = zarr.open_array(store, mode="r")
+
+    def check_stored(self, planes: Iterable[int], path: str) -> None:
+        """Raise if a strip or tile of a plane is missing: it would be read as 0."""
+        for index in set(planes) - self._checked:
+            with _open_lock:
+                page = self._series[index] if index < len(self._series) else None
+                parts = (
+                    []
+                    if page is None
+                    else list(zip(page.dataoffsets, page.databytecounts, strict=False))
+                )
+            missing = sum(not (offset and count) for offset, count in parts)
+            if missing:
+                raise FocusFusionError(
+                    f"{path!r} is incomplete: {missing} of the {len(parts)} strips or "
+                    f"tiles of plane {index} (counted from 0) were never written. Copy "
+                    "it again from where it was saved, or leave that plane out."
+                )
+            self._checked.add(index)
 
 
 _open_lock = threading.Lock()
@@ -152,6 +192,7 @@ def read_tiff(path: str, *, series: int | str | None = None) -> Source:
             fields = _metadata(tiff, number, path)
             fields["files"] = places_of_files(image, _axis_letters(image.axes))
             names = image_names(tiff)
+            planes = _imagej_planes(tiff, image)
             stored = LazyTiff(path, number)
             shown = as_shown(stored, stored.axes, image.keyframe, path)
     except (
@@ -171,30 +212,70 @@ def read_tiff(path: str, *, series: int | str | None = None) -> Source:
         # Grey samples of a plane each: channels, or slices; at the end there is alpha.
         letters = letters[:-1].replace("S", "C") + letters[-1]
     source = Source(shown.data, axes=letters, name=name, path=path, **fields)
+    if planes is not None:
+        return _cut_hyperstack(source, planes)
     return source if present is None else _whole(source, present)
+
+
+def _imagej_planes(tiff: Any, image: Any) -> dict[str, int] | None:
+    """How many planes ImageJ lists along each axis, where fewer are there."""
+    if not tiff.is_imagej or image.kind in _ORDERED or len(tiff.series) > 1:
+        return None
+    listed = tiff.imagej_metadata or {}
+    sizes = {a: int(listed.get(k, 1)) for a, k in _IMAGEJ_SIZES.items()}
+    if int(np.prod(list(sizes.values()))) == 1:
+        sizes["Z"] = int(listed.get("images", 1))
+    there = int(np.prod(image.shape[: len(image.axes) - len(image.keyframe.axes)]))
+    return sizes if there < int(np.prod(list(sizes.values()))) else None
+
+
+def _cut_hyperstack(source: Source, sizes: Mapping[str, int]) -> Source:
+    """The whole part of an ImageJ stack that lists more planes than are there."""
+    letters = "".join(axis for axis, n in sizes.items() if n > 1)
+    shape = [sizes[axis] for axis in letters]
+    there = source.data.shape[0] if "Z" in (source.axes or "") else 1
+    present = (np.arange(np.prod(shape)) < there).reshape(shape)
+    kept = whole_part(present)
+    pages = np.arange(present.size).reshape(shape)[np.ix_(*kept)].ravel()
+    axes = source.axes or ""
+    lead = [1] if "Z" in axes else []
+    items = [Selection(source.data, [[int(i)] for _ in lead]) for i in pages]
+    data = SliceList(items, [axes] * len(items), [len(indices) for indices in kept])
+    note = _note_on_planes(letters, kept, present, "ImageJ's metadata list")
+    return replace(
+        source,
+        data=data,
+        axes=letters + axes.replace("Z", ""),
+        notes=(*source.notes, note),
+    )
+
+
+def _note_on_planes(
+    letters: str, kept: list[list[int]], present: NDArray[np.bool_], who: str
+) -> str:
+    left_out = {
+        axis: [i for i in range(n) if i not in indices]
+        for axis, n, indices in zip(letters, present.shape, kept, strict=True)
+    }
+    missing = int(present.size - present.sum())
+    return note_on_missing(
+        letters,
+        left_out,
+        lambda _, index: str(index),
+        f"counted from 0: {missing} of {present.size} planes that {who} are missing",
+    )
 
 
 def _whole(source: Source, present: NDArray[np.bool_]) -> Source:
     """A source without the planes that are missing, and what lacks them."""
     kept = whole_part(present)
     letters = (source.axes or "?" * present.ndim)[: present.ndim]
-    missing = int(present.size - present.sum())
     if not all(kept):
         raise FocusFusionError(
             f"{source.path!r} is incomplete: none of its planes is there. Put all "
             "files of the data set into one folder."
         )
-    left_out = {
-        axis: [i for i in range(n) if i not in indices]
-        for axis, n, indices in zip(letters, present.shape, kept, strict=True)
-    }
-    note = note_on_missing(
-        letters,
-        left_out,
-        lambda _, index: str(index),
-        f"counted from 0: {missing} of {present.size} planes that the metadata list "
-        "are missing in the file, or in files that are not there",
-    )
+    note = _note_on_planes(letters, kept, present, "the metadata list")
     channels = source.channel_names
     display = dict(source.display)
     if channels and "C" in letters:
