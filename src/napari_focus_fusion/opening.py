@@ -23,6 +23,7 @@ from napari_focus_fusion.lazy import SliceList, reordered
 from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.read import (
     IMAGE_SUFFIXES,
+    MANY_SLICES_SUFFIXES,
     TIFF_SUFFIXES,
     ZARR_SUFFIX,
     ZIPPED_ZARR_SUFFIXES,
@@ -170,12 +171,12 @@ def _files_of(text: str) -> Iterator[Path | str]:
 def _is_single_plane(path: Path | str) -> bool:
     """Whether a file holds one plane; what cannot be read is left to ``fuse``."""
     suffix = Path(path).suffix.lower()
-    if suffix not in TIFF_SUFFIXES:
+    if suffix not in (*TIFF_SUFFIXES, *MANY_SLICES_SUFFIXES):
         return suffix in IMAGE_SUFFIXES
     try:
         stack = as_stack(path)
     except (FocusFusionError, OSError):
-        return False
+        return suffix in IMAGE_SUFFIXES
     return stack.n_slices == 1 and stack.n_times == 1
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.read.names import (
     IMAGE_SUFFIXES,
+    MANY_SLICES_SUFFIXES,
     TIFF_SUFFIXES,
     ZARR_SUFFIX,
     ZIPPED_ZARR_SUFFIXES,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "MANY_SLICES_SUFFIXES",
     "TIFF_SUFFIXES",
     "ZARR_SUFFIX",
     "ZIPPED_ZARR_SUFFIXES",
