@@ -24,6 +24,7 @@ from napari_focus_fusion.lazy import SliceList, reordered
 from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.read import (
     IMAGE_SUFFIXES,
+    MANY_SLICES_SUFFIXES,
     TIFF_SUFFIXES,
     ZARR_SUFFIX,
     ZIPPED_ZARR_SUFFIXES,
@@ -49,6 +50,7 @@ from napari_focus_fusion.read.ome_zarr import is_plate, read_group
 from napari_focus_fusion.read.own_results import is_own_result
 from napari_focus_fusion.read.series import index_of_series, name_of_series
 from napari_focus_fusion.read.sizes import without_sizes_of
+from napari_focus_fusion.read.zarr_chunks import notes_on_chunks
 from napari_focus_fusion.stack import FocusStack, check_dtype
 
 if TYPE_CHECKING:
@@ -235,8 +237,8 @@ def _files_of(text: str) -> Iterator[Path | str]:
 
 
 def _peek(path: Path | str) -> FocusStack | None:
-    """A TIFF's stack; None if it is no TIFF, or cannot be read, which ``fuse`` says."""
-    if Path(path).suffix.lower() not in TIFF_SUFFIXES:
+    """The stack in a file that may hold one; None if it cannot, or cannot be read."""
+    if Path(path).suffix.lower() not in (*TIFF_SUFFIXES, *MANY_SLICES_SUFFIXES):
         return None
     try:
         return as_stack(path)
@@ -486,7 +488,8 @@ def _open(
         hint = axes_of_array(source)
         if hasattr(source, "variable") and getattr(source, "dims", None) is not None:
             source = source.data  # xarray
-        return stack_from_array(source, axes=axes, hint=hint, name=label)
+        notes = notes_on_chunks(source, axes or hint)
+        return stack_from_array(source, axes=axes, hint=hint, name=label, notes=notes)
     if hasattr(source, "attrs") and hasattr(source, "members"):  # a zarr.Group
         return _stack_of(read_group(source, axes=axes, series=series), axes)
     if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):

@@ -12,7 +12,7 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import Reordered
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.palette import channel_colours
-from napari_focus_fusion.placement import Transform, displayed_axes
+from napari_focus_fusion.placement import Transform, displayed_axes, displayed_units
 from napari_focus_fusion.read.names import stem
 from napari_focus_fusion.write.blocks import regions
 from napari_focus_fusion.write.ome_zarr import complete_output, create_output, levels
@@ -350,7 +350,7 @@ class FusionResult:
         display = self.stack.display
         labels = display.get("axis_labels") or [axis.lower() for axis in shown]
         place["axis_labels"] = tuple(labels)[first:]
-        place["units"] = tuple(self.stack.unit(axis) for axis in shown[first:])
+        place["units"] = displayed_units(self.stack)[first:]
         kept = "".join(a for a in shown[first:] if a in axes and a not in removed)
         order = kept + ("S" if "S" in axes else "")
         pixels = [

@@ -12,6 +12,7 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.read.name_axes import is_no_slice
 from napari_focus_fusion.read.names import (
     IMAGE_SUFFIXES,
+    MANY_SLICES_SUFFIXES,
     TIFF_SUFFIXES,
     ZARR_SUFFIX,
     ZIPPED_ZARR_SUFFIXES,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "MANY_SLICES_SUFFIXES",
     "TIFF_SUFFIXES",
     "ZARR_SUFFIX",
     "ZIPPED_ZARR_SUFFIXES",

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".tf2", ".lsm", ".stk")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".bmp"),
+    *(".jp2", ".j2k", ".jpx", ".webp", ".gif"),
+)
+#: Of those, the ones that may hold several slices.
+MANY_SLICES_SUFFIXES = (".png", ".webp", ".gif")
 ZARR_SUFFIX = ".zarr"
 ZIPPED_ZARR_SUFFIXES = (".ozx", ".zarr.zip")
 
