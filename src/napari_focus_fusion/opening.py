@@ -30,9 +30,11 @@ from napari_focus_fusion.read import (
     ZIPPED_ZARR_SUFFIXES,
     files_in,
     files_of_set,
+    folders_of_images,
     is_zarr,
     local_path,
     matches,
+    micromanager_files,
     name_of_slices,
     natural_key,
     read_path,
@@ -226,9 +228,12 @@ def _files_of(text: str) -> Iterator[Path | str]:
     if path.is_dir() and not (path.suffix.lower() == ZARR_SUFFIX or is_zarr(str(path))):
         endings = (*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX, *ZIPPED_ZARR_SUFFIXES)
         names = sorted((inside.name for inside in path.iterdir()), key=natural_key)
+        folders = folders_of_images(str(path))
         for name in names:
             if name.lower().endswith(endings) and not is_no_slice(name):
                 yield path / name
+            elif name in folders:
+                yield from _files_of(str(path / name))
     elif path.exists():
         yield path
     else:
@@ -241,7 +246,7 @@ def _peek(path: Path | str) -> FocusStack | None:
     if Path(path).suffix.lower() not in (*TIFF_SUFFIXES, *MANY_SLICES_SUFFIXES):
         return None
     try:
-        return as_stack(path)
+        return _open_file(str(path))
     except (FocusFusionError, OSError):
         return None
 
@@ -503,9 +508,16 @@ def _open(
 def _open_path(path: str, *, axes: str | None, series: int | str | None) -> FocusStack:
     """Open a file, folder, glob pattern or Zarr address, lazily."""
     path = local_path(os.path.expanduser(path))
-    slices = files_in(path)
+    slices = files_in(path) or micromanager_files(path)
     if slices:
         return stack_of_files(slices, axes=axes, series=series)
+    return _open_file(path, axes=axes, series=series)
+
+
+def _open_file(
+    path: str, *, axes: str | None = None, series: int | str | None = None
+) -> FocusStack:
+    """Open what one file, Zarr or address holds."""
     return _stack_of(read_path(path, axes=axes, series=series), axes)
 
 
@@ -536,12 +548,12 @@ def stack_of_files(
     if not in_order:
         paths, notes = _slices_among(paths)
     if len(paths) == 1:
-        stack = _open_path(paths[0], axes=axes, series=series)
+        stack = _open_file(paths[0], axes=axes, series=series)
         return replace(stack, notes=(*stack.notes, *notes))
     opened = _opened(paths)
     if len(opened) == 1:  # a data set of several files
         (path,) = opened
-        stack = _open_path(path, axes=axes, series=series)
+        stack = _open_file(path, axes=axes, series=series)
         return replace(stack, notes=(*stack.notes, *notes))
     paths = list(opened)
     whole = [path for path in paths if opened[path].n_slices > 1]
@@ -624,7 +636,7 @@ def _opened(paths: Sequence[str]) -> dict[str, FocusStack]:
     for path in paths:
         if os.path.abspath(path) in seen:
             continue
-        stack = _open_path(path, axes=None, series=None)
+        stack = _open_file(path)
         seen.update(files_of_set(path))
         opened[path] = replace(stack, name=Path(path).name)
     return opened

@@ -6,6 +6,7 @@ The axes of a focus stack are assigned to a source in ``opening``.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from napari_focus_fusion.errors import FocusFusionError
@@ -34,8 +35,10 @@ __all__ = [
     "ZIPPED_ZARR_SUFFIXES",
     "files_in",
     "files_of_set",
+    "folders_of_images",
     "is_zarr",
     "matches",
+    "micromanager_files",
     "name_of_slices",
     "natural_key",
     "read_path",
@@ -185,6 +188,45 @@ def is_zarr(path: str) -> bool:
     return any(os.path.exists(os.path.join(path, mark)) for mark in _ZARR_MARKS)
 
 
+def folders_of_images(folder: str) -> list[str]:
+    """Names of the folders with pictures in one that has none itself.
+
+    Micro-Manager makes one a position.
+    """
+    suffixes = TIFF_SUFFIXES + IMAGE_SUFFIXES
+
+    def has_images(path: str) -> bool:
+        names = os.listdir(path)
+        return any(n.lower().endswith(suffixes) and not is_no_slice(n) for n in names)
+
+    if has_images(folder):
+        return []
+    inside = [
+        name
+        for name in sorted(os.listdir(folder), key=natural_key)
+        if not name.startswith(".") and os.path.isdir(os.path.join(folder, name))
+    ]
+    inside = [name for name in inside if not is_zarr(os.path.join(folder, name))]
+    return [name for name in inside if has_images(os.path.join(folder, name))]
+
+
+def micromanager_files(path: str) -> list[str]:
+    """Files of the Micro-Manager data set of one plane a file that a file is in.
+
+    Empty if it is in none: ``metadata.txt`` beside it lists those that are.
+    """
+    folder, name = os.path.split(path)
+    listing = os.path.join(folder, "metadata.txt")
+    if not name.lower().endswith(".tif") or not os.path.isfile(listing):
+        return []
+    with open(listing, encoding="utf-8", errors="replace") as file:
+        listed = set(re.findall(r'"FileName":\s*"(?:[^"]*/)?([^"/]+)"', file.read()))
+    if name not in listed:
+        return []
+    there = sorted(listed.intersection(os.listdir(folder or ".")), key=natural_key)
+    return [os.path.join(folder, one) for one in there] if len(there) > 1 else []
+
+
 def _image_files_in(folder: str) -> list[str]:
     names = sorted(os.listdir(folder), key=natural_key)
     suffixes = TIFF_SUFFIXES + IMAGE_SUFFIXES
@@ -193,6 +235,15 @@ def _image_files_in(folder: str) -> list[str]:
         for name in names
         if name.lower().endswith(suffixes) and not is_no_slice(name)
     ]
+    folders = [] if found else folders_of_images(folder)
+    if len(folders) == 1:
+        return _image_files_in(os.path.join(folder, folders[0]))
+    if folders:
+        raise FocusFusionError(
+            f"The folder {folder!r} holds no pictures itself, but its folders "
+            f"{', '.join(folders[:8])}{', ...' if len(folders) > 8 else ''} do. Open "
+            "one of them; or fuse all of them on the command line."
+        )
     if not found:
         raise FocusFusionError(
             f"The folder {folder!r} is not an OME-Zarr and holds no pictures "

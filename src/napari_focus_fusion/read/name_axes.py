@@ -584,7 +584,7 @@ def _whole_part(
     for place in places:
         at = zip(order.values(), place, strict=True)
         present[tuple(values.index(value) for values, value in at)] = True
-    indices = whole_part(present)
+    indices = whole_part(present, "".join(order))
     if math.prod(map(len, indices)) * 2 < present.sum():
         raise _incomplete(order, present, axes, files)
     left_out = {

@@ -235,7 +235,7 @@ def _cut_hyperstack(source: Source, sizes: Mapping[str, int]) -> Source:
     shape = [sizes[axis] for axis in letters]
     there = source.data.shape[0] if "Z" in (source.axes or "") else 1
     present = (np.arange(np.prod(shape)) < there).reshape(shape)
-    kept = whole_part(present)
+    kept = whole_part(present, letters)
     pages = np.arange(present.size).reshape(shape)[np.ix_(*kept)].ravel()
     axes = source.axes or ""
     lead = [1] if "Z" in axes else []
@@ -268,8 +268,8 @@ def _note_on_planes(
 
 def _whole(source: Source, present: NDArray[np.bool_]) -> Source:
     """A source without the planes that are missing, and what lacks them."""
-    kept = whole_part(present)
     letters = (source.axes or "?" * present.ndim)[: present.ndim]
+    kept = whole_part(present, letters)
     if not all(kept):
         raise FocusFusionError(
             f"{source.path!r} is incomplete: none of its planes is there. Put all "

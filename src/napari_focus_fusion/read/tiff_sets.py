@@ -199,9 +199,10 @@ def _metadata_of(
             renamed = companions[0]
         xml = _xml_in(folder, renamed) if renamed else ""
     try:
-        return ElementTree.fromstring(xml) if xml else None
+        root = ElementTree.fromstring(xml) if xml else None
     except ElementTree.ParseError:
         return None
+    return None if root is None or root.find("{*}Image") is None else root
 
 
 def _xml_in(folder: str, name: str) -> str:

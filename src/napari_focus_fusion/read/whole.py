@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 _WORDS = {"T": "time point", "C": "channel", "Z": "slice"}
 
 
-def whole_part(present: NDArray[np.bool_]) -> list[list[int]]:
+def whole_part(present: NDArray[np.bool_], axes: str) -> list[list[int]]:
     """Leave out what lacks most planes, one index after the other, until none lacks.
+
+    A time point goes rather than a slice or channel of all time points.
 
     Parameters
     ----------
     present
         Whether each plane is there, one axis for each axis in front of the plane.
+    axes
+        One letter for each of them.
 
     Returns
     -------
@@ -32,7 +36,7 @@ def whole_part(present: NDArray[np.bool_]) -> list[list[int]]:
         worst: tuple[float, int, int] = (0.0, 0, 0)
         for axis in range(present.ndim):
             rest = tuple(i for i in range(present.ndim) if i != axis)
-            lacking = 1 - present.mean(axis=rest)
+            lacking = (1 - present.mean(axis=rest)) * (2 if axes[axis] == "T" else 1)
             last = len(lacking) - 1 - int(np.argmax(lacking[::-1]))
             if lacking[last] > worst[0]:
                 worst = (float(lacking[last]), axis, last)
