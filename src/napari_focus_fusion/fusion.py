@@ -197,6 +197,8 @@ def fuse(
         monitor.warn(
             "The stack has one slice, so there was nothing to fuse: the image is that "
             "slice."
+            + " If its red, green and blue are slices, say so with the axes, for "
+            'example axes="ZYX".' * ("S" in source.axes)
         )
     execute = partial(run_on_dask, client=client) if cluster else run_locally
     for used in plan.networks:

@@ -149,7 +149,7 @@ def test_what_lacks_files_is_left_out_and_named() -> None:
     assert (found.axes, found.shape) == ("TZ", (2, 4))
     assert "time point 2" in found.notes[0]
     assert sorted(found.members) == names
-    names = every("c{c}_z{z}.tif", c=["DAPI", "GFP"], z=range(4)) + ["cBF_z2.tif"]
+    names = ["cBF_z2.tif", *every("c{c}_z{z}.tif", c=["DAPI", "GFP"], z=range(4))]
     (found,) = sets_by_name(names)
     assert found.values[0] == ("cDAPI", "cGFP")
     assert "channel cBF" in found.notes[0]

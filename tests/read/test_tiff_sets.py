@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
-from small_ome_sets import image_xml, ome, planes, write_set
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.opening import as_stack, find_jobs
+from small_ome_sets import image_xml, ome, planes, write_set
 
 if TYPE_CHECKING:
     from pathlib import Path
