@@ -1,8 +1,11 @@
-"""OME-TIFF data sets of one plane a file, as Bio-Formats and others write them."""
+"""OME-TIFF data sets of one plane a file, and stack files of Micro-Manager."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import struct
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
@@ -82,3 +85,49 @@ def write_set(
     if kind == "companion":
         (folder / where).write_text(ome(whole, uuid_of(999)))
     return [folder / name for name in names]
+
+
+def write_mmstack(path: Path, pixels: np.ndarray, **first: int) -> None:
+    """Write (T, P, Z, Y, X) uint16 as Micro-Manager's stack file.
+
+    `first` is the first time point (``t``) in the file, and how many were ``planned``.
+    """
+    t0 = first.get("t", 0)
+    times, positions, slices, h, w = pixels.shape
+    summary: dict[str, Any] = {
+        "MicroManagerVersion": "1.4",
+        "Prefix": "x",
+        "Channels": 1,
+        "Slices": slices,
+        "Frames": first.get("planned", times),
+        "Positions": positions,
+        "SlicesFirst": True,
+        "TimeFirst": False,
+    }
+    text = json.dumps(summary).encode()
+    text += b" " * (len(text) % 2)
+    out = bytearray(b"II*\0" + struct.pack("<I", 40 + len(text)) + b"\0" * 24)
+    out += struct.pack("<II", 2355492, len(text)) + text
+    offsets = []
+    flat = pixels.reshape(-1, h, w)
+    for number, plane in enumerate(flat, start=1):
+        offsets.append(len(out))
+        data = len(out) + 162
+        after = data + plane.nbytes
+        about = b'{"Width": 1}' + b"\0" * 2
+        tags = [
+            *((256, 4, 1, w), (257, 4, 1, h), (258, 3, 1, 16), (259, 3, 1, 1)),
+            *((262, 3, 1, 1), (273, 4, 1, data), (277, 3, 1, 1), (278, 3, 1, h)),
+            *((279, 4, 1, plane.nbytes), (282, 5, 1, after), (283, 5, 1, after + 8)),
+            *((296, 3, 1, 1), (51123, 2, len(about), after + 16)),
+        ]
+        following = 0 if number == len(flat) else after + 16 + len(about)
+        out += struct.pack("<H", 13) + b"".join(struct.pack("<HHII", *t) for t in tags)
+        out += struct.pack("<I", following) + plane.astype("<u2").tobytes()
+        out += struct.pack("<IIII", 1, 1, 1, 1) + about
+    struct.pack_into("<II", out, 8, 54773648, len(out))
+    out += struct.pack("<II", 3453623, len(flat))
+    places = product(range(times), range(positions), range(slices))
+    for (t, p, z), offset in zip(places, offsets, strict=True):
+        out += struct.pack("<5I", 0, z, t + t0, p, offset)
+    path.write_bytes(out)

@@ -146,32 +146,32 @@ class SliceList(LazyArray):
 
 
 class Selection(LazyArray):
-    """Some of the indices of an array along its first axes, read by region."""
+    """Some of the indices of an array along its first axes, read by region.
 
-    def __init__(self, data: Pixels, kept: Sequence[Sequence[int]]) -> None:
+    A single index, not in a list, takes its axis away.
+    """
+
+    def __init__(self, data: Pixels, kept: Sequence[Sequence[int] | int]) -> None:
         self.data = data
-        self.kept = [list(indices) for indices in kept]
+        self.kept = [k if isinstance(k, int) else list(k) for k in kept]
         chunks = getattr(data, "chunks", None)
+        lead = [len(k) for k in self.kept if not isinstance(k, int)]
         count = len(self.kept)
         super().__init__(
-            [*map(len, self.kept), *data.shape[count:]],
+            [*lead, *data.shape[count:]],
             data.dtype,
-            None if chunks is None else [*(1 for _ in kept), *chunks[count:]],
+            None if chunks is None else [*(1 for _ in lead), *chunks[count:]],
         )
 
     def _region(self, spans: tuple[slice, ...]) -> NDArray[Any]:
-        count = len(self.kept)
-        lead = [
-            list(map(k.__getitem__, range(*s.indices(len(k)))))
-            for k, s in zip(self.kept, spans, strict=False)
-        ]
-        sizes = zip(spans[count:], self.shape[count:], strict=True)
-        plane = [len(range(*s.indices(n))) for s, n in sizes]
-        region = np.empty([*map(len, lead), *plane], self.dtype)
-        for place in np.ndindex(*map(len, lead)):
-            indices = [k[i] for k, i in zip(lead, place, strict=True)]
+        ranges = [range(*s.indices(n)) for s, n in zip(spans, self.shape, strict=True)]
+        region = np.empty([len(r) for r in ranges], self.dtype)
+        count = sum(not isinstance(k, int) for k in self.kept)
+        for place in np.ndindex(*region.shape[:count]):
+            picked = iter([r[i] for r, i in zip(ranges, place, strict=False)])
+            indices = [k if isinstance(k, int) else k[next(picked)] for k in self.kept]
             key = (*(slice(i, i + 1) for i in indices), *spans[count:])
-            region[place] = take(self.data, key).reshape(plane)
+            region[place] = take(self.data, key).reshape(region.shape[count:])
         return region
 
 

@@ -168,7 +168,10 @@ def find_jobs(
             planes = 1 if stack is None else stack.n_channels
             folders.setdefault(Path(path).parent, {})[path] = planes == 1
         else:
-            jobs += _jobs_in(path, series)
+            found = _jobs_in(path, series)
+            if stack is not None and stack.files and len(found) == 1:
+                found = [replace(found[0], name=stack.name)]
+            jobs += found
     for folder, slices in folders.items():
         try:
             jobs += _jobs_of_slices(slices, axes)
@@ -684,7 +687,7 @@ def _stack_of(source: Source, axes: str | None) -> FocusStack:
         scale=source.scale,
         units=source.units,
         channel_names=source.channel_names,
-        source=source.path,
+        source=", ".join(str(file["file"]) for file in source.files) or source.path,
         display=source.display,
         notes=source.notes,
         files=source.files,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 import tifffile
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.opening import as_stack, find_jobs
-from small_ome_sets import image_xml, ome, planes, write_set
+from napari_focus_fusion.opening import as_stack, find_jobs, series_in
+from small_ome_sets import image_xml, ome, planes, write_mmstack, write_set
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -210,3 +211,46 @@ def test_a_stopped_micromanager_set(tmp_path: Path) -> None:
     stack = as_stack(files[0])
     np.testing.assert_array_equal(pixels_of(stack)[0], MANY[0])
     assert "time point 000000001" in stack.notes[0]
+
+
+def test_a_micromanager_stack_in_two_files(tmp_path: Path) -> None:
+    pixels = MANY[:, :1]  # (T, P, Z, Y, X)
+    files = [tmp_path / "x_MMStack.tif", tmp_path / "x_MMStack_1.tif"]
+    for t, file in enumerate(files):
+        write_mmstack(file, pixels[t : t + 1], t=t, planned=2)
+    for source in (*files, tmp_path):
+        stack = as_stack(source)
+        np.testing.assert_array_equal(pixels_of(stack)[:, 0], pixels[:, 0])
+        assert [file["planes"] for file in stack.files] == [3, 3]
+    jobs, failures = find_jobs([str(tmp_path)])
+    assert (len(jobs), failures) == (1, [])
+    files[1].unlink()
+    stack = as_stack(files[0])
+    np.testing.assert_array_equal(pixels_of(stack)[0, 0], pixels[0, 0])
+    assert "1 of 2 frames" in stack.notes[0]
+
+
+def test_a_micromanager_stack_that_was_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "x_MMStack.tif"
+    write_mmstack(path, MANY[:, :1])
+    whole = path.read_bytes()
+    index, shorter = (struct.pack("<II", 3453623, count) for count in (6, 5))
+    assert index in whole
+    path.write_bytes(whole.replace(index, shorter))
+    stack = as_stack(path)
+    np.testing.assert_array_equal(pixels_of(stack)[0, 0], MANY[0, 0])
+    assert "time point 1, counted from 0: 1 of 6 planes" in stack.notes[0]
+
+
+def test_positions_of_a_micromanager_stack_are_images(tmp_path: Path) -> None:
+    path = tmp_path / "x_MMStack.tif"
+    write_mmstack(path, MANY[:1])
+    with pytest.raises(FocusFusionError, match=r"2 images.*position 0.*position 1"):
+        as_stack(path)
+    assert series_in(path) == ["position 0", "position 1"]
+    for position in range(2):
+        stack = as_stack(path, series=position)
+        assert stack.axes == "ZYX"
+        np.testing.assert_array_equal(pixels_of(stack)[0, 0], MANY[0, position])
+    jobs, _ = find_jobs([str(path)], series="all")
+    assert [job.series for job in jobs] == ["position 0", "position 1"]

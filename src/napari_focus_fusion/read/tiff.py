@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import LazyArray, Selection, SliceList
-from napari_focus_fusion.read.names import stem
+from napari_focus_fusion.read.names import name_of_slices, stem
 from napari_focus_fusion.read.series import (
     index_of_series,
     name_of_series,
@@ -24,6 +24,7 @@ from napari_focus_fusion.read.series import (
 from napari_focus_fusion.read.source import Source
 from napari_focus_fusion.read.tiff_photometry import as_shown
 from napari_focus_fusion.read.tiff_sets import (
+    notes_on_plan,
     open_tiff,
     places_of_files,
     present_planes,
@@ -68,6 +69,9 @@ class LazyTiff(LazyArray):
             if self._offset is not None and end > os.path.getsize(path):
                 raise _damaged(path, "the file ends before its last plane")
             shape, dtype = image.shape, image.dtype
+            self._stored_shape = tuple(shape)
+            # Files beside it may come and go.
+            self._spread = image.is_multifile or present_planes(image) is not None
             self._lead = len(self.axes) - len(page.axes)
             planes = _planes_of_stk(tiff)
             if planes > 1 and page.is_final and not image.is_multifile:
@@ -109,7 +113,13 @@ class LazyTiff(LazyArray):
 
     def _decoded(self) -> _OpenTiff:
         status = os.stat(self.path)
-        version = (status.st_mtime_ns, status.st_size)
+        beside = os.path.dirname(self.path)
+        version = (
+            status.st_mtime_ns,
+            status.st_size,
+            os.stat(beside).st_mtime_ns if self._spread else 0,
+            *self._stored_shape,
+        )
         with _open_lock:
             return _open_decoded(self.path, self.series, self._chunkmode, version)
 
@@ -164,7 +174,7 @@ _open_lock = threading.Lock()
 # Few files stay open however many a stack has.
 @functools.lru_cache(maxsize=8)
 def _open_decoded(
-    path: str, series: int, chunkmode: int, version: tuple[int, int]
+    path: str, series: int, chunkmode: int, version: tuple[int, ...]
 ) -> _OpenTiff:
     return _OpenTiff(path, series, chunkmode)
 
@@ -187,9 +197,13 @@ def read_tiff(path: str, *, series: int | str | None = None) -> Source:
             if _chain_is_cut(tiff):
                 raise _damaged(path, "the file ends before its last plane")
             number = _choose_series(tiff, path, series)
+            position = None
+            if len(tiff.series) == 1 and _positions(tiff.series[0]) > 1:
+                position, number = number, 0
             image = tiff.series[number]
             present = present_planes(image)
             fields = _metadata(tiff, number, path)
+            fields["notes"] = (*fields["notes"], *notes_on_plan(tiff, image))
             fields["files"] = places_of_files(image, _axis_letters(image.axes))
             names = image_names(tiff)
             planes = _imagej_planes(tiff, image)
@@ -203,7 +217,11 @@ def read_tiff(path: str, *, series: int | str | None = None) -> Source:
         struct.error,
     ) as error:
         raise _damaged(path, error) from error
-    name = name_of_series(path, names[number]) if len(names) > 1 else stem(path)
+    chosen = names[number if position is None else position]
+    name = name_of_series(path, chosen) if len(names) > 1 else stem(path)
+    files = [str(file["file"]) for file in fields["files"] if "planes" not in file]
+    if len(names) == 1 and len(files) > 1:  # a plane each
+        name = name_of_slices(files)
     fields["notes"] = (*fields["notes"], *shown.notes)
     if shown.colour is not None and "display" not in fields:
         fields["display"] = {"colormap": shown.colour}
@@ -214,6 +232,11 @@ def read_tiff(path: str, *, series: int | str | None = None) -> Source:
     source = Source(shown.data, axes=letters, name=name, path=path, **fields)
     if planes is not None:
         return _cut_hyperstack(source, planes)
+    if position is not None:
+        at = letters.index("R") if letters else 0
+        source = _at_position(source, at, position)
+        present = None if present is None else present.take(position, at)
+        present = None if present is None or present.all() else present
     return source if present is None else _whole(source, present)
 
 
@@ -263,6 +286,24 @@ def _note_on_planes(
         left_out,
         lambda _, index: str(index),
         f"counted from 0: {missing} of {present.size} planes that {who} are missing",
+    )
+
+
+def _positions(image: Any) -> int:
+    """How many positions a series has, as those of Micro-Manager may."""
+    return int(image.shape[image.axes.index("R")]) if "R" in image.axes else 1
+
+
+def _at_position(source: Source, axis: int, position: int) -> Source:
+    shape = source.data.shape
+    kept = [*(range(n) for n in shape[:axis]), position]
+    axes = (source.axes or "").replace("R", "")
+    files = [file for file in source.files if file.get("R", position) == position]
+    return replace(
+        source,
+        data=Selection(source.data, kept),
+        axes=axes,
+        files=tuple({k: v for k, v in file.items() if k != "R"} for file in files),
     )
 
 
@@ -325,17 +366,20 @@ def _chain_is_cut(tiff: Any) -> bool:
 
 
 def _choose_series(tiff: Any, path: str, series: int | str | None) -> int:
-    count = len(tiff.series)
-    if count == 0:
+    if len(tiff.series) == 0:
         raise FocusFusionError(f"{path!r} holds no image.")
     names = image_names(tiff)
+    count = max(len(tiff.series), len(names))
     if series is not None:
         return index_of_series(names, series, path)
     if len(names) == 1:
         return 0
+    shapes = [str(tuple(image.shape)) for image in tiff.series]
+    if len(names) > len(shapes):  # positions of one series
+        shapes = [""] * len(names)
     images = "; ".join(
-        f"{i}: {name} {tuple(image.shape)}"
-        for i, (name, image) in enumerate(zip(names[:8], tiff.series, strict=False))
+        f"{i}: {name} {shape}".rstrip()
+        for i, (name, shape) in enumerate(zip(names[:8], shapes, strict=False))
     )
     raise FocusFusionError(
         f"{path!r} holds {count} images instead of one stack, or slices of different "
@@ -381,6 +425,8 @@ def image_names(tiff: Any) -> list[str]:
         series = series[:1]
     while len(series) > 1 and series[-1].keyframe.is_reduced:
         series.pop()  # thumbnails, as in LSM
+    if len(series) == 1 and _positions(series[0]) > 1:
+        return [f"position {i}" for i in range(_positions(series[0]))]
     return names_of_series([str(image.name or "") for image in series])
 
 

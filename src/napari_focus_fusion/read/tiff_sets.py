@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_log = logging.getLogger("tifffile")
 COMPANION_SUFFIX = ".companion.ome"
 _ROOT_UUID = re.compile(r'<(?:\w+:)?OME\b[^>]*\bUUID="([^"]+)"')
 # Kinds of tifffile's series whose planes are found one by one, and may be missing.
@@ -29,6 +31,8 @@ def open_tiff(path: str) -> Any:
     The metadata may be in another file of the set, and files may have been renamed.
     """
     import tifffile
+
+    _log.addFilter(_is_news)
 
     if path.lower().endswith(COMPANION_SUFFIX):
         first, text = _first_of_companion(path)
@@ -44,6 +48,11 @@ def open_tiff(path: str) -> Any:
         return tiff
     tiff.close()
     return tifffile.TiffFile(path, omexml=resolved, is_ome=True)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether we do not say so ourselves, or even otherwise: nothing is zeroed here."""
+    return "Missing data are zeroed" not in str(record.msg)
 
 
 def files_of_set(path: str) -> set[str]:
@@ -89,6 +98,27 @@ def places_of_files(image: Any, axes: str | None) -> tuple[dict[str, Any], ...]:
             place = {a: int(i) for a, i in zip(letters, indices, strict=True)}
         found.append({"file": file, **place})
     return tuple(found)
+
+
+def notes_on_plan(tiff: Any, image: Any) -> tuple[str, ...]:
+    """A note where Micro-Manager was to record more than there is."""
+    if image.kind != "mmstack":
+        return ()
+    summary = (tiff.micromanager_metadata or {}).get("Summary", {})
+    sizes = dict(zip(image.axes, image.shape, strict=True))
+    words = {"T": "Frames", "C": "Channels", "Z": "Slices", "R": "Positions"}
+    planned = {axis: int(summary.get(word, 1)) for axis, word in words.items()}
+    short = [axis for axis, count in planned.items() if sizes.get(axis, 1) < count]
+    if not short:
+        return ()
+    listed = ", ".join(
+        f"{sizes.get(axis, 1)} of {planned[axis]} {words[axis].lower()}"
+        for axis in short
+    )
+    return (
+        f"Micro-Manager was to record more than there is: {listed}. Either it was "
+        "stopped, or files of the data set are missing in the folder.",
+    )
 
 
 def present_planes(image: Any) -> NDArray[np.bool_] | None:
