@@ -37,6 +37,7 @@ from napari_focus_fusion.read import (
     series_in,
     stem,
 )
+from napari_focus_fusion.read.bioio import MAKERS_READERS
 from napari_focus_fusion.read.ome_zarr import is_plate, read_group
 from napari_focus_fusion.read.series import index_of_series, name_of_series
 from napari_focus_fusion.read.sizes import without_sizes_of
@@ -156,7 +157,10 @@ def _files_of(text: str) -> Iterator[Path | str]:
         return
     path = Path(text).expanduser()
     if path.is_dir() and not (path.suffix.lower() == ZARR_SUFFIX or is_zarr(str(path))):
-        endings = (*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX, *ZIPPED_ZARR_SUFFIXES)
+        endings = (
+            *(*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX, *ZIPPED_ZARR_SUFFIXES),
+            *MAKERS_READERS,
+        )
         names = sorted((inside.name for inside in path.iterdir()), key=natural_key)
         for name in names:
             if name.lower().endswith(endings) and not name.startswith("."):
