@@ -41,6 +41,7 @@ from napari_focus_fusion.read import (
     series_in,
     stem,
 )
+from napari_focus_fusion.read.bioio import MAKERS_READERS
 from napari_focus_fusion.read.name_axes import (
     NamedSet,
     flat_set,
@@ -229,14 +230,19 @@ def _files_of(text: str) -> Iterator[Path | str]:
         return
     path = Path(text).expanduser()
     if path.is_dir() and not (path.suffix.lower() == ZARR_SUFFIX or is_zarr(str(path))):
-        endings = (*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX, *ZIPPED_ZARR_SUFFIXES)
+        endings = (
+            *(*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX, *ZIPPED_ZARR_SUFFIXES),
+            *MAKERS_READERS,
+        )
         names = sorted((inside.name for inside in path.iterdir()), key=natural_key)
-        folders = folders_of_images(str(path))
-        for name in names:
-            if name.lower().endswith(endings) and not is_no_slice(name):
-                yield path / name
-            elif name in folders:
-                yield from _files_of(str(path / name))
+        images = [
+            name
+            for name in names
+            if name.lower().endswith(endings) and not is_no_slice(name)
+        ]
+        yield from (path / name for name in images)
+        for folder in [] if images else folders_of_images(str(path)):
+            yield from _files_of(str(path / folder))
     elif path.exists():
         yield path
     else:

@@ -16,6 +16,11 @@ from napari_focus_fusion.placement import Transform, displayed_axes, displayed_u
 from napari_focus_fusion.read.names import stem
 from napari_focus_fusion.write.blocks import regions
 from napari_focus_fusion.write.ome_zarr import complete_output, create_output, levels
+from napari_focus_fusion.write.picture import (
+    PICTURE_SUFFIXES,
+    check_picture,
+    write_picture,
+)
 from napari_focus_fusion.write.saving import check_targets, written_whole
 from napari_focus_fusion.write.tiff import write_ome_tiff
 
@@ -32,7 +37,7 @@ _MAPS = ("decision", "confidence", "depth")
 def result_files(path: Path, scale: int = 1) -> list[Path]:
     """The files that :meth:`FusionResult.save` writes for a name, the fused one first.
 
-    A TIFF has its maps in files of their own beside it; a Zarr holds everything.
+    A TIFF, PNG or JPEG has its maps as TIFF beside it; a Zarr holds everything.
     """
     if path.suffix.lower() == ".zarr":
         return [path]
@@ -137,6 +142,8 @@ class FusionResult:
         path
             ``.ome.tif``, ``.ome.tiff``, ``.tif`` or ``.tiff``: the fused image as
             OME-TIFF, and the maps beside it as ``NAME_decision.ome.tif`` and so on.
+            ``.png``, ``.jpg`` or ``.jpeg``: the fused image alone so, if it is one
+            image of 8 bits (PNG: or 16); JPEG changes pixels a little.
             ``.ome.zarr`` or ``.zarr``: all in one OME-Zarr 0.5, the decision as label
             image, confidence and depth as images inside.
         overwrite
@@ -155,13 +162,17 @@ class FusionResult:
         """
         path = Path(path).expanduser()
         suffix = path.suffix.lower()
-        if suffix in (".tif", ".tiff"):
+        if suffix in PICTURE_SUFFIXES:
+            fused = self.fused
+            axes, dtype = self.stack.fused_axes, np.dtype(fused.dtype)
+            check_picture(path, tuple(fused.shape), axes, dtype)
+        if suffix in (".tif", ".tiff", *PICTURE_SUFFIXES):
             return self._save_tiff(path, overwrite=overwrite)
         if suffix == ".zarr":
             return self._save_zarr(path, overwrite=overwrite)
         raise FocusFusionError(
-            f"{str(path)!r}: results are saved as .ome.tif or .ome.zarr. Choose a name "
-            "with one of these endings."
+            f"{str(path)!r}: results are saved as .ome.tif, .ome.zarr, .png or .jpg. "
+            "Choose a name with one of these endings."
         )
 
     def _save_tiff(self, path: Path, *, overwrite: bool) -> list[Path]:
@@ -176,6 +187,16 @@ class FusionResult:
             names = ("fused", *_maps_of(self.scale))
             for name, partial in zip(names, partials, strict=True):
                 fused = name == "fused"
+                if fused and path.suffix.lower() in PICTURE_SUFFIXES:
+                    write_picture(
+                        partial,
+                        self.fused,
+                        self.stack.fused_axes,
+                        suffix=path.suffix,
+                        pixel_sizes=self._pixel_sizes(self.scale),
+                        description={"output": name, **self.provenance},
+                    )
+                    continue
                 write_ome_tiff(
                     partial,
                     getattr(self, name),

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.opening import Job
 
 ZARR_SUFFIX = ".zarr"
-WRITABLE = (".tif", ".tiff", ZARR_SUFFIX)
+WRITABLE = (".tif", ".tiff", ZARR_SUFFIX, ".png", ".jpg", ".jpeg")
 
 EPILOG = """\
 A file with a Z axis is a stack. Single pictures are slices; those of one folder make
@@ -66,14 +66,15 @@ def add_parser(commands: Commands) -> None:
         "inputs",
         nargs="+",
         metavar="IN",
-        help="stack files (TIFF, OME-TIFF, OME-Zarr), folders, or glob patterns",
+        help="stack files (TIFF, OME-TIFF, OME-Zarr and more), folders, or glob "
+        "patterns",
     )
     parser.add_argument(
         "-o",
         "--out",
         required=True,
-        help="a folder (files are named NAME_fused.ome.tif), one file (.ome.tif or "
-        ".ome.zarr), or a name with {stem} in it",
+        help="a folder (files are named NAME_fused.ome.tif), one file (.ome.tif, "
+        ".ome.zarr, .png or .jpg), or a name with {stem} in it",
     )
     add_as_one_stack(parser)
     existing = parser.add_mutually_exclusive_group()
@@ -224,6 +225,7 @@ def _fuse_one(
 ) -> dict[str, Any]:
     from napari_focus_fusion import fuse
     from napari_focus_fusion.result import result_files
+    from napari_focus_fusion.write.picture import PICTURE_SUFFIXES, check_picture
     from napari_focus_fusion.write.saving import check_targets
 
     started = time.perf_counter()
@@ -231,6 +233,8 @@ def _fuse_one(
     # Checked before the work, not after it.
     target.parent.mkdir(parents=True, exist_ok=True)
     files = result_files(target, keywords.get("scale", 1))
+    if target.suffix.lower() in PICTURE_SUFFIXES and keywords.get("scale", 1) == 1:
+        check_picture(target, stack.fused_shape, stack.fused_axes, stack.dtype)
     check_targets(files, overwrite=args.overwrite, source=stack.source)
     if target.suffix.lower() == ZARR_SUFFIX:
         # Written tile by tile: neither the result nor an interruption costs much.
@@ -270,7 +274,7 @@ def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
         targets = [Path(out.replace("{stem}", job.name)) for job in jobs]
     elif not out.lower().endswith(WRITABLE):
         if out.lower().endswith(IMAGE_SUFFIXES):
-            raise UsageError(f"cannot write {out}: use .ome.tif or .ome.zarr")
+            raise UsageError(f"cannot write {out}: use .ome.tif, .ome.zarr, .png or .jpg")
         targets = [Path(out) / f"{job.name}_fused.ome.tif" for job in jobs]
     elif len(jobs) > 1:
         raise UsageError(
@@ -281,7 +285,7 @@ def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
         targets = [Path(out)] * len(jobs)
     for number, target in enumerate(targets):
         if not target.name.lower().endswith(WRITABLE):
-            raise UsageError(f"cannot write {target}: use .ome.tif or .ome.zarr")
+            raise UsageError(f"cannot write {target}: use .ome.tif, .ome.zarr, .png or .jpg")
         if target in targets[:number]:
             first = jobs[targets.index(target)]
             raise UsageError(

@@ -1,4 +1,6 @@
-"""Files in, without napari: TIFF, OME-Zarr, PNG, JPEG and BMP, each as a `Source`.
+"""Files in, without napari: TIFF, OME-Zarr, pictures and, through BioIO, others.
+
+Each is a `Source`.
 
 The axes of a focus stack are assigned to a source in ``opening``.
 """
@@ -117,11 +119,9 @@ def read_path(
         from napari_focus_fusion.read.image_files import read_image_file
 
         return read_image_file(path)
-    raise FocusFusionError(
-        f"{path!r}: files of type {suffix or '(no ending)'} are not read here. Export "
-        "it as OME-TIFF or OME-Zarr, or open it in napari with the plugin for your "
-        "microscope and fuse the layer."
-    )
+    from napari_focus_fusion.read.bioio import read_with_bioio
+
+    return read_with_bioio(path, series=series)
 
 
 def series_in(path: str | os.PathLike[str]) -> list[str]:
@@ -166,7 +166,11 @@ def series_in(path: str | os.PathLike[str]) -> list[str]:
         from napari_focus_fusion.read.tiff import series_in_tiff
 
         return series_in_tiff(path)
-    return [stem(path)]
+    if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
+        return [stem(path)]
+    from napari_focus_fusion.read.bioio import series_with_bioio
+
+    return series_with_bioio(path)
 
 
 def local_path(path: str) -> str:

@@ -13,6 +13,7 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import LazyArray
 from napari_focus_fusion.read.names import stem
 from napari_focus_fusion.read.photometry import rgba_of_grey, turned, turned_size
+from napari_focus_fusion.read.sizes import is_for_print
 from napari_focus_fusion.read.source import Source
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class ImageFile(LazyArray):
             width, height = image.size
             self._count = getattr(image, "n_frames", 1) if image.format in _MANY else 1
             self._orientation = _orientation(image, path)
+            #: Micrometres a pixel along Y and X, where the file has them.
+            self.scale = _resolution(image, self._orientation)
         if self._mode is None and mode.startswith("I;16"):
             mode = "I;16"
         if self._mode is None and mode not in _GREY:
@@ -168,14 +171,25 @@ def read_image_file(path: str) -> Source:
         If it is damaged, or its pixels are of a kind that has no focus.
     """
     image: ImageFile | Jpeg2000
+    scale: dict[str, float] = {}
     if path.lower().endswith(_JPEG_2000):
         image, several = Jpeg2000(path), False
     else:
         image = ImageFile(path)
-        several = image.chunks != image.shape
+        several, scale = image.chunks != image.shape, image.scale
     colour = image.ndim - several == 3
     axes = ("Z" if several else "") + "YX" + ("S" if colour else "")
-    return Source(image, axes=axes, name=stem(path), path=path)
+    units = dict.fromkeys(scale, "micrometer")
+    return Source(
+        image, axes=axes, name=stem(path), path=path, scale=scale, units=units
+    )
+
+
+def description_of_picture(path: str) -> str:
+    """Description in the metadata of a PNG or JPEG; empty where there is none."""
+    with _opened(path) as image:
+        text = getattr(image, "text", {}).get("Description")
+        return str(text if text is not None else image.getexif().get(270, ""))
 
 
 def _opened(path: str) -> Any:
@@ -213,6 +227,24 @@ def _orientation(image: Any, path: str) -> int:
         return int(exif.get(_ORIENTATION, 1))
     except (OSError, SyntaxError, ValueError, TypeError, struct.error):
         return 1
+
+
+def _resolution(image: Any, orientation: int) -> dict[str, float]:
+    """Pixel sizes by the resolution of a picture, unless it is for print or screen."""
+    per_inch = image.info.get("dpi")
+    if image.format == "JPEG":
+        exif = image.getexif()
+        inches = {2: 1.0, 3: 2.54}.get(exif.get(296, 2), 1.0)
+        if 282 in exif and 283 in exif:
+            per_inch = [float(exif[tag]) * inches for tag in (282, 283)]
+    if image.format not in ("PNG", "JPEG") or per_inch is None:
+        return {}
+    if not all(0 < dots < 1e9 and not is_for_print(dots) for dots in per_inch):
+        return {}
+    x, y = (float(f"{25_400 / dots:.6g}") for dots in per_inch)
+    if orientation > 4:
+        x, y = y, x
+    return {"Y": y, "X": x}
 
 
 def _png_exif(path: str) -> bytes:

@@ -25,7 +25,7 @@ def names_of_series(names: Sequence[str]) -> list[str]:
 def name_of_series(path: str, name: str) -> str:
     """What one of several images of a file is called, also in names of files."""
     safe = re.sub(r"[^\w.+-]+", "_", name).strip("_")
-    return f"{stem(path)}_{safe}"
+    return safe if safe.startswith(stem(path)) else f"{stem(path)}_{safe}"
 
 
 def index_of_series(names: Sequence[str], series: int | str, path: str) -> int:

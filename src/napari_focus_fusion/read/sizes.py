@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 Stated = tuple[Any, str]
 
 
+# Dots per inch of printers and scanners; screens have fewer.
+_PRINT = (100, 120, 144, 150, 180, 200, 240, 300, 360, 400, 600, 720, 1200, 2400, 4800)
+
+
 class Sizes(NamedTuple):
     """Pixel sizes and units by axis letter, and notes on those that are wrong."""
 
@@ -78,3 +82,8 @@ def without_sizes_of(notes: Iterable[str], axes: Iterable[str]) -> tuple[str, ..
 def _start(axis: str) -> str:
     what = "time between two points" if axis == "T" else f"pixel size along {axis}"
     return f"The {what}"
+
+
+def is_for_print(dots: float) -> bool:
+    """Whether dots per inch say how to show or print a picture, not what is in it."""
+    return dots < 99 or any(abs(dots - one) < 0.005 * one for one in _PRINT)

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_focus_fusion.axes import unit_name
-from napari_focus_fusion.read.sizes import Sizes, agreed_sizes, positive
+from napari_focus_fusion.read.sizes import (
+    Sizes,
+    agreed_sizes,
+    is_for_print,
+    positive,
+)
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -18,9 +23,6 @@ if TYPE_CHECKING:
     from napari_focus_fusion.read.sizes import Stated
 
 _MICROMETER = "micrometer"
-# Dots per inch of screens, printers and scanners: no statement about the specimen.
-_PRINT_RESOLUTIONS = (100, 120, 144, 150, 180, 200, 240, 300, 360, 400, 600, 720)
-_MORE_PRINT_RESOLUTIONS = (1200, 2400, 4800)
 _LARGEST_METADATA_FILE = 64 * 2**20
 
 
@@ -214,14 +216,9 @@ def _resolution(tags: Any) -> dict[str, Stated]:
         if not (pixels and length):
             continue
         size = micrometers * length / pixels
-        if not _is_for_print(25_400 / size):
+        if not is_for_print(25_400 / size):
             stated[axis] = (float(f"{size:.9g}"), _MICROMETER)
     return stated
-
-
-def _is_for_print(dots: float) -> bool:
-    known = (*_PRINT_RESOLUTIONS, *_MORE_PRINT_RESOLUTIONS)
-    return dots < 99 or any(abs(dots - one) < 0.005 * one for one in known)
 
 
 def _fraction(tags: Any, tag: str) -> tuple[int, int]:
