@@ -240,14 +240,18 @@ def test_folders_with_brackets_blanks_and_umlauts(tmp_path: Path) -> None:
 # Zarr ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", [2, 3])
-def test_chunks_that_were_never_written_are_named(form: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "form",
+    [{"zarr_format": 2}, {"zarr_format": 3}, {"zarr_format": 3, "shards": (3, 60, 48)}],
+    ids=["2", "3", "shards"],
+)
+def test_chunks_that_were_never_written_are_named(form: dict, tmp_path: Path) -> None:
     array = zarr.create_array(
         tmp_path / "a.zarr",
         shape=GREY.shape,
         dtype=GREY.dtype,
         chunks=(1, 20, 48),
-        zarr_format=form,
+        **form,
     )
     array[:2] = GREY[:2]
     array[2, :20] = GREY[2, :20]

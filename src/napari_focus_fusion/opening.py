@@ -169,10 +169,10 @@ def find_jobs(
             planes = 1 if stack is None else stack.n_channels
             folders.setdefault(Path(path).parent, {})[path] = planes == 1
         else:
-            found = _jobs_in(path, series)
-            if stack is not None and stack.files and len(found) == 1:
-                found = [replace(found[0], name=stack.name)]
-            jobs += found
+            images = _jobs_in(path, series)
+            if stack is not None and stack.files and len(images) == 1:
+                images = [replace(images[0], name=stack.name)]
+            jobs += images
     for folder, slices in folders.items():
         try:
             jobs += _jobs_of_slices(slices, axes)

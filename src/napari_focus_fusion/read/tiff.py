@@ -33,7 +33,7 @@ from napari_focus_fusion.read.tiff_sizes import tiff_sizes
 from napari_focus_fusion.read.whole import note_on_missing, whole_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -235,8 +235,9 @@ def read_tiff(path: str, *, series: int | str | None = None) -> Source:
     if position is not None:
         at = letters.index("R") if letters else 0
         source = _at_position(source, at, position)
-        present = None if present is None else present.take(position, at)
-        present = None if present is None or present.all() else present
+        if present is not None:
+            present = np.take(present, position, at)
+            present = None if present.all() else present
     return source if present is None else _whole(source, present)
 
 
@@ -296,7 +297,7 @@ def _positions(image: Any) -> int:
 
 def _at_position(source: Source, axis: int, position: int) -> Source:
     shape = source.data.shape
-    kept = [*(range(n) for n in shape[:axis]), position]
+    kept: list[Sequence[int] | int] = [*(range(n) for n in shape[:axis]), position]
     axes = (source.axes or "").replace("R", "")
     files = [file for file in source.files if file.get("R", position) == position]
     return replace(
