@@ -117,12 +117,16 @@ def test_slices_of_several_channels_that_say_so(tmp_path: Path) -> None:
     assert job.open().axes == "ZCYX"
 
 
-def test_positions_in_a_file_are_no_slices(tmp_path: Path) -> None:
+def test_other_axes_in_a_file_are_no_slices(tmp_path: Path) -> None:
     path = tmp_path / "r.tif"
-    tifffile.imwrite(path, SIX, metadata={"axes": "RYX"})
-    with pytest.raises(FocusFusionError, match="no axis R"):
+    tifffile.imwrite(path, SIX, metadata={"axes": "EYX"})  # wavelengths
+    with pytest.raises(FocusFusionError, match="no axis E"):
         as_stack(path)
     assert as_stack(path, axes="ZYX").n_slices == 6
+    tifffile.imwrite(path, SIX, metadata={"axes": "RYX"})  # positions
+    with pytest.raises(FocusFusionError, match=r"6 images.*position 5"):
+        as_stack(path)
+    assert as_stack(path, series=2).n_slices == 1
 
 
 # Folders ------------------------------------------------------------------------------

@@ -59,9 +59,9 @@ def notes_on_chunks(array: Any, axes: str | None) -> tuple[str, ...]:
         return ()
     whole = sorted(place for place in missing if place not in there)
     return (
-        f"{missing.total()} of {total} chunks of the Zarr are not there and are read as "
-        f"{array.fill_value}: either they hold nothing else, or the recording or a copy "
-        f"stopped early.{_slices_of(whole, (axes or '').upper(), shape, chunks)}",
+        f"{missing.total()} of {total} chunks of the Zarr are not there and are read "
+        f"as {array.fill_value}: either they hold nothing else, or the recording or a "
+        f"copy stopped early.{_slices_of(whole, (axes or '').upper(), shape, chunks)}",
     )
 
 
