@@ -9,10 +9,10 @@ import numpy as np
 import tifffile
 from command_line import FAST, focus_stack, report_of, run
 from PIL import Image
-from small_ome_sets import planes, write_set
 
 import napari_focus_fusion as ff
 from napari_focus_fusion.cli import main
+from small_ome_sets import planes, write_set
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -47,8 +47,8 @@ ZARR_SUFFIX = ".zarr"
 WRITABLE = (".tif", ".tiff", ZARR_SUFFIX, ".png", ".jpg", ".jpeg")
 
 EPILOG = """\
-A file with a Z axis is a stack. Single pictures are slices; those of one folder make
-one stack, in the order of their names. Examples:
+A file with a Z axis is a stack. Single pictures are slices, channels and time points of
+the stacks that their names describe. Examples:
 
   napari-focus-fusion fuse stack.tif -o fused.ome.tif
   napari-focus-fusion fuse 'plate/*.ome.tif' -o results --model sml
