@@ -142,10 +142,10 @@ class _OpenTiff:
         import zarr
 
         file = open_tiff(path)
-        self._close = weakref.finalize(self, file.close)
         self._series = file.series[series]
         self._checked: set[int] = set()
         store = self._series.aszarr(level=0, chunkmode=chunkmode, maxworkers=1)
+        self._close = weakref.finalize(self, _close, store, file)
         self.array: Any = zarr.open_array(store, mode="r")
 
     def check_stored(self, planes: Iterable[int], path: str) -> None:
@@ -166,6 +166,11 @@ class _OpenTiff:
                     "it again from where it was saved, or leave that plane out."
                 )
             self._checked.add(index)
+
+
+def _close(store: Any, file: Any) -> None:
+    store.close()  # other files of the data set, too
+    file.close()
 
 
 _open_lock = threading.Lock()
