@@ -61,7 +61,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Job:
-    """One stack to fuse: its name in the outputs, the file or files it is in, and which.
+    """One stack to fuse: its name in the outputs, and the file or files it is in.
 
     `series` is the name of the image where the file holds several.
     """

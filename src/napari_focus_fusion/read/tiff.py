@@ -16,7 +16,11 @@ from napari_focus_fusion.axes import AXES
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import LazyArray
 from napari_focus_fusion.read.names import stem
-from napari_focus_fusion.read.series import index_of_series, name_of_series, names_of_series
+from napari_focus_fusion.read.series import (
+    index_of_series,
+    name_of_series,
+    names_of_series,
+)
 from napari_focus_fusion.read.source import Source
 from napari_focus_fusion.read.tiff_photometry import as_shown
 from napari_focus_fusion.read.tiff_sizes import tiff_sizes

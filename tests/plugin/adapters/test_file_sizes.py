@@ -150,7 +150,7 @@ def test_an_order_that_cannot_be_known_is_asked_for(shape, labels, words):
         doubt_about_axes(layer)
     )
     if words:
-        with pytest.raises(FocusFusionError, match="'blobs'.*axes="):
+        with pytest.raises(FocusFusionError, match=r"'blobs'.*axes="):
             stack_from_layer(layer)
         axes = "ZYX" if len(shape) == 3 else "CZYX"
         assert stack_from_layer(layer, axes=axes).axes == axes
