@@ -63,8 +63,8 @@ def choose_image(group: Any, series: int | str | None, source: str) -> str:
     )
     raise FocusFusionError(
         f"{source!r} {what} ({shown}). Say which one with series={images[0]!r}, or "
-        f"give its path, {source.rstrip('/')}/{images[0]}; on the command line --series all "
-        "means each of them."
+        f"give its path, {source.rstrip('/')}/{images[0]}; on the command line "
+        "--series all means each of them."
     )
 
 
