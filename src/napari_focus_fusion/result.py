@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 LayerData = tuple[Any, dict[str, Any], str]
 
 _MAPS = ("decision", "confidence", "depth")
+_HEX = re.compile("#[0-9a-fA-F]{6}")
 
 
 def result_files(path: Path, scale: int = 1) -> list[Path]:
@@ -204,6 +206,7 @@ class FusionResult:
                     name=f"{self.stack.name} {name}",
                     pixel_sizes=self._pixel_sizes(self.scale if fused else 1),
                     channel_names=self._channel_names(name),
+                    colours=self._hex_colours() if fused else (),
                     description={"output": name, **self.provenance},
                 )
         return targets
@@ -247,6 +250,15 @@ class FusionResult:
             return (f"depth ({self.stack.unit('Z')})",)
         return (output,)
 
+    def _hex_colours(self) -> tuple[str, ...]:
+        """Colours of the channels where the source's metadata have them."""
+        given = self.stack.display.get("colormap")
+        colours = [given] if isinstance(given, str) else given
+        if not isinstance(colours, list | tuple) or "S" in self.stack.axes:
+            return ()
+        known = [c for c in colours if isinstance(c, str) and _HEX.fullmatch(c)]
+        return tuple(known) if len(known) == self.stack.n_channels else ()
+
     def fused_layers(self) -> list[LayerData]:
         """The first of :meth:`layers`: the fused image, one layer a channel."""
         stack, display = self.stack, self.stack.display
@@ -260,8 +272,9 @@ class FusionResult:
             },
         }
         if "C" not in stack.axes:
-            own = {"colormap": display.get("colormap")} if not rgb else {}
-            own = {key: value for key, value in own.items() if value is not None}
+            own: dict[str, Any] = {}
+            if not rgb and display.get("colormap") is not None:
+                own["colormap"] = self._colours()[0]
             pixels, place = self._placed(self.fused, stack.fused_axes, self.scale)
             if not rgb:
                 own["contrast_limits"] = self._contrast(pixels, 0)

@@ -26,7 +26,7 @@ def czi(data_folder):
 def test_the_images_of_a_real_czi(czi) -> None:
     names = ff.series_in(czi)
     assert names == ["xyz__multiple_images-0", "xyz__multiple_images-1"]
-    with pytest.raises(ff.FocusFusionError, match="holds 2 images.*series="):
+    with pytest.raises(ff.FocusFusionError, match=r"holds 2 images.*series="):
         as_stack(czi)
     from pylibCZIrw.czi import open_czi
 

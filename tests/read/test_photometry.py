@@ -146,6 +146,10 @@ def test_a_look_up_table_leaves_the_intensities(tmp_path) -> None:
         np.testing.assert_array_equal(read(path), GREY)
         assert stack.display.get("colormap") == colour
         assert bool(stack.notes) == noted
+        fused = tmp_path / "fused.ome.tif"
+        ff.fuse(path, "sml").save(fused, overwrite=True)
+        kept = as_stack(fused).display.get("colormap")
+        assert kept == (colour and [colour])
     tifffile.imwrite(path, GREY, colormap=look_up_table((1, 1, 1))[:, ::-1], **options)
     np.testing.assert_array_equal(read(path), 255 - GREY)
 

@@ -124,7 +124,7 @@ def test_series_of_a_tiff_by_name_or_number(tmp_path) -> None:
     expected = ff.fuse(PIXELS[2], "sml", axes="ZYX", blend="select")
     np.testing.assert_array_equal(result.fused, expected.fused)
     assert result.stack.name == as_stack(path, series=2).name == "day_right_side"
-    with pytest.raises(ff.FocusFusionError, match="no image middle.*left"):
+    with pytest.raises(ff.FocusFusionError, match=r"no image middle.*left"):
         as_stack(path, series="middle")
 
 

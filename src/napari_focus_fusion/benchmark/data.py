@@ -186,7 +186,7 @@ def _cases_in(path: Path) -> Iterator[Case]:
         while name in taken:
             name, number = f"{job.name} ({number})", number + 1
         taken.add(name)
-        yield _case_of_files(name, job.files)
+        yield _case_of_files(name, [Path(path) for path in job.files])
 
 
 def _case_of_files(name: str, files: Sequence[Path]) -> Case:

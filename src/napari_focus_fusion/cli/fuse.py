@@ -274,7 +274,9 @@ def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
         targets = [Path(out.replace("{stem}", job.name)) for job in jobs]
     elif not out.lower().endswith(WRITABLE):
         if out.lower().endswith(IMAGE_SUFFIXES):
-            raise UsageError(f"cannot write {out}: use .ome.tif, .ome.zarr, .png or .jpg")
+            raise UsageError(
+                f"cannot write {out}: use .ome.tif, .ome.zarr, .png or .jpg"
+            )
         targets = [Path(out) / f"{job.name}_fused.ome.tif" for job in jobs]
     elif len(jobs) > 1:
         raise UsageError(
@@ -285,7 +287,9 @@ def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
         targets = [Path(out)] * len(jobs)
     for number, target in enumerate(targets):
         if not target.name.lower().endswith(WRITABLE):
-            raise UsageError(f"cannot write {target}: use .ome.tif, .ome.zarr, .png or .jpg")
+            raise UsageError(
+                f"cannot write {target}: use .ome.tif, .ome.zarr, .png or .jpg"
+            )
         if target in targets[:number]:
             first = jobs[targets.index(target)]
             raise UsageError(

@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     from napari_focus_fusion.report import load_result, report
 
     paths = args.sources
-    stack = as_stack(paths[0] if len(paths) == 1 else list(paths), axes=args.axes, series=args.series)
+    stack = as_stack(
+        paths[0] if len(paths) == 1 else list(paths), axes=args.axes, series=args.series
+    )
     loaded = load_result(args.fused, stack)
     with stop_on_interrupt() as stop, Bar(stack.name) as bar:
         found = report(

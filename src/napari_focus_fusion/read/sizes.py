@@ -1,4 +1,4 @@
-"""Pixel sizes as files state them: which are sizes at all, and what to say of others."""
+"""Pixel sizes as files state them: which are sizes at all, and notes on others."""
 
 from __future__ import annotations
 

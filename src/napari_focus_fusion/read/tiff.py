@@ -469,12 +469,11 @@ def _ome_channels(pixels: ElementTree.Element) -> dict[str, Any]:
     channels = pixels.findall("{*}Channel")
     names = [channel.get("Name") or "" for channel in channels]
     # An RGB image is one channel of three samples.
-    known = len(names) == int(pixels.get("SizeC", 0)) and all(names)
-    if not known:
+    if len(channels) != int(pixels.get("SizeC", 0)):
         return {}
-    fields: dict[str, Any] = {"channel_names": tuple(names)}
+    fields: dict[str, Any] = {"channel_names": tuple(names)} if all(names) else {}
     colours = [_hex_colour(channel.get("Color")) for channel in channels]
-    if all(colours) and set(colours) != {"#ffffff"}:
+    if channels and all(colours) and set(colours) != {"#ffffff"}:
         fields["display"] = {"colormap": colours}
     return fields
 

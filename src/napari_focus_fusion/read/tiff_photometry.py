@@ -141,7 +141,9 @@ def _of_palette(data: Pixels, axes: str, table: NDArray[Any]) -> Meaning:
     colours = table.T
     if (colours % 257 == 0).all() or (colours & 255 == 0).all():
         colours = (colours >> 8).astype(np.uint8)
-    return Meaning(Converted(data, Palette(colours), colours.dtype, len(table)), axes + "S")
+    return Meaning(
+        Converted(data, Palette(colours), colours.dtype, len(table)), axes + "S"
+    )
 
 
 def _of_look_up_table(data: Pixels, axes: str, table: NDArray[Any]) -> Meaning:

@@ -93,7 +93,10 @@ def _metaseries(metadata: dict[str, Any]) -> dict[str, Stated]:
     unit = unit_name(plane.get("spatial-calibration-units"))
     return {
         axis: (plane[key], unit)
-        for axis, key in (("Y", "spatial-calibration-y"), ("X", "spatial-calibration-x"))
+        for axis, key in (
+            ("Y", "spatial-calibration-y"),
+            ("X", "spatial-calibration-x"),
+        )
         if key in plane and unit != "pixel"
     }
 

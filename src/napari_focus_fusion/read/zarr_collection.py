@@ -56,11 +56,15 @@ def choose_image(group: Any, series: int | str | None, source: str) -> str:
     if len(images) == 1:
         return images[0]
     shown = ", ".join(images[:8]) + (", ..." if len(images) > 8 else "")
-    what = f"is a {kind} of {len(images)} fields" if kind else f"holds {len(images)} images"
+    what = (
+        f"is a {kind} of {len(images)} fields"
+        if kind
+        else f"holds {len(images)} images"
+    )
     raise FocusFusionError(
-        f"{source!r} {what} ({shown}). Say which one with series={images[0]!r}, or give "
-        f"its path, {source.rstrip('/')}/{images[0]}; on the command line --series all "
-        "means each of them."
+        f"{source!r} {what} ({shown}). Say which one with series={images[0]!r}, or "
+        f"give its path, {source.rstrip('/')}/{images[0]}; on the command line "
+        "--series all means each of them."
     )
 
 

@@ -14,6 +14,7 @@ from napari_focus_fusion.plugin.adapters.layers import (
     doubt_about_axes,
     fuse_layer,
     fuse_to_layers,
+    layers_from_files,
     stack_from_layer,
     stack_from_layers,
 )
@@ -150,7 +151,7 @@ def test_an_order_that_cannot_be_known_is_asked_for(shape, labels, words):
         doubt_about_axes(layer)
     )
     if words:
-        with pytest.raises(FocusFusionError, match="'blobs'.*axes="):
+        with pytest.raises(FocusFusionError, match=r"'blobs'.*axes="):
             stack_from_layer(layer)
         axes = "ZYX" if len(shape) == 3 else "CZYX"
         assert stack_from_layer(layer, axes=axes).axes == axes
@@ -161,3 +162,15 @@ def test_an_array_whose_slices_may_come_last_is_asked_about():
         with pytest.raises(FocusFusionError, match='"ZYX" or "YXZ"'):
             as_stack(np.zeros(shape, np.uint8))
     assert as_stack(np.zeros((100, 64, 80), np.uint8)).n_slices == 100
+
+
+def test_a_file_of_several_stacks_gives_a_layer_each(slices, tmp_path):
+    path = tmp_path / "day.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        for name, data in (("left", slices), ("right", slices[::-1])):
+            metadata = {**OME, "Name": name}
+            writer.write(data, metadata=metadata, photometric="minisblack")
+    left, right = (Layer.create(*data) for data in layers_from_files([path]))
+    assert (left.name, right.name) == ("day_left", "day_right")
+    np.testing.assert_array_equal(np.asarray(right.data), slices[::-1])
+    assert right.scale[0] == 1.5 and str(right.units[0]) == "micrometer"

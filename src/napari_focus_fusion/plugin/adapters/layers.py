@@ -24,7 +24,7 @@ from napari_focus_fusion.plugin.adapters.crop import coarser, crop_stack
 from napari_focus_fusion.plugin.adapters.file_sizes import sizes_of_file
 from napari_focus_fusion.plugin.adapters.models import with_models
 from napari_focus_fusion.plugin.adapters.preferences import models_folder
-from napari_focus_fusion.read import natural_key, stem
+from napari_focus_fusion.read import is_zarr, natural_key, series_in, stem
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -37,6 +37,9 @@ OUTPUTS = ("fused", "decision", "confidence", "depth")
 #: resolution, and how far the finer pixels differ from the slices; and the depth map as
 #: a surface textured with the fused image.
 MORE_OUTPUTS = ("unscaled", "consistency", "surface")
+
+#: Most images of one file that are opened at once.
+MOST_IMAGES = 20
 
 #: Attributes of a layer that its results copy unchanged.
 _DISPLAY = (
@@ -471,28 +474,45 @@ def source_of(layers: Sequence[Image]) -> str:
 
 
 def layers_from_files(paths: Sequence[str | Path]) -> list[LayerData]:
-    """Open files lazily as one focus stack.
+    """Open files lazily as one focus stack, or as several where a file holds them.
 
     Parameters
     ----------
     paths
-        One file, folder or OME-Zarr that holds a stack, or image files of one slice
+        One file, folder or OME-Zarr that holds stacks, or image files of one slice
         each, of which the names say what is a slice, a channel or a time point.
 
     Returns
     -------
     list of (data, attributes, "image")
-        One layer, with the pixel sizes and units of the files.
+        One layer a stack, with the pixel sizes and units of the files.
 
     Raises
     ------
     FocusFusionError
-        If a file cannot be read or does not fit the others.
+        If a file cannot be read or does not fit the others, or holds more than
+        :data:`MOST_IMAGES`.
     """
     files = sorted(map(str, paths), key=natural_key)
     if not files:
         raise FocusFusionError("No file was chosen. Choose one that holds a stack.")
-    stack = stack_of_files(files) if len(files) > 1 else as_stack(files[0])
+    if len(files) > 1:
+        return [_layer_data(stack_of_files(files))]
+    (path,) = files
+    if Path(path).is_dir() and not is_zarr(path):
+        return [_layer_data(as_stack(path))]
+    names = series_in(path)
+    if len(names) > MOST_IMAGES:
+        raise FocusFusionError(
+            f"{path!r} holds {len(names)} images. Open those that you want by their "
+            "paths or, for all of them, use the command line: napari-focus-fusion fuse."
+        )
+    if len(names) == 1:
+        return [_layer_data(as_stack(path))]
+    return [_layer_data(as_stack(path, series=name)) for name in names]
+
+
+def _layer_data(stack: FocusStack) -> LayerData:
     axes = stack.axes.removesuffix("S")
     data = stack.data
     if not isinstance(data, np.ndarray) and not hasattr(data, "dask"):
@@ -514,7 +534,7 @@ def layers_from_files(paths: Sequence[str | Path]) -> list[LayerData]:
             SOURCE_KEY: {"axes": axes, "notes": stack.notes, "files": stack.files}
         },
     }
-    return [(data, attributes, "image")]
+    return data, attributes, "image"
 
 
 def level_0(layer: Image) -> Any:
