@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .models.registry import load_model
     from .opening import as_stack
     from .progress import Progress
+    from .read import series_in
     from .result import FusionResult
     from .stack import FocusStack
     from .training.finetune import FineTuneResult, finetune
@@ -39,6 +40,7 @@ __all__ = [
     "fuse",
     "load_model",
     "models",
+    "series_in",
 ]
 
 _HOME = {
@@ -53,6 +55,7 @@ _HOME = {
     "finetune": "training.finetune",
     "fuse": "fusion",
     "load_model": "models.registry",
+    "series_in": "read",
 }
 
 

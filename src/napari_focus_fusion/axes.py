@@ -60,6 +60,8 @@ def guess_axes(shape: tuple[int, ...], dtype: np.dtype, name: str = "stack") -> 
             is_image = min(shape[:2]) >= _NARROWEST_IMAGE
             if is_image and dtype in (np.dtype("uint8"), np.dtype("uint16")):
                 return "YXS"
+        elif slices_may_come_last(shape):
+            pass
         elif shape[-1] >= _NARROWEST_IMAGE or shape[-1] * 4 >= max(shape):
             return "ZYX"
     if len(shape) == 4:
@@ -81,6 +83,11 @@ def guess_axes(shape: tuple[int, ...], dtype: np.dtype, name: str = "stack") -> 
         f"letter per axis (T time, C channel, Z slice, Y row, X column, S RGB), for "
         f"example axes={examples}."
     )
+
+
+def slices_may_come_last(shape: tuple[int, ...]) -> bool:
+    """Whether an array of three axes may as well be (Y, X, Z) as (Z, Y, X)."""
+    return len(shape) == 3 and 1 < shape[-1] and shape[-1] * 2 <= min(shape[:2])
 
 
 def axes_from_names(names: Iterable[Any] | None, ndim: int) -> str | None:

@@ -37,7 +37,7 @@ from napari_focus_fusion.engine.store import MemoryStore, ZarrStore
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.base import FusionModel
 from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model
-from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.opening import as_stack, axes_as_given
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.stack import FocusStack
@@ -59,6 +59,7 @@ def fuse(
     model: str | Path | FusionModel = DEFAULT_MODEL,
     *,
     axes: str | None = None,
+    series: int | str | None = None,
     reference: int | str | FocusStack | None = None,
     scale: int = 1,
     decision: str | Path | FusionModel | NDArray[Any] | None = None,
@@ -89,6 +90,9 @@ def fuse(
         Name in :func:`models`, path of a ``.safetensors`` file, or a loaded model.
     axes
         One letter a dimension out of ``TCZYXS``; None: metadata, then the shape.
+    series
+        Which image of a file, plate or Zarr that holds several: its number from 0, or
+        its name, one of :func:`series_in`.
     reference
         Reference channel, whose sharpness is measured for all channels: its index or
         name, ``"luminance"`` or ``"mean"``; None: luminance on RGB, the mean of the
@@ -185,7 +189,7 @@ def fuse(
         device=device,
         memory=memory,
     )
-    source = _open(stack, axes)
+    source = _open(stack, axes, series)
     plan = plan_run(
         without_empty_bands(source),
         load_model(model),
@@ -198,6 +202,15 @@ def fuse(
     store = _open_store(plan, out, overwrite=overwrite, cluster=cluster)
     work = sum(step.cost for step in steps_of(plan)) * source.n_times * _voxels(source)
     monitor = Monitor(Meter(work, progress), should_stop)
+    for note in source.notes:
+        monitor.warn(note)
+    if source.n_slices == 1:
+        monitor.warn(
+            "The stack has one slice, so there was nothing to fuse: the image is that "
+            "slice."
+            + " If its red, green and blue are slices, say so with the axes, for "
+            'example axes="ZYX".' * ("S" in source.axes)
+        )
     execute = partial(run_on_dask, client=client) if cluster else run_locally
     for used in plan.networks:
         used.to(plan.device)
@@ -262,15 +275,21 @@ def _voxels(stack: FocusStack) -> int:
     return stack.height * stack.width * stack.n_slices
 
 
-def _open(stack: Any, axes: str | None) -> FocusStack:
-    """The stack that is fused; frames of a time series are not taken for slices."""
-    source = as_stack(stack, axes=axes)
-    if axes is None and source.n_slices == 1 and source.n_times > 1:
-        raise FocusFusionError(
-            f"{source.name!r} is tagged as {source.n_times} time points of one slice "
-            "each. If they are the slices of a focus stack, say so with the axes, for "
-            f"example axes={source.axes.replace('Z', '').replace('T', 'Z')!r}."
-        )
+def _open(stack: Any, axes: str | None, series: int | str | None) -> FocusStack:
+    """The stack that is fused; frames and channels are not taken for slices."""
+    source = as_stack(stack, axes=axes, series=series)
+    if axes is not None or source.n_slices > 1:
+        return source
+    letters = source.axes if source is stack else axes_as_given(source)
+    for axis, what in (("T", "time points"), ("C", "channels")):
+        if source.size(axis) > 1:
+            meant = letters.replace("Z", "").replace(axis, "Z")
+            raise FocusFusionError(
+                f"{source.name!r} is tagged as {source.size(axis)} {what} of one slice "
+                "each. If they are the slices of a focus stack, say so with the axes, "
+                f"for example axes={meant!r}. If there is nothing to fuse, "
+                f"axes={letters!r} passes it through."
+            )
     return source
 
 

@@ -103,28 +103,76 @@ class LazyArray(ABC):
 
 
 class SliceList(LazyArray):
-    """Arrays of one slice each, as one array with Z in front, read one by one."""
+    """Arrays of one slice each, as one array with Z in front, read one by one.
 
-    def __init__(self, items: Sequence[Pixels], axes: Sequence[str]) -> None:
+    With `lead` they lie along several axes in front, such as channels and slices, the
+    last of them varying fastest.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Pixels],
+        axes: Sequence[str],
+        lead: Sequence[int] | None = None,
+    ) -> None:
         self.items = list(items)
         self.axes = list(axes)
+        self.lead = (len(self.items),) if lead is None else tuple(lead)
         first, letters = items[0], axes[0].replace("Z", "")
         sizes = dict(zip(axes[0], first.shape, strict=True))
         chunks = getattr(first, "chunksize", getattr(first, "chunks", None))
+        ones = (1,) * len(self.lead)
         if chunks is not None:
             stored = dict(zip(axes[0], chunks, strict=True))
-            chunks = (1, *(stored[axis] for axis in letters))
-        shape = (len(self.items), *(sizes[axis] for axis in letters))
+            chunks = (*ones, *(stored[axis] for axis in letters))
+        shape = (*self.lead, *(sizes[axis] for axis in letters))
         super().__init__(shape, first.dtype, chunks)
 
     def _region(self, spans: tuple[slice, ...]) -> NDArray[Any]:
-        sizes = zip(spans, self.shape, strict=True)
-        region = np.empty([len(range(*s.indices(n))) for s, n in sizes], self.dtype)
-        for place, index in enumerate(range(*spans[0].indices(len(self)))):
-            axes, rest = self.axes[index], list(spans[1:])
+        ranges = [range(*s.indices(n)) for s, n in zip(spans, self.shape, strict=True)]
+        region = np.empty([len(r) for r in ranges], self.dtype)
+        count = len(self.lead)
+        for place in np.ndindex(*region.shape[:count]):
+            index = 0
+            for r, n, i in zip(ranges, self.lead, place, strict=False):
+                index = index * n + r[i]
+            axes, rest = self.axes[index], list(spans[count:])
             if "Z" in axes:
                 rest.insert(axes.index("Z"), slice(0, 1))
-            read = take(self.items[index], tuple(rest)).reshape(region.shape[1:])
+            read = take(self.items[index], tuple(rest)).reshape(region.shape[count:])
+            if np.ma.is_masked(read):
+                region = np.ma.asarray(region)
+            region[place] = read
+        return region
+
+
+class Selection(LazyArray):
+    """Some of the indices of an array along its first axes, read by region.
+
+    A single index, not in a list, takes its axis away.
+    """
+
+    def __init__(self, data: Pixels, kept: Sequence[Sequence[int] | int]) -> None:
+        self.data = data
+        self.kept = [k if isinstance(k, int) else list(k) for k in kept]
+        chunks = getattr(data, "chunks", None)
+        lead = [len(k) for k in self.kept if not isinstance(k, int)]
+        count = len(self.kept)
+        super().__init__(
+            [*lead, *data.shape[count:]],
+            data.dtype,
+            None if chunks is None else [*(1 for _ in lead), *chunks[count:]],
+        )
+
+    def _region(self, spans: tuple[slice, ...]) -> NDArray[Any]:
+        ranges = [range(*s.indices(n)) for s, n in zip(spans, self.shape, strict=True)]
+        region = np.empty([len(r) for r in ranges], self.dtype)
+        count = sum(not isinstance(k, int) for k in self.kept)
+        for place in np.ndindex(*region.shape[:count]):
+            picked = iter([r[i] for r, i in zip(ranges, place, strict=False)])
+            indices = [k if isinstance(k, int) else k[next(picked)] for k in self.kept]
+            key = (*(slice(i, i + 1) for i in indices), *spans[count:])
+            read = take(self.data, key).reshape(region.shape[count:])
             if np.ma.is_masked(read):
                 region = np.ma.asarray(region)
             region[place] = read

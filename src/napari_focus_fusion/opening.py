@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,15 +24,36 @@ from napari_focus_fusion.lazy import SliceList, reordered
 from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.read import (
     IMAGE_SUFFIXES,
+    MANY_SLICES_SUFFIXES,
     TIFF_SUFFIXES,
     ZARR_SUFFIX,
+    ZIPPED_ZARR_SUFFIXES,
     files_in,
+    files_of_set,
+    folders_of_images,
+    is_zarr,
+    local_path,
+    matches,
+    micromanager_files,
     name_of_slices,
     natural_key,
     read_path,
+    series_in,
     stem,
 )
-from napari_focus_fusion.read.ome_zarr import read_group
+from napari_focus_fusion.read.bioio import MAKERS_READERS
+from napari_focus_fusion.read.name_axes import (
+    NamedSet,
+    flat_set,
+    is_no_slice,
+    set_by_axes,
+    sets_by_name,
+)
+from napari_focus_fusion.read.ome_zarr import is_plate, read_group
+from napari_focus_fusion.read.own_results import is_own_result
+from napari_focus_fusion.read.series import index_of_series, name_of_series
+from napari_focus_fusion.read.sizes import without_sizes_of
+from napari_focus_fusion.read.zarr_chunks import notes_on_chunks
 from napari_focus_fusion.stack import FocusStack, check_dtype
 
 if TYPE_CHECKING:
@@ -40,37 +61,71 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.read.source import Source
 
+_Name = TypeVar("_Name", Path, str, Path | str)
+
 __all__ = [
     "ZARR_SUFFIX",
     "Job",
     "as_stack",
     "find_jobs",
+    "series_in",
     "stack_from_array",
+    "stack_of_files",
     "stack_of_slices",
 ]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One stack to fuse: its name in the outputs, and the file or files it is in."""
+    """One stack to fuse: its name in the outputs, and the file or files it is in.
+
+    Attributes
+    ----------
+    name
+        What outputs are called after.
+    files
+        One file or address that is a stack, or the files of its slices.
+    series
+        Name of the image where the file holds several.
+    in_order
+        Whether the files are slices in this order whatever they are called.
+    """
 
     name: str
-    files: tuple[Path, ...]
+    files: tuple[Path | str, ...]  # an address is no path
+    series: str | None = None
+    in_order: bool = False
+
+    def open(self, axes: str | None = None, scale: Any = None) -> FocusStack:
+        """Open it, lazily; `axes` and `scale` as in :func:`as_stack`."""
+        if len(self.files) == 1:
+            return as_stack(self.files[0], axes=axes, scale=scale, series=self.series)
+        paths = _texts(self.files)
+        if not self.in_order:
+            return as_stack(stack_of_files(paths, axes=axes), scale=scale)
+        stack = _stack_of_set(flat_set(paths), _opened(paths))
+        return as_stack(stack, axes=axes, scale=scale)
 
     @property
-    def source(self) -> Path | list[Path]:
-        """What ``fuse`` takes: a path, or the paths of the slices in order."""
-        return self.files[0] if len(self.files) == 1 else list(self.files)
+    def source(self) -> Path | str | FocusStack:
+        """What ``fuse`` takes: a path, or the stack that several files make."""
+        return self.files[0] if len(self.files) == 1 else self.open()
 
 
 def find_jobs(
-    inputs: Iterable[str], *, as_one_stack: bool = False
+    inputs: Iterable[str],
+    *,
+    as_one_stack: bool = False,
+    axes: str | None = None,
+    series: str | None = None,
 ) -> tuple[list[Job], list[tuple[str, str]]]:
     """Sort out which files make which stack.
 
-    A stack file (a TIFF or OME-Zarr with a Z axis) is a stack. Single images (PNG,
-    JPEG, TIFF of one plane) are slices: those of one folder make one stack, in the
-    order of their names with numbers read as numbers.
+    A stack file (a TIFF or OME-Zarr with a Z axis) is a stack, and so is a data set
+    that is spread over several files. Single images (PNG, JPEG, TIFF of one plane) are
+    slices: what varies in the names of those of one folder says of how many stacks,
+    channels and time points. Results of this program, thumbnails and hidden files are
+    left out.
 
     Parameters
     ----------
@@ -78,13 +133,18 @@ def find_jobs(
         Files, folders, or glob patterns.
     as_one_stack
         Whether all inputs form one stack, in the order given.
+    axes
+        As in :func:`as_stack`, of each stack.
+    series
+        Name or number of the image to take of files that hold several, or ``"all"``.
+        None: all fields of plates and wells; other files must hold one image.
 
     Returns
     -------
     jobs, failures
         The stacks, and (input, reason) for each input that is none.
     """
-    files: list[Path] = []
+    files: list[Path | str] = []
     failures: list[tuple[str, str]] = []
     for text in inputs:
         found = list(_files_of(text))
@@ -94,48 +154,121 @@ def find_jobs(
     if not files:
         return [], failures
     if as_one_stack:
-        return [_job_of_slices(files)], failures
+        name = stem(files[0]) if len(files) == 1 else name_of_slices(_texts(files))
+        return [Job(name, tuple(files), in_order=True)], failures
 
-    stacks = [path for path in files if not _is_single_plane(path)]
-    folders: dict[Path, list[Path]] = {}
-    # The shell gives z1, z10, z2: sorted by name instead.
-    for path in sorted(files, key=lambda path: natural_key(str(path))):
-        if path not in stacks:
-            folders.setdefault(path.parent, []).append(path)
-    jobs = [Job(stem(path), (path,)) for path in stacks]
-    return jobs + [_job_of_slices(slices) for slices in folders.values()], failures
+    jobs: list[Job] = []
+    folders: dict[Path, dict[Path | str, bool]] = {}
+    seen: set[str] = set()
+    for path in _slices_among(files)[0]:
+        if os.path.abspath(path) in seen:
+            continue
+        seen.update(files_of_set(str(path)))
+        stack = _peek(path)
+        if _is_single_plane(path, stack, axes):
+            planes = 1 if stack is None else stack.n_channels
+            folders.setdefault(Path(path).parent, {})[path] = planes == 1
+        else:
+            images = _jobs_in(path, series)
+            if stack is not None and stack.files and len(images) == 1:
+                images = [replace(images[0], name=stack.name)]
+            jobs += images
+    for folder, slices in folders.items():
+        try:
+            jobs += _jobs_of_slices(slices, axes)
+        except FocusFusionError as error:
+            failures.append((str(folder), str(error)))
+    return jobs, failures
 
 
-def _job_of_slices(slices: Sequence[Path]) -> Job:
-    if len(slices) == 1:
-        return Job(stem(slices[0]), tuple(slices))
-    return Job(name_of_slices([str(path) for path in slices]), tuple(slices))
+def _jobs_of_slices(slices: Mapping[Path | str, bool], axes: str | None) -> list[Job]:
+    """One job a stack; `slices` are files, and whether each has one channel."""
+    paths = _texts(slices)
+    try:
+        sets = sets_by_name(paths)
+    except FocusFusionError:
+        if axes is None:
+            raise
+        return [Job(name_of_slices(paths), tuple(slices))]
+    jobs: list[Job] = []
+    for found in sets:
+        members = tuple(Path(path) for path in found.members)
+        if found.axis_is_stated or axes is not None or all(map(slices.get, members)):
+            jobs.append(Job(found.name, members))
+        else:  # files of several planes, which may be stacks themselves
+            jobs += [Job(stem(path), (path,)) for path in members]
+    return jobs
 
 
-def _files_of(text: str) -> Iterator[Path]:
+def _jobs_in(path: Path | str, series: str | None) -> list[Job]:
+    """One job an image of a file that holds several; else one, as it is."""
+    whole = Job(stem(path), (path,), None if series == "all" else series)
+    try:
+        names = series_in(str(path))
+        if series is None and not is_plate(str(path)):
+            return [whole]
+    except FocusFusionError:  # which ``fuse`` says again
+        return [whole]
+    if len(names) == 1:
+        return [replace(whole, series=None)]
+    if series not in (None, "all"):
+        try:
+            names = [names[index_of_series(names, series, str(path))]]
+        except FocusFusionError:
+            return [whole]
+    return [Job(name_of_series(str(path), name), (path,), name) for name in names]
+
+
+def _texts(paths: Iterable[Path | str]) -> list[str]:
+    return [str(path) for path in paths]
+
+
+def _files_of(text: str) -> Iterator[Path | str]:
+    text = local_path(text)
+    if "://" in text:
+        yield text
+        return
     path = Path(text).expanduser()
-    if path.is_dir() and path.suffix.lower() != ZARR_SUFFIX:
-        endings = (*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX)
+    if path.is_dir() and not (path.suffix.lower() == ZARR_SUFFIX or is_zarr(str(path))):
+        endings = (
+            *(*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX, *ZIPPED_ZARR_SUFFIXES),
+            *MAKERS_READERS,
+        )
         names = sorted((inside.name for inside in path.iterdir()), key=natural_key)
-        for name in names:
-            if name.lower().endswith(endings) and not name.startswith("."):
-                yield path / name
+        images = [
+            name
+            for name in names
+            if name.lower().endswith(endings) and not is_no_slice(name)
+        ]
+        yield from (path / name for name in images)
+        for folder in [] if images else folders_of_images(str(path)):
+            yield from _files_of(str(path / folder))
     elif path.exists():
         yield path
     else:
-        for match in sorted(glob.glob(str(path), recursive=True), key=natural_key):
+        for match in matches(str(path)):
             yield from _files_of(match)
 
 
-def _is_single_plane(path: Path) -> bool:
-    """Whether a file holds one plane; what cannot be read is left to ``fuse``."""
-    suffix = path.suffix.lower()
-    if suffix not in TIFF_SUFFIXES:
-        return suffix in IMAGE_SUFFIXES
+def _peek(path: Path | str) -> FocusStack | None:
+    """The stack in a file that may hold one; None if it cannot, or cannot be read."""
+    if Path(path).suffix.lower() not in (*TIFF_SUFFIXES, *MANY_SLICES_SUFFIXES):
+        return None
     try:
-        stack = as_stack(path)
+        return _open_file(str(path))
     except (FocusFusionError, OSError):
-        return False
+        return None
+
+
+def _is_single_plane(
+    path: Path | str, stack: FocusStack | None, axes: str | None
+) -> bool:
+    """Whether a file is a slice and not a stack of its own."""
+    if stack is None:
+        return Path(path).suffix.lower() in IMAGE_SUFFIXES
+    if axes is not None and "Z" in axes.upper() and stack.n_channels > 1:
+        if len(axes) <= len(stack.axes):
+            return False
     return stack.n_slices == 1 and stack.n_times == 1
 
 
@@ -148,7 +281,7 @@ def as_stack(
     name: str | None = None,
     channel_names: Sequence[str] | None = None,
     display: Mapping[str, Any] | None = None,
-    series: int | None = None,
+    series: int | str | None = None,
 ) -> FocusStack:
     """Make a :class:`FocusStack` of anything that holds one, reading no pixels.
 
@@ -156,12 +289,13 @@ def as_stack(
     ----------
     source
         Array (numpy, dask, Zarr, xarray, HDF5); Zarr group with OME metadata; path of a
-        TIFF, OME-TIFF, OME-Zarr, PNG or JPEG; glob pattern or folder of images (in
-        natural order: ``a2`` before ``a10``); list of images or 2-D arrays, which
-        become slices in the order given; or a FocusStack.
+        TIFF, OME-TIFF, OME-Zarr, PNG or JPEG; glob pattern or folder of images, of
+        which the names say what is a slice, a channel or a time point; list of images
+        or 2-D arrays, which become slices in the order given; or a FocusStack.
     axes
-        One letter per dimension out of ``TCZYXS``, overriding the source's.
-        None: from metadata, then from the shape where that leaves no doubt.
+        One letter per dimension out of ``TCZYXS``, overriding the source's; of several
+        files, first those of the parts of their names that vary. None: from metadata
+        and names, then from the shape where that leaves no doubt.
     scale
         Pixel sizes by axis letter, or one number per axis; overrides the source's.
     units
@@ -171,7 +305,8 @@ def as_stack(
     channel_names, display
         See :class:`FocusStack`; `display` is added to the source's.
     series
-        Which image of a file that holds several (TIFF series, OME-Zarr position).
+        Which image of a file that holds several (TIFF series, OME-Zarr position or
+        field): its number from 0 or its name, one of :func:`series_in`.
 
     Returns
     -------
@@ -195,7 +330,9 @@ def as_stack(
     if name is not None:
         changes["name"] = name
     if scale is not None:
-        changes["scale"] = {**stack.scale, **_scale_by_axis(scale, stack)}
+        given_sizes = _scale_by_axis(scale, stack)
+        changes["scale"] = {**stack.scale, **given_sizes}
+        changes["notes"] = without_sizes_of(stack.notes, given_sizes)
     if units is not None:
         if isinstance(units, str):
             units = dict.fromkeys("ZYX", units)
@@ -248,6 +385,15 @@ def stack_from_array(
     return FocusStack(data, ordered, name=name, **fields)
 
 
+def axes_as_given(stack: FocusStack) -> str:
+    """The axes of a stack in the order that its source has them."""
+    order = getattr(stack.data, "order", None)
+    if order is not None and len(order) == len(stack.axes):
+        letters = dict(zip(order, stack.axes, strict=True))
+        return "".join(letters[i] for i in range(len(order)))
+    return displayed_axes(stack) + ("S" if "S" in stack.axes else "")
+
+
 def stack_of_slices(
     slices: Sequence[FocusStack], *, axes: str | None, name: str, source: str
 ) -> FocusStack:
@@ -256,9 +402,49 @@ def stack_of_slices(
     Raises
     ------
     FocusFusionError
-        Naming the first slice that differs in size, type or colour from the first one.
+        Naming the slice that differs in size, type or colour from the others.
     """
+    return _joined(slices, "Z", (len(slices),), axes=axes, name=name, source=source)
+
+
+def _joined(
+    slices: Sequence[FocusStack],
+    lead: str,
+    shape: tuple[int, ...],
+    *,
+    axes: str | None = None,
+    **fields: Any,
+) -> FocusStack:
+    """Join single slices along the axes `lead`, of which the last varies fastest."""
     first = slices[0]
+    _check_alike(slices)
+    twice = sorted(set(lead) & set(first.fused_axes))
+    if twice and axes is None:
+        raise FocusFusionError(
+            f"The names of the files tell {len(slices)} files along the axes {lead} "
+            f"apart, and each file has the axes {first.axes} itself: {twice[0]} is "
+            "there twice. Say what the axes are, first those of the names, for example "
+            f"axes={'TCZ'[-len(lead) :] + first.fused_axes!r}."
+        )
+    data = SliceList([one.data for one in slices], [one.axes for one in slices], shape)
+    notes = (note for one in slices for note in one.notes)
+    return stack_from_array(
+        data,
+        axes=axes,
+        hint=lead + first.fused_axes,
+        units=first.units,
+        display=first.display,
+        **{
+            "scale": first.scale,
+            "channel_names": first.channel_names,
+            **fields,
+            "notes": tuple(dict.fromkeys((*notes, *fields.get("notes", ())))),
+        },
+    )
+
+
+def _check_alike(slices: Sequence[FocusStack]) -> None:
+    """Raise where a slice differs from most of the others, naming it."""
     for one in slices:
         if one.n_slices > 1:
             raise FocusFusionError(
@@ -266,43 +452,30 @@ def stack_of_slices(
                 f"shape {tuple(one.data.shape)}), but each item of a list must be one "
                 "slice. Open a file that is a whole stack on its own."
             )
-        for what, here, there in (
-            ("pixels (rows x columns)", _yx(one), _yx(first)),
-            ("channels", one.n_channels, first.n_channels),
-            ("colour samples", one.n_samples, first.n_samples),
-            ("time points", one.n_times, first.n_times),
-            ("type", one.dtype, first.dtype),
-        ):
-            if here != there:
+    for what, value in (
+        ("pixels (rows x columns)", _yx),
+        ("channels", lambda one: one.n_channels),
+        ("colour samples", lambda one: one.n_samples),
+        ("time points", lambda one: one.n_times),
+        ("type", lambda one: one.dtype),
+        ("axes", lambda one: one.fused_axes),
+    ):
+        values = [value(one) for one in slices]
+        usual, _ = Counter(values).most_common(1)[0]
+        for one, here in zip(slices, values, strict=True):
+            if here != usual:
                 raise FocusFusionError(
                     f"{one.name!r} does not fit the rest of the stack: {what} "
-                    f"{here}, but {first.name!r} has {there}. All slices must agree; "
-                    "take the odd one out or convert it."
+                    f"{here}, but {slices[values.index(usual)].name!r} has {usual}. "
+                    "All slices must agree; take the odd one out or convert it."
                 )
-        if one.axes.replace("Z", "") != first.axes.replace("Z", ""):
-            raise FocusFusionError(
-                f"{one.name!r} has axes {one.axes}, but {first.name!r} has "
-                f"{first.axes}. All slices must agree."
-            )
-    data = SliceList([one.data for one in slices], [one.axes for one in slices])
-    return stack_from_array(
-        data,
-        axes=axes,
-        hint="Z" + first.fused_axes,
-        name=name,
-        scale=first.scale,
-        units=first.units,
-        channel_names=first.channel_names,
-        source=source,
-        display=first.display,
-    )
 
 
 def _open(
-    source: Any, *, axes: str | None, name: str | None, series: int | None
+    source: Any, *, axes: str | None, name: str | None, series: int | str | None
 ) -> FocusStack:
     if isinstance(source, FocusStack):
-        if axes is None:
+        if axes is None or axes.upper() == source.axes:
             return source
         names = source.channel_names if "C" in axes.upper() else ()
         return stack_from_array(
@@ -314,6 +487,8 @@ def _open(
             channel_names=names,
             source=source.source,
             display={k: v for k, v in source.display.items() if k != "axes"},
+            notes=source.notes,
+            files=source.files,
         )
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fspath(source), axes=axes, series=series)
@@ -322,7 +497,8 @@ def _open(
         hint = axes_of_array(source)
         if hasattr(source, "variable") and getattr(source, "dims", None) is not None:
             source = source.data  # xarray
-        return stack_from_array(source, axes=axes, hint=hint, name=label)
+        notes = notes_on_chunks(source, axes or hint)
+        return stack_from_array(source, axes=axes, hint=hint, name=label, notes=notes)
     if hasattr(source, "attrs") and hasattr(source, "members"):  # a zarr.Group
         return _stack_of(read_group(source, axes=axes, series=series), axes)
     if isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
@@ -333,25 +509,172 @@ def _open(
     )
 
 
-def _open_path(path: str, *, axes: str | None, series: int | None) -> FocusStack:
+def _open_path(path: str, *, axes: str | None, series: int | str | None) -> FocusStack:
     """Open a file, folder, glob pattern or Zarr address, lazily."""
-    path = os.path.expanduser(path)
-    slices = files_in(path)
+    path = local_path(os.path.expanduser(path))
+    slices = files_in(path) or micromanager_files(path)
     if slices:
-        return _open_files(slices, axes=axes)
+        return stack_of_files(slices, axes=axes, series=series)
+    return _open_file(path, axes=axes, series=series)
+
+
+def _open_file(
+    path: str, *, axes: str | None = None, series: int | str | None = None
+) -> FocusStack:
+    """Open what one file, Zarr or address holds."""
     return _stack_of(read_path(path, axes=axes, series=series), axes)
 
 
-def _open_files(paths: Sequence[str], *, axes: str | None) -> FocusStack:
-    """Open files of one slice each as one stack, in the order given, lazily."""
+def stack_of_files(
+    paths: Sequence[str],
+    *,
+    axes: str | None = None,
+    series: int | str | None = None,
+    in_order: bool = False,
+) -> FocusStack:
+    """Open the files of one stack by what varies in their names, lazily.
+
+    Parameters
+    ----------
+    paths
+        Files of one plane each, or of one data set that is spread over files.
+    axes, series
+        As in :func:`as_stack`.
+    in_order
+        Whether the files are in the order of their slices, and none is to be left out.
+
+    Raises
+    ------
+    FocusFusionError
+        If they are several stacks, or one of them is odd.
+    """
+    notes: tuple[str, ...] = ()
+    if not in_order:
+        paths, notes = _slices_among(paths)
     if len(paths) == 1:
-        return _open_path(paths[0], axes=axes, series=None)
-    slices = [
-        replace(_open_path(path, axes=None, series=None), name=Path(path).name)
+        stack = _open_file(paths[0], axes=axes, series=series)
+        return replace(stack, notes=(*stack.notes, *notes))
+    opened = _opened(paths)
+    if len(opened) == 1:  # a data set of several files
+        (path,) = opened
+        stack = _open_file(path, axes=axes, series=series)
+        return replace(stack, notes=(*stack.notes, *notes))
+    paths = list(opened)
+    whole = [path for path in paths if opened[path].n_slices > 1]
+    if len(whole) == len(paths):
+        raise _several([flat_set([path]) for path in paths])
+    found = _set_of(paths, opened, axes, in_order=in_order)
+    stack = _stack_of_set(found, opened)
+    stack = replace(stack, notes=(*notes, *stack.notes))
+    given = axes is not None and axes.upper() != stack.axes
+    return as_stack(stack, axes=axes) if given else stack
+
+
+def _set_of(
+    paths: Sequence[str],
+    opened: Mapping[str, FocusStack],
+    axes: str | None,
+    *,
+    in_order: bool,
+) -> NamedSet:
+    """What the names of files say, or the given axes say of the names."""
+    first = opened[paths[0]]
+    lead = (
+        ""
+        if axes is None
+        else axes.upper()[: max(len(axes) - len(first.fused_axes), 0)]
+    )
+    if lead and set(lead) <= set("TCZ"):
+        return set_by_axes(paths, lead, in_order=in_order)
+    sets = sets_by_name(paths, in_order=in_order)
+    if len(sets) > 1:
+        raise _several(sets)
+    (found,) = sets
+    if first.n_channels > 1 and not found.axis_is_stated and axes is None:
+        letters = first.axes.replace("C", "Z")
+        raise FocusFusionError(
+            f"Each of the {len(paths)} files holds {first.n_channels} planes tagged as "
+            f"channels, as {first.name!r} does. If those are the slices of a focus "
+            f"stack, fuse each file on its own with axes={letters!r}. If each file is "
+            f"one slice of {first.n_channels} channels, say so with "
+            f"axes={'Z' + first.fused_axes!r}."
+        )
+    return found
+
+
+def _stack_of_set(found: NamedSet, opened: Mapping[str, FocusStack]) -> FocusStack:
+    """The files of a set as one stack."""
+    slices = [opened[path] for path in found.files]
+    if not found.axes:
+        return slices[0]
+    values = dict(zip(found.axes, found.values, strict=False))
+    fields: dict[str, Any] = {}
+    channels = values.get("C", ())
+    if channels and not all(text.isdecimal() for text in channels):
+        fields["channel_names"] = channels
+    first = slices[0]
+    if found.spacing is not None and "Z" not in first.scale:
+        fields["scale"] = {**first.scale, "Z": found.spacing}
+    stack = _joined(
+        slices,
+        found.axes,
+        found.shape,
+        name=found.name,
+        source=", ".join(found.files),
+        notes=found.notes,
+        files=tuple(
+            {"file": path, **place}
+            for path, place in zip(found.files, found.places(), strict=True)
+        ),
+        **fields,
+    )
+    if "scale" not in fields:
+        return stack
+    return replace(stack, units={**stack.units, "Z": "micrometer"})
+
+
+def _opened(paths: Sequence[str]) -> dict[str, FocusStack]:
+    """Files as stacks, by path; a data set of several files once, by its first."""
+    opened: dict[str, FocusStack] = {}
+    seen: set[str] = set()
+    for path in paths:
+        if os.path.abspath(path) in seen:
+            continue
+        stack = _open_file(path)
+        seen.update(files_of_set(path))
+        opened[path] = replace(stack, name=Path(path).name)
+    return opened
+
+
+def _slices_among(paths: Sequence[_Name]) -> tuple[list[_Name], tuple[str, ...]]:
+    """Files without thumbnails and results of this program; a note on those."""
+    left_out = {
+        path
         for path in paths
-    ]
-    return stack_of_slices(
-        slices, axes=axes, name=name_of_slices(paths), source=", ".join(paths)
+        if is_no_slice(Path(path).name) or is_own_result(str(path))
+    }
+    if not left_out or len(left_out) == len(paths):
+        return list(paths), ()
+    names = [repr(Path(path).name) for path in paths if path in left_out]
+    listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    note = f"Not taken for slices, as thumbnails or results of a fusion: {listed}."
+    return [path for path in paths if path not in left_out], (note,)
+
+
+def _several(sets: Sequence[NamedSet]) -> FocusFusionError:
+    """What to do where files are several stacks."""
+    folder = os.path.dirname(os.path.abspath(sets[0].files[0]))
+    listed = "; ".join(
+        (found.pattern or found.files[0])
+        + (f" ({len(found.files)} files)" if len(found.files) > 1 else "")
+        for found in sets[:8]
+    )
+    return FocusFusionError(
+        f"The files in {folder!r} are {len(sets)} stacks, or positions, by their names "
+        f"and contents: {listed}{'; ...' if len(sets) > 8 else ''}. Open one of them, "
+        "by its file or pattern; or fuse all of them on the command line, which makes "
+        "one result of each. If they are the slices of one stack after all, say so "
+        'with the axes, for example axes="ZYX".'
     )
 
 
@@ -365,8 +688,10 @@ def _stack_of(source: Source, axes: str | None) -> FocusStack:
         scale=source.scale,
         units=source.units,
         channel_names=source.channel_names,
-        source=source.path,
+        source=", ".join(str(file["file"]) for file in source.files) or source.path,
         display=source.display,
+        notes=source.notes,
+        files=source.files,
     )
 
 
@@ -382,7 +707,11 @@ def _open_list(items: list[Any], *, axes: str | None, name: str) -> FocusStack:
                 "The list mixes files and arrays. Pass either the paths of all slices, "
                 "or all slices as 2-D arrays."
             )
-        return _open_files([os.fspath(item) for item in items], axes=axes)
+        return stack_of_files(
+            [os.path.expanduser(os.fspath(item)) for item in items],
+            axes=axes,
+            in_order=True,
+        )
     if not all(_is_array(item) for item in items):
         try:
             return stack_from_array(np.array(items), axes=axes, name=name)

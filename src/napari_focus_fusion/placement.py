@@ -20,6 +20,17 @@ def displayed_axes(stack: FocusStack) -> str:
     return str(stack.display.get("axes", stack.axes.replace("S", "")))
 
 
+def displayed_units(stack: FocusStack) -> tuple[str, ...]:
+    """Unit of each axis of :func:`displayed_axes` in world coordinates.
+
+    Those of the layer that the stack is from, if it is from one.
+    """
+    shown, units = displayed_axes(stack), stack.display.get("units")
+    if units is not None and len(units) == len(shown):
+        return tuple(units)
+    return tuple(stack.unit(axis) for axis in shown)
+
+
 @dataclass(frozen=True)
 class Transform:
     """napari's chain of transforms of one layer.

@@ -21,6 +21,8 @@ from napari_focus_fusion.metrics import WITHOUT_TRUTH, as_sources, evaluate
 from napari_focus_fusion.metrics.sharpness import sharpness
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.progress import Meter
+from napari_focus_fusion.read.image_files import description_of_picture
+from napari_focus_fusion.read.names import IMAGE_SUFFIXES
 from napari_focus_fusion.report_chart import histogram, page, slice_at
 from napari_focus_fusion.report_words import (
     channel_names,
@@ -496,9 +498,15 @@ def load_result(path: str | Path, stack: FocusStack) -> dict[str, Any]:
 
 
 def _description(path: Path) -> dict[str, Any]:
-    """Provenance in the metadata of an OME-TIFF of ours; empty for others."""
+    """Provenance in the metadata of an image file of ours; empty for others."""
     import tifffile
 
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        try:
+            known = json.loads(description_of_picture(str(path)))
+        except ValueError:
+            return {}
+        return known if isinstance(known, dict) else {}
     with tifffile.TiffFile(path) as file:
         xml = file.ome_metadata
     if not xml:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,15 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import Reordered
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.palette import channel_colours
-from napari_focus_fusion.placement import Transform, displayed_axes
+from napari_focus_fusion.placement import Transform, displayed_axes, displayed_units
 from napari_focus_fusion.read.names import stem
 from napari_focus_fusion.write.blocks import regions
 from napari_focus_fusion.write.ome_zarr import complete_output, create_output, levels
+from napari_focus_fusion.write.picture import (
+    PICTURE_SUFFIXES,
+    check_picture,
+    write_picture,
+)
 from napari_focus_fusion.write.saving import check_targets, written_whole
 from napari_focus_fusion.write.tiff import write_ome_tiff
 
@@ -27,12 +33,13 @@ if TYPE_CHECKING:
 LayerData = tuple[Any, dict[str, Any], str]
 
 _MAPS = ("decision", "confidence", "depth")
+_HEX = re.compile("#[0-9a-fA-F]{6}")
 
 
 def result_files(path: Path, scale: int = 1) -> list[Path]:
     """The files that :meth:`FusionResult.save` writes for a name, the fused one first.
 
-    A TIFF has its maps in files of their own beside it; a Zarr holds everything.
+    A TIFF, PNG or JPEG has its maps as TIFF beside it; a Zarr holds everything.
     """
     if path.suffix.lower() == ".zarr":
         return [path]
@@ -137,6 +144,8 @@ class FusionResult:
         path
             ``.ome.tif``, ``.ome.tiff``, ``.tif`` or ``.tiff``: the fused image as
             OME-TIFF, and the maps beside it as ``NAME_decision.ome.tif`` and so on.
+            ``.png``, ``.jpg`` or ``.jpeg``: the fused image alone so, if it is one
+            image of 8 bits (PNG: or 16); JPEG changes pixels a little.
             ``.ome.zarr`` or ``.zarr``: all in one OME-Zarr 0.5, the decision as label
             image, confidence and depth as images inside.
         overwrite
@@ -155,13 +164,17 @@ class FusionResult:
         """
         path = Path(path).expanduser()
         suffix = path.suffix.lower()
-        if suffix in (".tif", ".tiff"):
+        if suffix in PICTURE_SUFFIXES:
+            fused = self.fused
+            axes, dtype = self.stack.fused_axes, np.dtype(fused.dtype)
+            check_picture(path, tuple(fused.shape), axes, dtype)
+        if suffix in (".tif", ".tiff", *PICTURE_SUFFIXES):
             return self._save_tiff(path, overwrite=overwrite)
         if suffix == ".zarr":
             return self._save_zarr(path, overwrite=overwrite)
         raise FocusFusionError(
-            f"{str(path)!r}: results are saved as .ome.tif or .ome.zarr. Choose a name "
-            "with one of these endings."
+            f"{str(path)!r}: results are saved as .ome.tif, .ome.zarr, .png or .jpg. "
+            "Choose a name with one of these endings."
         )
 
     def _save_tiff(self, path: Path, *, overwrite: bool) -> list[Path]:
@@ -176,6 +189,16 @@ class FusionResult:
             names = ("fused", *_maps_of(self.scale))
             for name, partial in zip(names, partials, strict=True):
                 fused = name == "fused"
+                if fused and path.suffix.lower() in PICTURE_SUFFIXES:
+                    write_picture(
+                        partial,
+                        self.fused,
+                        self.stack.fused_axes,
+                        suffix=path.suffix,
+                        pixel_sizes=self._pixel_sizes(self.scale),
+                        description={"output": name, **self.provenance},
+                    )
+                    continue
                 write_ome_tiff(
                     partial,
                     getattr(self, name),
@@ -183,6 +206,7 @@ class FusionResult:
                     name=f"{self.stack.name} {name}",
                     pixel_sizes=self._pixel_sizes(self.scale if fused else 1),
                     channel_names=self._channel_names(name),
+                    colours=self._hex_colours() if fused else (),
                     description={"output": name, **self.provenance},
                 )
         return targets
@@ -226,6 +250,15 @@ class FusionResult:
             return (f"depth ({self.stack.unit('Z')})",)
         return (output,)
 
+    def _hex_colours(self) -> tuple[str, ...]:
+        """Colours of the channels where the source's metadata have them."""
+        given = self.stack.display.get("colormap")
+        colours = [given] if isinstance(given, str) else given
+        if not isinstance(colours, list | tuple) or "S" in self.stack.axes:
+            return ()
+        known = [c for c in colours if isinstance(c, str) and _HEX.fullmatch(c)]
+        return tuple(known) if len(known) == self.stack.n_channels else ()
+
     def fused_layers(self) -> list[LayerData]:
         """The first of :meth:`layers`: the fused image, one layer a channel."""
         stack, display = self.stack, self.stack.display
@@ -239,8 +272,9 @@ class FusionResult:
             },
         }
         if "C" not in stack.axes:
-            own = {"colormap": display.get("colormap")} if not rgb else {}
-            own = {key: value for key, value in own.items() if value is not None}
+            own: dict[str, Any] = {}
+            if not rgb and display.get("colormap") is not None:
+                own["colormap"] = self._colours()[0]
             pixels, place = self._placed(self.fused, stack.fused_axes, self.scale)
             if not rgb:
                 own["contrast_limits"] = self._contrast(pixels, 0)
@@ -350,7 +384,7 @@ class FusionResult:
         display = self.stack.display
         labels = display.get("axis_labels") or [axis.lower() for axis in shown]
         place["axis_labels"] = tuple(labels)[first:]
-        place["units"] = tuple(self.stack.unit(axis) for axis in shown[first:])
+        place["units"] = displayed_units(self.stack)[first:]
         kept = "".join(a for a in shown[first:] if a in axes and a not in removed)
         order = kept + ("S" if "S" in axes else "")
         pixels = [

@@ -60,6 +60,12 @@ class FocusStack:
         contrast_limits, colormap, gamma, ...); the core does not read it.
         ``display["axes"]``, if present, is the order of the axes (without S) in the
         source as it is displayed, where that differs from `axes`.
+    notes
+        What of the source was missing, wrong or guessed, in sentences for the user;
+        those of the result begin with them.
+    files
+        Of a stack in several files: for each its path as ``"file"`` and, by axis
+        letter, the index that it has; a file of several planes is there once a plane.
 
     Raises
     ------
@@ -82,6 +88,8 @@ class FocusStack:
     channel_names: tuple[str, ...] = ()
     source: str = "array"
     display: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    files: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         check_axes(self.axes, tuple(self.data.shape), self.name)

@@ -124,8 +124,8 @@ def test_nothing_is_overwritten_unasked(
     ("arguments", "words"),
     [
         (["-o", "out.tif"], "2 stacks cannot all go to out.tif"),
-        (["-o", "out.png"], "use .ome.tif or .ome.zarr"),
-        (["-o", "{stem}.png"], "use .ome.tif or .ome.zarr"),
+        (["-o", "out.bmp"], "use .ome.tif, .ome.zarr, .png or .jpg"),
+        (["-o", "{stem}.gif"], "use .ome.tif, .ome.zarr"),
         (["-o", "out", "--model", "nonsense"], "nonsense"),
     ],
 )

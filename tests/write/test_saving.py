@@ -68,8 +68,8 @@ def test_a_folder_is_never_replaced(tmp_path) -> None:
 
 def test_names_that_cannot_be_saved(tmp_path) -> None:
     result = result_for("ZYX")
-    with pytest.raises(FocusFusionError, match=r"\.ome\.tif or \.ome\.zarr"):
-        result.save(tmp_path / "r.png")
+    with pytest.raises(FocusFusionError, match=r"\.ome\.tif, \.ome\.zarr"):
+        result.save(tmp_path / "r.bmp")
     with pytest.raises(FocusFusionError, match="does not exist"):
         result.save(tmp_path / "nowhere" / "r.tif")
 

@@ -172,7 +172,9 @@ def _cases_in(path: Path) -> Iterator[Case]:
             and inside.suffix.lower() != ".zarr"
             and not inside.name.startswith(".")
         )
-    jobs = [job for item in inputs for job in find_jobs([str(item)])[0]]
+    # A folder without files of its own stands for the folders in it.
+    found = [job for item in inputs for job in find_jobs([str(item)])[0]]
+    jobs = list({job.files: job for job in found}.values())
     if not jobs:
         raise FocusFusionError(
             f"{str(path)!r} holds no stacks: put stack files or folders of slices "
@@ -184,7 +186,7 @@ def _cases_in(path: Path) -> Iterator[Case]:
         while name in taken:
             name, number = f"{job.name} ({number})", number + 1
         taken.add(name)
-        yield _case_of_files(name, job.files)
+        yield _case_of_files(name, [Path(path) for path in job.files])
 
 
 def _case_of_files(name: str, files: Sequence[Path]) -> Case:

@@ -134,6 +134,6 @@ def error_text(error: BaseException) -> str:
     return f"{in_one_line(error)} (--debug shows where)"
 
 
-def path_texts(paths: Iterable[Path]) -> list[str]:
+def path_texts(paths: Iterable[Path | str]) -> list[str]:
     """Paths as they are printed."""
     return [str(path) for path in paths]

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.cli.console import OK, print_json
-from napari_focus_fusion.cli.options import add_command, add_fused_and_sources
+from napari_focus_fusion.cli.options import (
+    add_command,
+    add_fused_and_sources,
+    add_series,
+)
 from napari_focus_fusion.errors import FocusFusionError
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ def add_parser(commands: Commands) -> None:
     """Add the command."""
     parser = add_command(commands, "evaluate", run, "measure a fused image")
     add_fused_and_sources(parser, "the fused image")
+    add_series(parser)
     parser.add_argument(
         "--truth", help="the true all-in-focus image, where it is known"
     )
@@ -42,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Print each measure, a column for each time point and channel."""
     from napari_focus_fusion import evaluate
 
-    fused, sources = _planes(args.fused), _planes(*args.sources)
+    fused, sources = _planes(args.fused), _planes(*args.sources, series=args.series)
     truths = _planes(args.truth) if args.truth else [None] * len(fused)
     if not len(fused) == len(sources) == len(truths):
         raise FocusFusionError(
@@ -67,12 +72,12 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _planes(*paths: str) -> list[NDArray[Any]]:
+def _planes(*paths: str, series: str | None = None) -> list[NDArray[Any]]:
     """Slices (Z, Y, X) or (Z, Y, X, 3), one array a time point and channel."""
     from napari_focus_fusion import as_stack
     from napari_focus_fusion.report import slices_by_channel
 
-    stack = as_stack(paths[0] if len(paths) == 1 else list(paths))
+    stack = as_stack(paths[0] if len(paths) == 1 else list(paths), series=series)
     return [
         slices for t in range(stack.n_times) for slices in slices_by_channel(stack, t)
     ]

@@ -23,6 +23,7 @@ from napari_focus_fusion.cli.options import (
     add_device,
     add_reference,
     add_seed,
+    add_series,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def add_parser(commands: Commands) -> None:
     )
     add_as_one_stack(parser)
     add_axes(parser)
+    add_series(parser)
     add_reference(parser)
     parser.add_argument("--steps", type=int, default=300, help="by default 300")
     parser.add_argument("--lr", type=float, help="learning rate")
@@ -69,10 +71,15 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tune the model; whether it is better than its parent is in the exit code."""
-    from napari_focus_fusion.opening import find_jobs
+    from napari_focus_fusion.opening import as_stack, find_jobs
     from napari_focus_fusion.training.finetune import finetune
 
-    jobs, failures = find_jobs(args.inputs, as_one_stack=args.as_one_stack)
+    jobs, failures = find_jobs(
+        args.inputs,
+        as_one_stack=args.as_one_stack,
+        axes=args.axes,
+        series=args.series,
+    )
     for inputs, text in failures:
         print_error(f"{inputs}: {text}")
     if failures:
@@ -85,7 +92,12 @@ def run(args: argparse.Namespace) -> int:
         warnings.filterwarnings("ignore", "The tuned model is NOT better")
         result = finetune(
             args.model,
-            [job.source for job in jobs],
+            [
+                job.source
+                if job.series is None
+                else as_stack(job.source, axes=args.axes, series=job.series)
+                for job in jobs
+            ],
             on_step=training_log(title, args.steps, bar),
             should_stop=stop.is_set,
             **options,

@@ -25,7 +25,9 @@ from napari_focus_fusion.cli.options import (
     add_command,
     add_model_and_resources,
     add_overwrite,
+    add_pixel_size,
     add_reference,
+    add_series,
     add_smoothness,
     add_surface,
     fuse_keywords,
@@ -42,15 +44,17 @@ if TYPE_CHECKING:
     from napari_focus_fusion.opening import Job
 
 ZARR_SUFFIX = ".zarr"
-WRITABLE = (".tif", ".tiff", ZARR_SUFFIX)
+WRITABLE = (".tif", ".tiff", ZARR_SUFFIX, ".png", ".jpg", ".jpeg")
 
 EPILOG = """\
-A file with a Z axis is a stack. Single pictures are slices; those of one folder make
-one stack, in the order of their names. Examples:
+A file with a Z axis is a stack. Single pictures are slices, channels and time points of
+the stacks that their names describe. Examples:
 
   napari-focus-fusion fuse stack.tif -o fused.ome.tif
   napari-focus-fusion fuse 'plate/*.ome.tif' -o results --model sml
   napari-focus-fusion fuse pictures/ -o fused.ome.zarr
+  napari-focus-fusion fuse plate.ome.zarr -o results --resume
+  napari-focus-fusion fuse day.lif --series all -o results
   napari-focus-fusion fuse '*.tif' -o 'results/{stem}.ome.zarr' --json
 """
 
@@ -62,19 +66,29 @@ def add_parser(commands: Commands) -> None:
         "inputs",
         nargs="+",
         metavar="IN",
-        help="stack files (TIFF, OME-TIFF, OME-Zarr), folders, or glob patterns",
+        help="stack files (TIFF, OME-TIFF, OME-Zarr and more), folders, or glob "
+        "patterns",
     )
     parser.add_argument(
         "-o",
         "--out",
         required=True,
-        help="a folder (files are named NAME_fused.ome.tif), one file (.ome.tif or "
-        ".ome.zarr), or a name with {stem} in it",
+        help="a folder (files are named NAME_fused.ome.tif), one file (.ome.tif, "
+        ".ome.zarr, .png or .jpg), or a name with {stem} in it",
     )
     add_as_one_stack(parser)
-    add_overwrite(parser)
+    existing = parser.add_mutually_exclusive_group()
+    add_overwrite(existing)
+    existing.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted call: stacks whose results are there already "
+        "are left as they are",
+    )
     add_model_and_resources(parser)
     add_axes(parser)
+    add_series(parser)
+    add_pixel_size(parser)
     reference = parser.add_mutually_exclusive_group()
     add_reference(reference)
     reference.add_argument(
@@ -133,7 +147,12 @@ def run(args: argparse.Namespace) -> int:
     from napari_focus_fusion.opening import find_jobs
 
     started = time.perf_counter()
-    jobs, failures = find_jobs(args.inputs, as_one_stack=args.as_one_stack)
+    jobs, failures = find_jobs(
+        args.inputs,
+        as_one_stack=args.as_one_stack,
+        axes=args.axes,
+        series=args.series,
+    )
     targets = _targets(jobs, args.out)
     keywords = _keywords(args)
     reports: list[dict[str, Any]] = []
@@ -145,11 +164,15 @@ def run(args: argparse.Namespace) -> int:
     with stop_on_interrupt() as stop:
         for job, target in zip(jobs, targets, strict=True):
             try:
-                report = _fuse_one(job, target, args, keywords, stop)
+                report = _done_before(job, target, args) or _fuse_one(
+                    job, target, args, keywords, stop
+                )
             except Cancelled:
                 interrupted = "interrupted"
                 if target.suffix.lower() == ZARR_SUFFIX:
                     interrupted += "; the same command goes on from there"
+                if any(report["ok"] for report in reports):
+                    interrupted += "; --resume leaves out what is fused"
                 break
             except Exception as error:
                 if args.debug:
@@ -180,6 +203,25 @@ def _keywords(args: argparse.Namespace) -> dict[str, Any]:
     return keywords
 
 
+def _done_before(
+    job: Job, target: Path, args: argparse.Namespace
+) -> dict[str, Any] | None:
+    """Report of a stack whose results are there; None if it is to be fused."""
+    from napari_focus_fusion.result import result_files
+
+    files = result_files(target, args.scale or 1)
+    if not args.resume or not all(path.exists() for path in files):
+        return None
+    return {
+        "ok": True,
+        "name": job.name,
+        **({"series": job.series} if job.series is not None else {}),
+        "inputs": path_texts(job.files),
+        "outputs": path_texts(files),
+        "fused_before": True,
+    }
+
+
 def _fuse_one(
     job: Job,
     target: Path,
@@ -187,21 +229,28 @@ def _fuse_one(
     keywords: dict[str, Any],
     stop: threading.Event,
 ) -> dict[str, Any]:
-    from napari_focus_fusion import as_stack, fuse
+    from napari_focus_fusion import fuse
     from napari_focus_fusion.result import result_files
+    from napari_focus_fusion.write.picture import PICTURE_SUFFIXES, check_picture
     from napari_focus_fusion.write.saving import check_targets
 
     started = time.perf_counter()
-    stack = as_stack(job.source, axes=args.axes)
+    stack = job.open(axes=args.axes, scale=args.pixel_size)
     # Checked before the work, not after it.
     target.parent.mkdir(parents=True, exist_ok=True)
     files = result_files(target, keywords.get("scale", 1))
+    if target.suffix.lower() in PICTURE_SUFFIXES and keywords.get("scale", 1) == 1:
+        check_picture(target, stack.fused_shape, stack.fused_axes, stack.dtype)
     check_targets(files, overwrite=args.overwrite, source=stack.source)
     if target.suffix.lower() == ZARR_SUFFIX:
         # Written tile by tile: neither the result nor an interruption costs much.
         keywords = keywords | {"out": target, "overwrite": args.overwrite}
     with Bar(job.name) as bar:
-        result = fuse(stack, progress=bar, should_stop=stop.is_set, **keywords)
+        # Axes that were given are meant, also those without slices.
+        axes = stack.axes if args.axes else None
+        result = fuse(
+            stack, axes=axes, progress=bar, should_stop=stop.is_set, **keywords
+        )
     for note in result.provenance["notes"]:
         print(f"{job.name}: {note}", file=sys.stderr)
     if "out" in keywords:
@@ -211,6 +260,7 @@ def _fuse_one(
     return {
         "ok": True,
         "name": job.name,
+        **({"series": job.series} if job.series is not None else {}),
         "inputs": path_texts(job.files),
         "outputs": path_texts(outputs),
         "slices": stack.n_slices,
@@ -230,7 +280,9 @@ def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
         targets = [Path(out.replace("{stem}", job.name)) for job in jobs]
     elif not out.lower().endswith(WRITABLE):
         if out.lower().endswith(IMAGE_SUFFIXES):
-            raise UsageError(f"cannot write {out}: use .ome.tif or .ome.zarr")
+            raise UsageError(
+                f"cannot write {out}: use .ome.tif, .ome.zarr, .png or .jpg"
+            )
         targets = [Path(out) / f"{job.name}_fused.ome.tif" for job in jobs]
     elif len(jobs) > 1:
         raise UsageError(
@@ -241,7 +293,9 @@ def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
         targets = [Path(out)] * len(jobs)
     for number, target in enumerate(targets):
         if not target.name.lower().endswith(WRITABLE):
-            raise UsageError(f"cannot write {target}: use .ome.tif or .ome.zarr")
+            raise UsageError(
+                f"cannot write {target}: use .ome.tif, .ome.zarr, .png or .jpg"
+            )
         if target in targets[:number]:
             first = jobs[targets.index(target)]
             raise UsageError(
@@ -252,6 +306,8 @@ def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
 
 
 def _line_of(report: dict[str, Any]) -> str:
+    if "fused_before" in report:
+        return f"{report['name']}: fused before\n  {report['outputs'][0]}"
     shape = " x ".join(map(str, report["shape"]))
     return (
         f"{report['name']}: {report['slices']} slices -> {shape} {report['dtype']} "
@@ -264,13 +320,15 @@ def _print_summary(
     reports: list[dict[str, Any]], left: int, seconds: float, *, as_json: bool
 ) -> int:
     """Print what came of all stacks; how many failed."""
-    good = sum(report["ok"] for report in reports)
-    failed = len(reports) - good
+    before = sum("fused_before" in report for report in reports)
+    good = sum(report["ok"] for report in reports) - before
+    failed = len(reports) - good - before
     if as_json:
         print_json(
             {
                 "results": reports,
                 "fused": good,
+                "fused_before": before,
                 "failed": failed,
                 "not_started": left,
                 "seconds": round(seconds, 3),
@@ -278,6 +336,8 @@ def _print_summary(
         )
         return failed
     text = f"{good} stack{'s' if good != 1 else ''} fused in {duration_text(seconds)}"
+    if before:
+        text += f", {before} fused before"
     if failed:
         text += f", {failed} failed"
     if left:

@@ -73,6 +73,26 @@ def add_axes(options: Options) -> None:
     options.add_argument("--axes", help="what the dimensions are, like ZYX or TZCYX")
 
 
+def add_series(options: Options) -> None:
+    """``--series``, of files that hold several images."""
+    options.add_argument(
+        "--series",
+        metavar="IMAGE",
+        help="which image of files that hold several: its name, its number from 0, or "
+        "all; of a plate or a well, all fields unless one is named",
+    )
+
+
+def add_pixel_size(options: Options) -> None:
+    """``--pixel-size``, where the file has none or a wrong one."""
+    options.add_argument(
+        "--pixel-size",
+        type=pixel_sizes,
+        metavar="SIZES",
+        help="pixel sizes, like Z=0.5 or Z=0.5,Y=0.1,X=0.1, instead of the file's",
+    )
+
+
 def add_reference(options: Options) -> None:
     """``--reference``, the channel that sharpness is measured in."""
     options.add_argument(
@@ -176,6 +196,19 @@ def memory(text: str) -> int:
 def names(text: str) -> list[str]:
     """Names separated by commas, or one path that has commas in it."""
     return [text] if Path(text).exists() else [name for name in text.split(",") if name]
+
+
+def pixel_sizes(text: str) -> dict[str, float]:
+    """Pixel sizes by axis, from ``Z=0.5,Y=0.1``."""
+    try:
+        pairs = [part.split("=") for part in text.replace(" ", "").split(",") if part]
+        sizes = {axis.upper(): float(size) for axis, size in pairs}
+    except ValueError:
+        sizes = {}
+    wrong = [axis for axis, size in sizes.items() if axis not in "TZYX" or not size > 0]
+    if not sizes or wrong:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like Z=0.5,Y=0.1,X=0.1")
+    return sizes
 
 
 def positive(text: str) -> int:

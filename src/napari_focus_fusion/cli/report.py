@@ -11,6 +11,7 @@ from napari_focus_fusion.cli.options import (
     add_command,
     add_fused_and_sources,
     add_overwrite,
+    add_series,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def add_parser(commands: Commands) -> None:
     )
     add_fused_and_sources(parser, "what the command fuse wrote")
     add_axes(parser)
+    add_series(parser)
     parser.add_argument(
         "--time", type=int, default=0, metavar="T", help="time point, from 0"
     )
@@ -40,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     from napari_focus_fusion.report import load_result, report
 
     paths = args.sources
-    stack = as_stack(paths[0] if len(paths) == 1 else list(paths), axes=args.axes)
+    stack = as_stack(
+        paths[0] if len(paths) == 1 else list(paths), axes=args.axes, series=args.series
+    )
     loaded = load_result(args.fused, stack)
     with stop_on_interrupt() as stop, Bar(stack.name) as bar:
         found = report(

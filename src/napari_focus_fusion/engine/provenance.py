@@ -38,6 +38,8 @@ def provenance_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
         "source_axes": stack.axes,
         "parameters": plan.settings.recorded(),
     }
+    if stack.files:
+        record["source_files"] = [dict(file) for file in stack.files]
     if plan.decision is not None:
         record["decision_sha256"] = hashlib.sha256(plan.decision.tobytes()).hexdigest()
     if plan.reference is not stack:

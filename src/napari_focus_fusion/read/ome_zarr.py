@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_focus_fusion.axes import axes_from_names, axes_of_array, unit_name
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.metadata import METADATA_KEY
-from napari_focus_fusion.read.names import stem
+from napari_focus_fusion.read.names import ZIPPED_ZARR_SUFFIXES, stem
+from napari_focus_fusion.read.sizes import agreed_sizes
 from napari_focus_fusion.read.source import Source
+from napari_focus_fusion.read.zarr_chunks import notes_on_chunks
+from napari_focus_fusion.read.zarr_collection import (
+    choose_image,
+    ome_attributes,
+    paths_of_images,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from napari_focus_fusion.lazy import Pixels
 
 
 def read_zarr(
-    path: str, *, axes: str | None = None, series: int | None = None
+    path: str, *, axes: str | None = None, series: int | str | None = None
 ) -> Source:
     """Open an OME-Zarr image or a plain Zarr array by path or address, lazily.
 
@@ -24,25 +35,61 @@ def read_zarr(
     FocusFusionError
         If it is neither, or a collection and `series` does not select an image.
     """
+    node = _open_zarr(path)
+    if hasattr(node, "members"):
+        return read_group(node, axes=axes, series=series, path=path)
+    known = axes_of_array(node)
+    notes = notes_on_chunks(node, axes or known)
+    return Source(node, axes=known, name=stem(path), path=path, notes=notes)
+
+
+def series_in_zarr(path: str) -> list[str]:
+    """Paths of the images of a collection, within it; the name of a single image.
+
+    Raises
+    ------
+    FocusFusionError
+        If it cannot be opened.
+    """
+    node = _open_zarr(path)
+    images = paths_of_images(node) if hasattr(node, "members") else []
+    return images or [stem(path)]
+
+
+def is_plate(path: str) -> bool:
+    """Whether a path is that of a plate or a well; addresses are not looked at."""
+    if "://" in path or not os.path.isdir(path):
+        return False
+    node = _open_zarr(path)
+    return hasattr(node, "members") and not {"plate", "well"}.isdisjoint(
+        ome_attributes(node)
+    )
+
+
+def _open_zarr(path: str) -> Any:
     import zarr
 
     try:
-        node = zarr.open(path, mode="r")
-    except Exception as error:  # stores and file systems raise errors of any type
+        if path.lower().endswith(ZIPPED_ZARR_SUFFIXES):
+            return zarr.open(zarr.storage.ZipStore(path, mode="r"), mode="r")
+        return zarr.open(path, mode="r")
+    except ImportError as error:
         raise FocusFusionError(
-            f"{path!r} cannot be opened as Zarr: {error}. Check that the folder was "
-            "copied completely."
+            f"{path!r} is an address, for which another package is needed: {error}. "
+            'Install it, for example with pip install "fsspec[http]" or "fsspec[s3]".'
         ) from error
-    if isinstance(node, zarr.Group):
-        return read_group(node, axes=axes, series=series, path=path)
-    return Source(node, axes=axes_of_array(node), name=stem(path), path=path)
+    except Exception as error:  # stores and file systems raise errors of any type
+        advice = "the address is right" if "://" in path else "it was copied completely"
+        raise FocusFusionError(
+            f"{path!r} cannot be opened as Zarr: {error}. Check that {advice}."
+        ) from error
 
 
 def read_group(
     group: Any,
     *,
     axes: str | None = None,
-    series: int | None = None,
+    series: int | str | None = None,
     path: str | None = None,
 ) -> Source:
     """Open a Zarr group with OME-Zarr metadata: full resolution, axes, scale, units.
@@ -65,9 +112,12 @@ def read_group(
         If the metadata are damaged, or name axes that are not known and `axes` is None.
     """
     source = path or str(group.store_path)
-    ome = dict(group.attrs).get("ome", group.attrs)
+    ome = ome_attributes(group)
     if "multiscales" not in ome:
-        return read_group(_member(group, ome, series, source), axes=axes, path=source)
+        member = choose_image(group, series, source)
+        return _read_member(group, member, axes, source)
+    if series not in (None, 0, "0"):
+        raise FocusFusionError(f"{source!r} is one image; it has no image {series}.")
     try:
         image = _Image.of(group, ome)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
@@ -87,6 +137,10 @@ def read_group(
         )
     letters = (axes or known or "").upper()
     fields = _fields(image, letters, ome) if len(letters) == image.ndim else {}
+    fields["notes"] = (
+        *fields.get("notes", ()),
+        *notes_on_chunks(image.data, letters),
+    )
     name = image.name or stem(source)
     return Source(image.data, axes=known, name=name, path=source, **fields)
 
@@ -94,9 +148,14 @@ def read_group(
 def _fields(image: _Image, letters: str, ome: Any) -> dict[str, Any]:
     """Sizes, names and display of an image whose dimensions have these letters."""
     units = zip(letters, [axis.get("unit") for axis in image.axes], strict=False)
+    sizes = agreed_sizes(
+        [{a: (s, "") for a, s in zip(letters, image.scale, strict=True) if a != "S"}],
+        letters,
+    )
     fields: dict[str, Any] = {
-        "scale": {a: s for a, s in zip(letters, image.scale, strict=True) if a != "S"},
+        "scale": sizes.scale,
         "units": {a: unit_name(u) for a, u in units if u is not None},
+        "notes": (*image.notes, *sizes.notes),
     }
     display = _omero_display(ome.get("omero", {}))
     names = display.pop("names", ())
@@ -120,6 +179,7 @@ class _Image(NamedTuple):
     scale: list[float]
     translate: list[float]
     name: str
+    notes: tuple[str, ...] = ()
 
     @property
     def ndim(self) -> int:
@@ -130,56 +190,74 @@ class _Image(NamedTuple):
         multiscale = ome["multiscales"][0]
         dataset = multiscale["datasets"][0]
         data = group[dataset["path"]]
-        axes = [
-            {"name": axis} if isinstance(axis, str) else axis  # 0.3 has bare names
-            for axis in multiscale.get("axes", ())
-        ]
-        scale, translate = [1.0] * data.ndim, [0.0] * data.ndim
-        for transform in (
-            *dataset.get("coordinateTransformations", ()),
-            *multiscale.get("coordinateTransformations", ()),
-        ):
-            if "scale" in transform:
-                factors = [float(f) for f in transform["scale"]]
+        axes = _axes_of(multiscale, len(data.shape))
+        scale, translate = [1.0] * len(data.shape), [0.0] * len(data.shape)
+        notes: list[str] = []
+        for transform in _transforms(dataset, multiscale):
+            factors = _numbers(transform.get("scale"), len(scale), notes)
+            shifts = _numbers(transform.get("translation"), len(scale), notes)
+            if factors is not None:
                 scale = [s * f for s, f in zip(scale, factors, strict=True)]
                 translate = [t * f for t, f in zip(translate, factors, strict=True)]
-            if "translation" in transform:
-                shifts = [float(f) for f in transform["translation"]]
+            if shifts is not None:
                 translate = [t + f for t, f in zip(translate, shifts, strict=True)]
-        return cls(data, axes, scale, translate, str(multiscale.get("name") or ""))
+        name = str(multiscale.get("name") or "")
+        return cls(data, axes, scale, translate, name, tuple(notes))
 
 
-def _member(group: Any, ome: Any, series: int | None, source: str) -> Any:
-    """Choose an image out of a collection of images."""
-    if "plate" in ome or "well" in ome:
-        raise FocusFusionError(
-            f"{source!r} is a plate or a well, not one image. Give the path of a "
-            "field, for example plate.ome.zarr/A/1/0."
-        )
-    images = sorted(
-        (
-            name
-            for name, member in group.groups()
-            if "multiscales" in dict(member.attrs).get("ome", member.attrs)
-        ),
-        key=lambda name: (len(name), name),
+def _axes_of(multiscale: Any, ndim: int) -> list[dict[str, Any]]:
+    """Axes with their names and units; before 0.3 there were five, always the same."""
+    axes = multiscale.get("axes", ())
+    if not axes and multiscale.get("coordinateSystems"):  # 0.6
+        axes = multiscale["coordinateSystems"][-1]["axes"]
+    if not axes and ndim == 5:
+        axes = "tczyx"
+    # 0.3 has bare names
+    return [{"name": axis} if isinstance(axis, str) else axis for axis in axes]
+
+
+def _transforms(dataset: Any, multiscale: Any) -> Iterator[Any]:
+    """From pixels to world: those of the dataset, then those of all of them."""
+    for transform in (
+        *dataset.get("coordinateTransformations", ()),
+        *multiscale.get("coordinateTransformations", ()),
+    ):
+        yield from transform.get("transformations", (transform,))  # a sequence, 0.6
+
+
+def _numbers(values: Any, count: int, notes: list[str]) -> list[float] | None:
+    """Numbers of a transform, one an axis; None, and a note, if they are not that."""
+    if values is None:
+        return None
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) == count:
+        return numbers
+    notes.append(
+        f"The metadata state {values} for {count} axes as pixel sizes or place, which "
+        "were taken as unknown. Give the sizes: as_stack(..., scale={...}), or "
+        "--pixel-size on the command line."
     )
-    if not images:
-        arrays = ", ".join(name for name, _ in group.arrays())
-        inside = f" Inside are the arrays {arrays}: give the path of one." * bool(
-            arrays
-        )
-        raise FocusFusionError(f"{source!r} is a Zarr group without an image.{inside}")
-    if series is None and len(images) > 1:
+    return None
+
+
+def _read_member(group: Any, member: str, axes: str | None, source: str) -> Source:
+    """One image of a collection, which its source and name tell from the others."""
+    path = f"{source.rstrip('/')}/{member}"
+    try:
+        image = group[member]
+    except KeyError as error:
         raise FocusFusionError(
-            f"{source!r} holds {len(images)} images ({', '.join(images[:8])}). Give "
-            "the path of one, or say which one with series=0, 1, ..."
-        )
-    if not 0 <= (series or 0) < len(images):
+            f"{path!r} is listed in {source!r}, but is not there. Copy it completely."
+        ) from error
+    if not hasattr(image, "members") or "multiscales" not in ome_attributes(image):
         raise FocusFusionError(
-            f"{source!r} has no image {series}; it has {len(images)}, counted from 0."
+            f"{path!r} is listed in {source!r} as an image, but is none. Check that it "
+            "was copied completely."
         )
-    return group[images[series or 0]]
+    return replace(read_group(image, axes=axes, path=path), name=stem(path))
 
 
 def _omero_display(omero: Any) -> dict[str, Any]:

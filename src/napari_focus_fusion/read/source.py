@@ -36,6 +36,11 @@ class Source:
     valid
         Where the pixels are valid, True, in the axes Z, Y and X. None, the only value
         that readers give so far: everywhere.
+    notes
+        What was missing, wrong or guessed, in sentences for the user.
+    files
+        Of a data set of several files: each one's path as ``"file"``, and which index
+        it has along the axes that vary from file to file.
     """
 
     data: Pixels
@@ -47,3 +52,5 @@ class Source:
     channel_names: tuple[str, ...] = ()
     display: Mapping[str, Any] = field(default_factory=dict)
     valid: Pixels | None = None
+    notes: tuple[str, ...] = ()
+    files: tuple[Mapping[str, Any], ...] = ()

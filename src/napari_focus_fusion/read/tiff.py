@@ -7,22 +7,41 @@ import os
 import struct
 import threading
 import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
 
-from napari_focus_fusion.axes import AXES, unit_name
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.lazy import LazyArray
-from napari_focus_fusion.read.names import stem
+from napari_focus_fusion.lazy import LazyArray, Selection, SliceList
+from napari_focus_fusion.read.names import name_of_slices, stem
+from napari_focus_fusion.read.series import (
+    index_of_series,
+    name_of_series,
+    names_of_series,
+)
 from napari_focus_fusion.read.source import Source
+from napari_focus_fusion.read.tiff_photometry import as_shown
+from napari_focus_fusion.read.tiff_sets import (
+    notes_on_plan,
+    open_tiff,
+    places_of_files,
+    present_planes,
+)
+from napari_focus_fusion.read.tiff_sizes import tiff_sizes
+from napari_focus_fusion.read.whole import note_on_missing, whole_part
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from numpy.typing import NDArray
 
 # A compressed page without tiles is decoded whole up to this size, else by strip.
 _WHOLE_PAGE_BYTES = 256 * 2**20
+# Kinds of tifffile's series that have the axes that the metadata list.
+_ORDERED = ("imagej", "ome", "shaped", "mmstack", "lsm", "stk")
+_IMAGEJ_SIZES = {"T": "frames", "Z": "slices", "C": "channels"}
 
 
 class LazyTiff(LazyArray):
@@ -33,11 +52,9 @@ class LazyTiff(LazyArray):
     """
 
     def __init__(self, path: str, series: int = 0) -> None:
-        import tifffile
-
         self.path = os.path.abspath(path)
         self.series = series
-        with tifffile.TiffFile(path) as tiff:
+        with open_tiff(path) as tiff:
             image = tiff.series[series]
             page = image.keyframe
             self.axes = str(image.axes)
@@ -52,13 +69,26 @@ class LazyTiff(LazyArray):
             if self._offset is not None and end > os.path.getsize(path):
                 raise _damaged(path, "the file ends before its last plane")
             shape, dtype = image.shape, image.dtype
-        chunks = None if self._offset is not None else self._decoded().chunks
+            self._stored_shape = tuple(shape)
+            # Files beside it may come and go.
+            self._spread = image.is_multifile or present_planes(image) is not None
+            self._lead = len(self.axes) - len(page.axes)
+            planes = _planes_of_stk(tiff)
+            if planes > 1 and page.is_final and not image.is_multifile:
+                # One after the other, although only the first is listed.
+                shape, self.axes = (planes, *shape), f"Z{self.axes}"
+                self._offset = page.dataoffsets[0]
+                if self._offset + planes * image.nbytes > os.path.getsize(path):
+                    raise _damaged(path, "the file ends before its last plane")
+        chunks = None if self._offset is not None else self._decoded().array.chunks
         super().__init__(shape, dtype, chunks)
 
     def _region(self, spans: tuple[slice, ...]) -> NDArray[Any]:
         try:
             if self._offset is None:
-                return np.asarray(self._decoded()[spans])
+                opened = self._decoded()
+                opened.check_stored(self._planes_in(spans), self.path)
+                return np.asarray(opened.array[spans])
             return self._mapped(spans)
         except (FocusFusionError, MemoryError):
             raise
@@ -81,24 +111,66 @@ class LazyTiff(LazyArray):
             region[place] = plane[spans[planes:]]
         return region
 
-    def _decoded(self) -> Any:
+    def _decoded(self) -> _OpenTiff:
         status = os.stat(self.path)
-        version = (status.st_mtime_ns, status.st_size)
+        beside = os.path.dirname(self.path)
+        version = (
+            status.st_mtime_ns,
+            status.st_size,
+            os.stat(beside).st_mtime_ns if self._spread else 0,
+            *self._stored_shape,
+        )
         with _open_lock:
-            return _open_decoded(self.path, self.series, self._chunkmode, version).array
+            return _open_decoded(self.path, self.series, self._chunkmode, version)
+
+    def _planes_in(self, spans: tuple[slice, ...]) -> list[int]:
+        """Which pages of the series a region is in."""
+        lead = self.shape[: self._lead]
+        ranges = (range(*s.indices(n)) for s, n in zip(spans, lead, strict=False))
+        places = np.meshgrid(*ranges, indexing="ij")
+        return (
+            list(np.ravel_multi_index([p.ravel() for p in places], lead))
+            if lead
+            else [0]
+        )
 
 
 class _OpenTiff:
     """An open file and the Zarr view of its pixels; closed when garbage-collected."""
 
     def __init__(self, path: str, series: int, chunkmode: int) -> None:
-        import tifffile
         import zarr
 
-        file = tifffile.TiffFile(path)
-        self._close = weakref.finalize(self, file.close)
-        store = file.series[series].aszarr(level=0, chunkmode=chunkmode, maxworkers=1)
+        file = open_tiff(path)
+        self._series = file.series[series]
+        self._checked: set[int] = set()
+        store = self._series.aszarr(level=0, chunkmode=chunkmode, maxworkers=1)
+        self._close = weakref.finalize(self, _close, store, file)
         self.array: Any = zarr.open_array(store, mode="r")
+
+    def check_stored(self, planes: Iterable[int], path: str) -> None:
+        """Raise if a strip or tile of a plane is missing: it would be read as 0."""
+        for index in set(planes) - self._checked:
+            with _open_lock:
+                page = self._series[index] if index < len(self._series) else None
+                parts = (
+                    []
+                    if page is None
+                    else list(zip(page.dataoffsets, page.databytecounts, strict=False))
+                )
+            missing = sum(not (offset and count) for offset, count in parts)
+            if missing:
+                raise FocusFusionError(
+                    f"{path!r} is incomplete: {missing} of the {len(parts)} strips or "
+                    f"tiles of plane {index} (counted from 0) were never written. Copy "
+                    "it again from where it was saved, or leave that plane out."
+                )
+            self._checked.add(index)
+
+
+def _close(store: Any, file: Any) -> None:
+    store.close()  # other files of the data set, too
+    file.close()
 
 
 _open_lock = threading.Lock()
@@ -107,12 +179,12 @@ _open_lock = threading.Lock()
 # Few files stay open however many a stack has.
 @functools.lru_cache(maxsize=8)
 def _open_decoded(
-    path: str, series: int, chunkmode: int, version: tuple[int, int]
+    path: str, series: int, chunkmode: int, version: tuple[int, ...]
 ) -> _OpenTiff:
     return _OpenTiff(path, series, chunkmode)
 
 
-def read_tiff(path: str, *, series: int | None = None) -> Source:
+def read_tiff(path: str, *, series: int | str | None = None) -> Source:
     """Open a TIFF file with its OME or ImageJ metadata, reading no pixels.
 
     Raises
@@ -124,21 +196,24 @@ def read_tiff(path: str, *, series: int | None = None) -> Source:
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with open_tiff(path) as tiff:
             if len(tiff.pages) == 0:
                 raise _damaged(path, "it has no plane")
             if _chain_is_cut(tiff):
                 raise _damaged(path, "the file ends before its last plane")
-            series = _choose_series(tiff, path, series)
-            image = tiff.series[series]
-            if tiff.is_ome and any(page is None for page in image.pages):
-                raise FocusFusionError(
-                    f"{path!r} is incomplete: some planes that its metadata list are "
-                    "in files that are missing. Put all files of the data set into "
-                    "one folder."
-                )
-            fields = _metadata(tiff, series, path)
-        data = LazyTiff(path, series)
+            number = _choose_series(tiff, path, series)
+            position = None
+            if len(tiff.series) == 1 and _positions(tiff.series[0]) > 1:
+                position, number = number, 0
+            image = tiff.series[number]
+            present = present_planes(image)
+            fields = _metadata(tiff, number, path)
+            fields["notes"] = (*fields["notes"], *notes_on_plan(tiff, image))
+            fields["files"] = places_of_files(image, _axis_letters(image.axes))
+            names = image_names(tiff)
+            planes = _imagej_planes(tiff, image)
+            stored = LazyTiff(path, number)
+            shown = as_shown(stored, stored.axes, image.keyframe, path)
     except (
         tifffile.TiffFileError,
         OSError,
@@ -147,9 +222,138 @@ def read_tiff(path: str, *, series: int | None = None) -> Source:
         struct.error,
     ) as error:
         raise _damaged(path, error) from error
-    return Source(
-        data, axes=_axis_letters(data.axes), name=stem(path), path=path, **fields
+    chosen = names[number if position is None else position]
+    name = name_of_series(path, chosen) if len(names) > 1 else stem(path)
+    files = [str(file["file"]) for file in fields["files"] if "planes" not in file]
+    if len(names) == 1 and len(files) > 1:  # a plane each
+        name = name_of_slices(files)
+    fields["notes"] = (*fields["notes"], *shown.notes)
+    if shown.colour is not None and "display" not in fields:
+        fields["display"] = {"colormap": shown.colour}
+    letters = _axis_letters(shown.axes)
+    if image.keyframe.photometric in (0, 1) and letters and "C" not in letters:
+        # Grey samples of a plane each: channels, or slices; at the end there is alpha.
+        letters = letters[:-1].replace("S", "C") + letters[-1]
+    source = Source(shown.data, axes=letters, name=name, path=path, **fields)
+    if planes is not None:
+        return _cut_hyperstack(source, planes)
+    if position is not None:
+        at = letters.index("R") if letters else 0
+        source = _at_position(source, at, position)
+        if present is not None:
+            present = np.take(present, position, at)
+            present = None if present.all() else present
+    return source if present is None else _whole(source, present)
+
+
+def _imagej_planes(tiff: Any, image: Any) -> dict[str, int] | None:
+    """How many planes ImageJ lists along each axis, where fewer are there."""
+    if not tiff.is_imagej or image.kind in _ORDERED or len(tiff.series) > 1:
+        return None
+    listed = tiff.imagej_metadata or {}
+    sizes = {a: int(listed.get(k, 1)) for a, k in _IMAGEJ_SIZES.items()}
+    if int(np.prod(list(sizes.values()))) == 1:
+        sizes["Z"] = int(listed.get("images", 1))
+    there = int(np.prod(image.shape[: len(image.axes) - len(image.keyframe.axes)]))
+    return sizes if there < int(np.prod(list(sizes.values()))) else None
+
+
+def _cut_hyperstack(source: Source, sizes: Mapping[str, int]) -> Source:
+    """The whole part of an ImageJ stack that lists more planes than are there."""
+    letters = "".join(axis for axis, n in sizes.items() if n > 1)
+    shape = [sizes[axis] for axis in letters]
+    there = source.data.shape[0] if "Z" in (source.axes or "") else 1
+    present = (np.arange(np.prod(shape)) < there).reshape(shape)
+    kept = whole_part(present, letters)
+    pages = np.arange(present.size).reshape(shape)[np.ix_(*kept)].ravel()
+    axes = source.axes or ""
+    lead = [1] if "Z" in axes else []
+    items = [Selection(source.data, [[int(i)] for _ in lead]) for i in pages]
+    data = SliceList(items, [axes] * len(items), [len(indices) for indices in kept])
+    note = _note_on_planes(letters, kept, present, "ImageJ's metadata list")
+    return replace(
+        source,
+        data=data,
+        axes=letters + axes.replace("Z", ""),
+        notes=(*source.notes, note),
     )
+
+
+def _note_on_planes(
+    letters: str, kept: list[list[int]], present: NDArray[np.bool_], who: str
+) -> str:
+    left_out = {
+        axis: [i for i in range(n) if i not in indices]
+        for axis, n, indices in zip(letters, present.shape, kept, strict=True)
+    }
+    missing = int(present.size - present.sum())
+    return note_on_missing(
+        letters,
+        left_out,
+        lambda _, index: str(index),
+        f"counted from 0: {missing} of {present.size} planes that {who} are missing",
+    )
+
+
+def _positions(image: Any) -> int:
+    """How many positions a series has, as those of Micro-Manager may."""
+    return int(image.shape[image.axes.index("R")]) if "R" in image.axes else 1
+
+
+def _at_position(source: Source, axis: int, position: int) -> Source:
+    shape = source.data.shape
+    kept: list[Sequence[int] | int] = [*(range(n) for n in shape[:axis]), position]
+    axes = (source.axes or "").replace("R", "")
+    files = [file for file in source.files if file.get("R", position) == position]
+    return replace(
+        source,
+        data=Selection(source.data, kept),
+        axes=axes,
+        files=tuple({k: v for k, v in file.items() if k != "R"} for file in files),
+    )
+
+
+def _whole(source: Source, present: NDArray[np.bool_]) -> Source:
+    """A source without the planes that are missing, and what lacks them."""
+    letters = (source.axes or "?" * present.ndim)[: present.ndim]
+    kept = whole_part(present, letters)
+    if not all(kept):
+        raise FocusFusionError(
+            f"{source.path!r} is incomplete: none of its planes is there. Put all "
+            "files of the data set into one folder."
+        )
+    note = _note_on_planes(letters, kept, present, "the metadata list")
+    channels = source.channel_names
+    display = dict(source.display)
+    if channels and "C" in letters:
+        indices = kept[letters.index("C")]
+        channels = tuple(channels[i] for i in indices)
+        if "colormap" in display:
+            display["colormap"] = [display["colormap"][i] for i in indices]
+    files = tuple(
+        {**file, **{a: kept[letters.index(a)].index(file[a]) for a in letters}}
+        if "planes" not in file
+        else file
+        for file in source.files
+        if "planes" in file or all(file[a] in kept[letters.index(a)] for a in letters)
+    )
+    return replace(
+        source,
+        data=Selection(source.data, kept),
+        notes=(*source.notes, note),
+        channel_names=channels,
+        display=display,
+        files=files,
+    )
+
+
+def _planes_of_stk(tiff: Any) -> int:
+    """Planes of a MetaMorph stack that tifffile takes for a single plane, else 0.
+
+    It goes by the tag UIC1, which not all of them have; UIC2 is what counts planes.
+    """
+    tags = tiff.pages[0].tags
+    return tags[33629].count if 33629 in tags and 33628 not in tags else 0
 
 
 def _chain_is_cut(tiff: Any) -> bool:
@@ -167,103 +371,111 @@ def _chain_is_cut(tiff: Any) -> bool:
     return bool(following >= file.size)
 
 
-def _choose_series(tiff: Any, path: str, series: int | None) -> int:
-    count = len(tiff.series)
-    if count == 0:
+def _choose_series(tiff: Any, path: str, series: int | str | None) -> int:
+    if len(tiff.series) == 0:
         raise FocusFusionError(f"{path!r} holds no image.")
+    names = image_names(tiff)
+    count = max(len(tiff.series), len(names))
     if series is not None:
-        if not 0 <= series < count:
-            raise FocusFusionError(
-                f"{path!r} has no image {series}; it has {count}, counted from 0."
-            )
-        return series
-    slide = tiff.is_svs or tiff.is_ndpi or tiff.is_scn or tiff.is_bif
-    if count == 1 or slide:  # a slide's other images are its label and overview
+        return index_of_series(names, series, path)
+    if len(names) == 1:
         return 0
+    shapes = [str(tuple(image.shape)) for image in tiff.series]
+    if len(names) > len(shapes):  # positions of one series
+        shapes = [""] * len(names)
     images = "; ".join(
-        f"{i}: {image.name or 'unnamed'} {tuple(image.shape)}"
-        for i, image in enumerate(tiff.series[:8])
+        f"{i}: {name} {shape}".rstrip()
+        for i, (name, shape) in enumerate(zip(names[:8], shapes, strict=False))
     )
     raise FocusFusionError(
         f"{path!r} holds {count} images instead of one stack, or slices of different "
         f"sizes ({images}{'; ...' if count > 8 else ''}). Say which one with "
-        "series=0, 1, ..., or save the stack on its own with slices of one size."
+        "series=0, 1, ... or its name (--series on the command line, where all means "
+        "each of them), or save the stack on its own with slices of one size."
     )
 
 
+def series_in_tiff(path: str) -> list[str]:
+    """Names of the images of a TIFF file; as :func:`image_names`.
+
+    Raises
+    ------
+    FocusFusionError
+        If the file is damaged.
+    """
+    import tifffile
+
+    try:
+        with open_tiff(path) as tiff:
+            return image_names(tiff)
+    except (tifffile.TiffFileError, OSError, IndexError, struct.error) as error:
+        raise _damaged(path, error) from error
+
+
+def image_names(tiff: Any) -> list[str]:
+    """Names of the images of an open TIFF, without overviews of the first one.
+
+    Parameters
+    ----------
+    tiff
+        ``tifffile.TiffFile``.
+
+    Returns
+    -------
+    list of str
+        In the order of the file; an image without a name is called by its number.
+    """
+    series = list(tiff.series)
+    slide = tiff.is_svs or tiff.is_ndpi or tiff.is_scn or tiff.is_bif
+    if slide:  # its other images are its label and overview
+        series = series[:1]
+    while len(series) > 1 and series[-1].keyframe.is_reduced:
+        series.pop()  # thumbnails, as in LSM
+    if len(series) == 1 and _positions(series[0]) > 1:
+        return [f"position {i}" for i in range(_positions(series[0]))]
+    return names_of_series([str(image.name or "") for image in series])
+
+
 def _axis_letters(axes: str) -> str | None:
-    """Our letters for tifffile's; a nameless axis of planes is Z. None if unclear."""
-    nameless = [axis for axis in axes if axis not in AXES]
-    if not nameless:
-        return axes
+    """Our letters for tifffile's; a nameless axis of planes is Z. None if unclear.
+
+    Axes that are named but not ours, such as R for positions, stay as they are.
+    """
+    nameless = [axis for axis in axes if axis in "QI"]
     if len(nameless) == 1 and "Z" not in axes:
         return axes.replace(nameless[0], "Z")
-    return None
+    return None if nameless else axes
 
 
 def _metadata(tiff: Any, series: int, path: str) -> dict[str, Any]:
+    pixels = None
     if tiff.is_ome and tiff.ome_metadata:
-        return _ome_metadata(tiff.ome_metadata, series, path)
-    if tiff.is_imagej:
-        return _imagej_metadata(tiff)
-    return {}
+        pixels = _ome_pixels(tiff.ome_metadata, series, path)
+    axes = _axis_letters(str(tiff.series[series].axes))
+    sizes = tiff_sizes(tiff, path, axes, pixels)
+    fields = {"scale": sizes.scale, "units": sizes.units, "notes": sizes.notes}
+    return fields | ({} if pixels is None else _ome_channels(pixels))
 
 
-def _ome_metadata(xml: str, series: int, path: str) -> dict[str, Any]:
+def _ome_pixels(xml: str, series: int, path: str) -> ElementTree.Element | None:
     try:
         images = ElementTree.fromstring(xml).findall("{*}Image")
     except ElementTree.ParseError as error:
         raise _damaged(path, f"its OME metadata are not XML: {error}") from error
-    pixels = images[series].find("{*}Pixels") if series < len(images) else None
-    if pixels is None:
-        return {}
-    scale, units = {}, {}
-    for axis, key, default in (
-        *((axis, f"PhysicalSize{axis}", "µm") for axis in "ZYX"),
-        ("T", "TimeIncrement", "s"),
-    ):
-        size = _positive(pixels.get(key))
-        if size is not None:
-            scale[axis] = size
-            units[axis] = unit_name(pixels.get(f"{key}Unit", default))
+    return images[series].find("{*}Pixels") if series < len(images) else None
+
+
+def _ome_channels(pixels: ElementTree.Element) -> dict[str, Any]:
     channels = pixels.findall("{*}Channel")
     names = [channel.get("Name") or "" for channel in channels]
     # An RGB image is one channel of three samples.
-    known = len(names) == int(pixels.get("SizeC", 0)) and all(names)
+    if len(channels) != int(pixels.get("SizeC", 0)):
+        return {}
+    fields: dict[str, Any] = {"channel_names": tuple(names)} if all(names) else {}
     colours = [_hex_colour(channel.get("Color")) for channel in channels]
-    fields: dict[str, Any] = {"scale": scale, "units": units}
-    if known:
-        fields["channel_names"] = tuple(names)
-        if all(colours) and set(colours) != {"#ffffff"}:
-            fields["display"] = {"colormap": colours}
+    if channels and all(colours) and set(colours) != {"#ffffff"}:
+        fields["display"] = {"colormap": colours}
     return fields
-
-
-def _imagej_metadata(tiff: Any) -> dict[str, Any]:
-    metadata = tiff.imagej_metadata or {}
-    unit = unit_name(metadata.get("unit", ""))
-    tags = tiff.pages[0].tags
-    scale: dict[str, float] = {}
-    for axis, tag in (("X", "XResolution"), ("Y", "YResolution")):
-        pixels, length = tags[tag].value if tag in tags else (0, 0)
-        if pixels and length and unit != "pixel":
-            scale[axis] = length / pixels
-    spacing = _positive(metadata.get("spacing"))
-    if spacing is not None and unit != "pixel":
-        scale["Z"] = spacing
-    units = dict.fromkeys(scale, unit)
-    interval = _positive(metadata.get("finterval"))
-    if interval is not None:
-        scale["T"], units["T"] = interval, unit_name(metadata.get("tunit", "s"))
-    return {"scale": scale, "units": units}
-
-
-def _positive(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) and number > 0 else None
 
 
 def _hex_colour(value: str | None) -> str | None:

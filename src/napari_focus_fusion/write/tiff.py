@@ -32,6 +32,7 @@ def write_ome_tiff(
     name: str,
     pixel_sizes: Mapping[str, tuple[float, str]],
     channel_names: tuple[str, ...] = (),
+    colours: tuple[str, ...] = (),
     description: Mapping[str, Any],
 ) -> None:
     """Write one image as uncompressed OME-TIFF, in memory no more than a plane or row.
@@ -51,6 +52,8 @@ def write_ome_tiff(
         Size and unit per axis letter.
     channel_names
         One a channel, or empty.
+    colours
+        One a channel as ``#rrggbb``, or empty.
     description
         Stored as JSON in the image's description.
     """
@@ -71,8 +74,13 @@ def write_ome_tiff(
         # A frame of reference of its own is OME's word for any other unit.
         other = "s" if axis == "T" else "reference frame"
         metadata[f"{key}Unit"] = _OME_UNITS.get(unit, other)
+    channel: dict[str, Any] = {}
     if channel_names:
-        metadata["Channel"] = {"Name": list(channel_names)}
+        channel["Name"] = list(channel_names)
+    if colours:
+        channel["Color"] = [_ome_colour(colour) for colour in colours]
+    if channel:
+        metadata["Channel"] = channel
 
     shape = tuple(int(n) for n in data.shape)
     first = len(axes.rstrip("S")) - 2
@@ -89,6 +97,12 @@ def write_ome_tiff(
             photometric="rgb" if "S" in axes else "minisblack",
             metadata=metadata,
         )
+
+
+def _ome_colour(colour: str) -> int:
+    """Signed 32-bit RGBA."""
+    value = int(colour.lstrip("#")[:6] + "ff", 16)
+    return value - (1 << 32) if value >= 1 << 31 else value
 
 
 def _planes(data: Any, first: int, dtype: np.dtype) -> Iterator[np.ndarray]:

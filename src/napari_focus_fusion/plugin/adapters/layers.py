@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_focus_fusion.axes import axes_from_names
+from napari_focus_fusion.axes import axes_from_names, slices_may_come_last
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.metadata import METADATA_KEY
-from napari_focus_fusion.opening import as_stack, stack_of_slices
+from napari_focus_fusion.metadata import METADATA_KEY, SOURCE_KEY
+from napari_focus_fusion.opening import as_stack, stack_of_files, stack_of_slices
 from napari_focus_fusion.plugin.adapters.crop import coarser, crop_stack
+from napari_focus_fusion.plugin.adapters.file_sizes import sizes_of_file
 from napari_focus_fusion.plugin.adapters.models import with_models
 from napari_focus_fusion.plugin.adapters.preferences import models_folder
-from napari_focus_fusion.read import natural_key, stem
+from napari_focus_fusion.read import is_zarr, natural_key, series_in, stem
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -36,6 +37,9 @@ OUTPUTS = ("fused", "decision", "confidence", "depth")
 #: resolution, and how far the finer pixels differ from the slices; and the depth map as
 #: a surface textured with the fused image.
 MORE_OUTPUTS = ("unscaled", "consistency", "surface")
+
+#: Most images of one file that are opened at once.
+MOST_IMAGES = 20
 
 #: Attributes of a layer that its results copy unchanged.
 _DISPLAY = (
@@ -67,7 +71,7 @@ def fuse_layer(
         several two-dimensional layers of one size: one slice each, in that order.
     axes
         One letter an axis of the layer out of ``TCZYX``, without one for RGB; None:
-        :func:`guess_axes`.
+        :func:`guess_axes`, where there is no doubt.
     reference_layer
         Another layer of the same axes and size, in which the focus is measured.
     time
@@ -217,6 +221,37 @@ def guess_axes(layer: Image, z_axis: int | None = None) -> str:
     return "".join(letters.values())
 
 
+def doubt_about_axes(layer: Image) -> str:
+    """Why the order of a layer's axes cannot be known; empty where it can.
+
+    Slices may come last, as in (Y, X, Z); and of two short axes either may be the
+    channels. Axis labels leave no doubt.
+    """
+    shape = level_0(layer).shape[: layer.ndim]
+    if axes_from_names(layer.axis_labels, layer.ndim) is not None:
+        return ""
+    named = [axes_from_names((label, "y", "x"), 3) for label in layer.axis_labels]
+    if "ZYX" in named:
+        return ""
+    size = " x ".join(map(str, shape))
+    start = f"The layer {layer.name!r} of {size} does not say which axis is which: "
+    end = " Say so with axes=, or by the axis labels of the layer."
+    if layer.ndim == 3 and slices_may_come_last(shape):
+        return (
+            f"{start}{shape[0]} slices of {shape[1]} x {shape[2]} pixels "
+            f'(axes="ZYX"), or {shape[2]} slices of {shape[0]} x {shape[1]} ("YXZ")?'
+            + end
+        )
+    either = [n for n in shape[:-2] if 1 < n <= _MAX_CHANNELS + 1]
+    if layer.ndim == 4 and len(either) == 2:
+        return (
+            f"{start}{shape[0]} slices and {shape[1]} channels "
+            f'(axes="ZCYX"), or {shape[0]} channels and {shape[1]} slices ("CZYX")?'
+            + end
+        )
+    return ""
+
+
 def _guess_leading(layer: Image, axes: Sequence[int]) -> str:
     """``"C"``, ``"T"``, ``"TC"`` or ``"CT"`` for the axes beside Z, Y and X."""
     shape = level_0(layer).shape
@@ -258,8 +293,14 @@ def stack_from_layer(
     Raises
     ------
     FocusFusionError
-        If the axes do not fit, or the pixels are of a kind that cannot be fused.
+        If it is no image layer, the axes do not fit or are None and cannot be known,
+        or the pixels are of a kind that cannot be fused.
     """
+    check_is_image(layer)
+    if axes is None:
+        doubt = doubt_about_axes(layer)
+        if doubt:
+            raise FocusFusionError(doubt)
     letters = (guess_axes(layer) if axes is None else axes).upper()
     display: dict[str, Any] = {
         key: copy.copy(getattr(layer, key)) for key in _DISPLAY if hasattr(layer, key)
@@ -267,16 +308,32 @@ def stack_from_layer(
     display["affine"] = np.array(layer.affine.affine_matrix)
     if not layer.rgb:
         display["colormap"] = layer.colormap
+    scale = dict(zip(letters, np.abs(layer.scale), strict=False))
+    units = dict(zip(letters, map(str, layer.units), strict=False))
+    # Where results lie is up to the layer, whatever its file says of sizes.
+    display["units"] = tuple(units.values())
+    of_file = sizes_of_file(layer, letters) if len(letters) == layer.ndim else None
+    if of_file is not None:
+        scale, units = {**scale, **of_file.scale}, {**units, **of_file.units}
     pixels = layer.data[level] if layer.multiscale else layer.data
     stack = as_stack(
         pixels,
         axes=letters + ("S" if layer.rgb else ""),
         name=layer.name,
-        scale=dict(zip(letters, np.abs(layer.scale), strict=False)),
-        units=dict(zip(letters, map(str, layer.units), strict=False)),
+        scale=scale,
+        units=units,
         display=display,
     )
-    stack = replace(stack, source=source_of([layer]))
+    opened = layer.metadata.get(SOURCE_KEY, {})  # by `layers_from_files`
+    notes = dict.fromkeys(
+        (*opened.get("notes", ()), *(() if of_file is None else of_file.notes))
+    )
+    stack = replace(
+        stack,
+        source=source_of([layer]),
+        notes=(*stack.notes, *notes),
+        files=opened.get("files", ()) if opened.get("axes") == letters else (),
+    )
     if level == 0:
         return stack
     sizes = zip(letters, level_0(layer).shape, pixels.shape, strict=False)
@@ -329,18 +386,72 @@ def stack_from_layers(
 
 
 def _stack_of_layers(layers: Sequence[Image], level: int) -> FocusStack:
+    for layer in layers:
+        check_is_image(layer)
     solid = [layer.name for layer in layers if layer.ndim != 2]
     if solid:
         raise FocusFusionError(
             f"The layer {solid[0]!r} is no single slice. Choose two-dimensional layers "
             "to be the slices of a stack, or one layer that holds all of them."
         )
+    _check_same_place(layers)
     slices = [stack_from_layer(layer, axes="YX", level=level) for layer in layers]
     stack = stack_of_slices(
         slices, axes=None, name=name_of(layers), source=source_of(layers)
     )
     labels = ("z", *layers[0].axis_labels)
-    return replace(stack, display={**stack.display, "axis_labels": labels})
+    units = ("pixel", *map(str, layers[0].units))
+    display = {**stack.display, "axis_labels": labels, "units": units}
+    return replace(stack, display=display)
+
+
+def _check_same_place(layers: Sequence[Image]) -> None:
+    """Raise if layers that are to be the slices of a stack do not lie on each other."""
+    first = layers[0]
+    height, width = level_0(first).shape[:2]
+    corners = [(y, x) for y in (0, height) for x in (0, width)]
+    pixel = float(np.abs(first.scale).min())
+    for layer in layers[1:]:
+        away = max(
+            float(np.linalg.norm(np.subtract(*places)))
+            for places in zip(
+                map(first.data_to_world, corners),
+                map(layer.data_to_world, corners),
+                strict=True,
+            )
+        )
+        if away > 0.01 * pixel:
+            sizes = [" x ".join(f"{s:g}" for s in one.scale) for one in (layer, first)]
+            what = (
+                f"pixels of {sizes[0]}, the other of {sizes[1]}"
+                if sizes[0] != sizes[1]
+                else f"a place up to {away / pixel:.3g} pixels away"
+            )
+            raise FocusFusionError(
+                f"The layers {layer.name!r} and {first.name!r} do not lie on each "
+                f"other: the one has {what}. Slices must show the same field. Give "
+                "them the same scale and translate if they do; if they do not, "
+                "register them first."
+            )
+
+
+def check_is_image(layer: Any) -> None:
+    """Raise if a layer is none of images.
+
+    Raises
+    ------
+    FocusFusionError
+        Naming what it is and what to choose.
+    """
+    from napari.layers import Image as ImageLayer
+    from napari.layers import Layer
+
+    if isinstance(layer, Layer) and not isinstance(layer, ImageLayer):
+        kind = type(layer).__name__
+        raise FocusFusionError(
+            f"{layer.name!r} is a {kind} layer, which has no sharp and blurred slices. "
+            "Choose the image layer that it belongs to."
+        )
 
 
 def layers_of(source: Image | Sequence[Image]) -> tuple[Image, ...]:
@@ -363,28 +474,45 @@ def source_of(layers: Sequence[Image]) -> str:
 
 
 def layers_from_files(paths: Sequence[str | Path]) -> list[LayerData]:
-    """Open files lazily as one focus stack.
+    """Open files lazily as one focus stack, or as several where a file holds them.
 
     Parameters
     ----------
     paths
-        One file, folder or OME-Zarr that holds a stack, or image files of one slice
-        each, which are put in their natural order (``a2`` before ``a10``).
+        One file, folder or OME-Zarr that holds stacks, or image files of one slice
+        each, of which the names say what is a slice, a channel or a time point.
 
     Returns
     -------
     list of (data, attributes, "image")
-        One layer, with the pixel sizes and units of the files.
+        One layer a stack, with the pixel sizes and units of the files.
 
     Raises
     ------
     FocusFusionError
-        If a file cannot be read or does not fit the others.
+        If a file cannot be read or does not fit the others, or holds more than
+        :data:`MOST_IMAGES`.
     """
     files = sorted(map(str, paths), key=natural_key)
     if not files:
         raise FocusFusionError("No file was chosen. Choose one that holds a stack.")
-    stack = as_stack(files if len(files) > 1 else files[0])
+    if len(files) > 1:
+        return [_layer_data(stack_of_files(files))]
+    (path,) = files
+    if Path(path).is_dir() and not is_zarr(path):
+        return [_layer_data(as_stack(path))]
+    names = series_in(path)
+    if len(names) > MOST_IMAGES:
+        raise FocusFusionError(
+            f"{path!r} holds {len(names)} images. Open those that you want by their "
+            "paths or, for all of them, use the command line: napari-focus-fusion fuse."
+        )
+    if len(names) == 1:
+        return [_layer_data(as_stack(path))]
+    return [_layer_data(as_stack(path, series=name)) for name in names]
+
+
+def _layer_data(stack: FocusStack) -> LayerData:
     axes = stack.axes.removesuffix("S")
     data = stack.data
     if not isinstance(data, np.ndarray) and not hasattr(data, "dask"):
@@ -402,8 +530,11 @@ def layers_from_files(paths: Sequence[str | Path]) -> list[LayerData]:
         "scale": tuple(stack.pixel_size(axis) for axis in axes),
         "units": tuple(stack.unit(axis) for axis in axes),
         "axis_labels": tuple(axes.lower()),
+        "metadata": {
+            SOURCE_KEY: {"axes": axes, "notes": stack.notes, "files": stack.files}
+        },
     }
-    return [(data, attributes, "image")]
+    return data, attributes, "image"
 
 
 def level_0(layer: Image) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_focus_fusion.metadata import METADATA_KEY
-from napari_focus_fusion.placement import Transform, displayed_axes
+from napari_focus_fusion.placement import Transform, displayed_axes, displayed_units
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +84,7 @@ def _place(result: FusionResult, shown: str) -> dict[str, Any]:
     labels = stack.display.get("axis_labels") or with_channels.lower()
     return {
         **Transform.of(stack).restricted(kept).attributes(),
-        "units": tuple(stack.unit(axis) for axis in shown),
+        "units": tuple(displayed_units(stack)[i] for i in kept),
         "axis_labels": tuple(labels[i] for i in kept),
     }
 

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
-from napari_focus_fusion.plugin.adapters.layers import guess_axes, layers_of, name_of
+from napari_focus_fusion.plugin.adapters.layers import (
+    doubt_about_axes,
+    guess_axes,
+    layers_of,
+    name_of,
+)
 from napari_focus_fusion.plugin.adapters.maps import result_metadata
 from napari_focus_fusion.plugin.adapters.sources import are_slices, is_stack, slices_of
 from napari_focus_fusion.plugin.common.combo_boxes import ValueComboBox
@@ -117,14 +122,24 @@ class AxesFields(QObject):
 
     @property
     def value(self) -> str:
-        """What the axes are, one letter each out of ``TCZYX``; empty for no layer."""
-        if self._layer is None:
+        """What the axes are, one letter each out of ``TCZYX``.
+
+        Empty for no layer, and where they cannot be known and none is chosen yet.
+        """
+        if self._layer is None or self.z_axis.value is None:
             return ""
         letters = iter(f"{self.other_axes.value or ''}YX")
         return "".join(
             "Z" if axis == self.z_axis.value else next(letters)
             for axis in range(self._layer.ndim)
         )
+
+    @property
+    def doubt(self) -> str:
+        """Why the axes cannot be known, until one is chosen; else empty."""
+        if self._layer is None or self.z_axis.value is not None:
+            return ""
+        return doubt_about_axes(self._layer)
 
     def show_layer(self, layer: Image | None, axes: str | None = None) -> None:
         """List the possible axes of a layer.
@@ -134,7 +149,8 @@ class AxesFields(QObject):
         layer
             A stack; None: no stack is chosen.
         axes
-            The ones to select; None: :func:`guess_axes`.
+            The ones to select; None: :func:`guess_axes`, and none at all where they
+            cannot be known.
         """
         self._layer = layer
         if layer is None:
@@ -142,16 +158,21 @@ class AxesFields(QObject):
             self.other_axes.set_choices([])
             self.changed.emit()
             return
+        choices = [(axis_text(layer, axis), axis) for axis in range(layer.ndim)]
+        if axes is None and doubt_about_axes(layer):
+            self.z_axis.set_choices([("Choose the axis", None), *choices], None)
+            self.other_axes.set_choices([])
+            self.changed.emit()
+            return
         axes = guess_axes(layer) if axes is None else axes
-        self.z_axis.set_choices(
-            [(axis_text(layer, axis), axis) for axis in range(layer.ndim)],
-            axes.index("Z"),
-        )
+        self.z_axis.set_choices(choices, axes.index("Z"))
         self._list_others(axes)
 
     def _list_others(self, axes: str | None = None) -> None:
         layer, z = self._layer, self.z_axis.value
         if layer is None or z is None:
+            self.other_axes.set_choices([])
+            self.changed.emit()
             return
         axes = guess_axes(layer, z) if axes is None else axes
         rest = [axis for axis in range(layer.ndim) if axis != z][:-2]

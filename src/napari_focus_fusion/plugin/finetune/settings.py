@@ -96,8 +96,8 @@ class FineTuneSettings(QWidget):
         self.stacks = StacksField(self._viewer)
         self.files_button = push_button(
             "Open f&iles …",
-            "Open a stack from a file, or from pictures of one slice each, in the "
-            "order of the numbers in their names.",
+            "Open a stack from a file, or from pictures of one slice each, of which "
+            "the names say what is a slice, a channel or a time point.",
         )
         self.holds = wrapped_label()
         self.where = ValueComboBox(

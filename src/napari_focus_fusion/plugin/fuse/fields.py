@@ -102,8 +102,8 @@ class FuseFields(JobWidget):
         self.layer.setMinimumContentsLength(8)  # the button beside it is wide too
         self.files_button = QPushButton("Files …")
         self.files_button.setToolTip(
-            "Open a stack from a file, or from pictures of one slice each, in the "
-            "order of the numbers in their names."
+            "Open the stacks of a file, or pictures of one slice each, of which the "
+            "names say what is a slice, a channel or a time point."
         )
         self._axes = AxesFields()
         self.z_axis, self.other_axes = self._axes.z_axis, self._axes.other_axes

@@ -109,15 +109,20 @@ class FuseForm(FuseFields):
         if len(self.sources) != 1:
             return
         (layer,) = self.sources
-        same = event.type != "axis_labels" and layer.ndim == len(self.axes)
-        self._axes.show_layer(layer, self.axes if same else None)
+        axes = self._axes.value
+        same = event.type != "axis_labels" and layer.ndim == len(axes)
+        self._axes.show_layer(layer, axes if same else None)
 
     def _on_axes(self) -> None:
         self._list_references()
         self._show_chosen()
 
     def _show_chosen(self) -> None:
-        if self.sources:
+        if self._axes.doubt:
+            self.holds.setText("Which axis is Z cannot be known here: choose it.")
+            self.holds.setToolTip(self._axes.doubt)
+        elif self.sources:
+            self.holds.setToolTip("")
             text = describe(self.sources, self.axes)
             alone = text.startswith("1 slice,")
             self.holds.setText(f"{text}; nothing to fuse" if alone else text)
@@ -126,7 +131,7 @@ class FuseForm(FuseFields):
         self.chosen.emit()
 
     def _unit(self) -> str:
-        if len(self.sources) != 1:
+        if len(self.sources) != 1 or self.z_axis.value is None:
             return ""
         unit = str(self.sources[0].units[self.z_axis.value])
         return "" if unit == "pixel" else unit_text(unit)
@@ -265,6 +270,8 @@ class FuseForm(FuseFields):
             raise FocusFusionError("There is no focus stack. Open one first.")
         if not self.wanted():
             raise FocusFusionError("No output is ticked. Tick at least one.")
+        if self._axes.doubt:
+            raise FocusFusionError(self._axes.doubt)
         axes, time = self.axes, None
         if "T" in axes and self.time.value == "shown":
             time = index_on_screen(self.sources[0], axes, self._viewer)["T"]

@@ -197,10 +197,11 @@ class FuseWidget(FuseForm):
         super()._update_buttons()
         self.freeze(not self.idle)
         ready = self.idle and self._device_list is not None
-        can = ready and bool(self.wanted()) and bool(self.sources)
+        stack = bool(self.sources) and not self._axes.doubt
+        can = ready and bool(self.wanted()) and stack
         self.run_button.setEnabled(can)
         self.add_button.setEnabled(can)
-        self.preview_button.setEnabled(ready and bool(self.sources))
+        self.preview_button.setEnabled(ready and stack)
         for widget in (self.queue_list, self.queue_button, self.remove_button):
             widget.setVisible(bool(self._queue))
             widget.setEnabled(ready)
@@ -311,7 +312,7 @@ class FuseWidget(FuseForm):
         (self.preview.start if on else self.preview.stop)()
 
     def _preview_arguments(self) -> dict[str, Any] | None:
-        if not self.sources or not self.idle:
+        if not self.sources or not self.idle or self._axes.doubt:
             return None
         reference = self.reference.value
         return {

@@ -1,0 +1,102 @@
+"""Files of microscope makers, through BioIO."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+import napari_focus_fusion as ff
+from napari_focus_fusion.opening import as_stack, find_jobs
+
+ALL = slice(None)
+CZI = "files/xyz__multiple_images.czi"
+
+
+@pytest.fixture
+def czi(data_folder):
+    pytest.importorskip("bioio_czi", reason="BioIO's reader of CZI is not installed")
+    path = data_folder / CZI
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    return path
+
+
+def test_the_images_of_a_real_czi(czi) -> None:
+    names = ff.series_in(czi)
+    assert names == ["xyz__multiple_images-0", "xyz__multiple_images-1"]
+    with pytest.raises(ff.FocusFusionError, match=r"holds 2 images.*series="):
+        as_stack(czi)
+    from pylibCZIrw.czi import open_czi
+
+    for series, name in enumerate(names):
+        stack = as_stack(czi, series=name)
+        assert (stack.axes, stack.n_slices, stack.dtype) == ("ZYX", 2, np.uint16)
+        assert stack.pixel_size("Z") == pytest.approx(0.3)
+        assert stack.pixel_size("X") == pytest.approx(0.19564437607)
+        assert set(stack.units.values()) == {"micrometer"}
+        assert stack.channel_names == ("ChA",)
+        pixels = stack.read(0, ALL, ALL, ALL)[0]
+        with open_czi(str(czi)) as file:  # the maker's own library
+            for z in range(2):
+                want = file.read(plane={"Z": z, "C": 0, "T": 0}, scene=series)
+                np.testing.assert_array_equal(pixels[z], want[..., 0])
+
+
+def test_a_real_czi_is_fused_image_by_image(czi, tmp_path) -> None:
+    result = ff.fuse(czi, "sml", series=1, out=tmp_path / "one.ome.zarr")
+    assert result.stack.name == "xyz__multiple_images-1"
+    again = ff.as_stack(tmp_path / "one.ome.zarr")
+    assert again.pixel_size("Y") == pytest.approx(0.19564437607)
+    jobs, failures = find_jobs([str(czi)], series="all")
+    assert [job.series for job in jobs] == ff.series_in(czi) and not failures
+
+
+def test_a_czi_with_channels_and_time_that_we_write(tmp_path) -> None:
+    czi = pytest.importorskip("pylibCZIrw.czi", reason="pylibCZIrw is not installed")
+    pytest.importorskip("bioio_czi")
+    path = tmp_path / "cells.czi"
+    pixels = np.random.default_rng(0).integers(0, 2**16, (3, 2, 4, 32, 48), np.uint16)
+    with czi.create_czi(str(path)) as file:
+        for t, c, z in np.ndindex(3, 2, 4):
+            plane = {"T": t, "C": c, "Z": z}
+            file.write(pixels[t, c, z][..., None], plane=plane)
+        sizes = {"scale_x": 0.2e-6, "scale_y": 0.3e-6, "scale_z": 1.5e-6}
+        file.write_metadata("cells", channel_names={0: "DAPI", 1: "GFP"}, **sizes)
+    stack = as_stack(path)
+    assert stack.axes == "TCZYX" and stack.channel_names == ("DAPI", "GFP")
+    assert {a: round(stack.pixel_size(a), 9) for a in "ZYX"} == {
+        "Z": 1.5,
+        "Y": 0.3,
+        "X": 0.2,
+    }
+    for t in range(3):
+        np.testing.assert_array_equal(stack.read(t, ALL, ALL, ALL), pixels[t])
+    assert stack.chunk_yx == (32, 48)
+
+
+def test_a_broken_czi_is_named(tmp_path) -> None:
+    pytest.importorskip("bioio_czi")
+    path = tmp_path / "broken.czi"
+    path.write_bytes(b"ZISRAWFILE" + bytes(500))
+    with pytest.raises(ff.FocusFusionError, match=r"broken\.czi"):
+        as_stack(path)
+
+
+def test_without_bioio_it_is_said_what_to_install(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "cells.nd2"
+    path.write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "bioio", None)
+    with pytest.raises(ff.FocusFusionError, match=r"\.nd2 are not read.*\[bioio\]"):
+        as_stack(path)
+    (job,), _ = find_jobs([str(tmp_path)])  # found in a folder, and named
+    assert job.name == "cells"
+
+
+def test_without_its_reader_it_is_said_what_to_install(tmp_path) -> None:
+    pytest.importorskip("bioio")
+    path = tmp_path / "cells.oib"
+    path.write_bytes(b"no such file")
+    with pytest.raises(ff.FocusFusionError, match="bioio-bioformats"):
+        as_stack(path)
