@@ -142,6 +142,7 @@ def test_other_layers_are_refused_in_words(slices):
         ((6, 4, 40, 50), ("a", "z", "y", "x"), ""),
         ((12, 40, 50), None, ""),
         ((12, 2, 40, 50), None, ""),
+        ((2, 5, 40, 50), None, ""),
         ((100, 40, 50), None, ""),
     ],
 )

@@ -224,8 +224,8 @@ def guess_axes(layer: Image, z_axis: int | None = None) -> str:
 def doubt_about_axes(layer: Image) -> str:
     """Why the order of a layer's axes cannot be known; empty where it can.
 
-    Slices may come last, as in (Y, X, Z); and of two short axes either may be the
-    channels. Axis labels leave no doubt.
+    Slices may come last, as in (Y, X, Z); and of two short axes of which the first is
+    the longer either may be the channels. Axis labels leave no doubt.
     """
     shape = level_0(layer).shape[: layer.ndim]
     if axes_from_names(layer.axis_labels, layer.ndim) is not None:
@@ -242,8 +242,8 @@ def doubt_about_axes(layer: Image) -> str:
             f'(axes="ZYX"), or {shape[2]} slices of {shape[0]} x {shape[1]} ("YXZ")?'
             + end
         )
-    either = [n for n in shape[:-2] if 1 < n <= _MAX_CHANNELS + 1]
-    if layer.ndim == 4 and len(either) == 2:
+    # Channels come first by convention; with more of them than slices it is unlikely.
+    if layer.ndim == 4 and _MAX_CHANNELS + 1 >= shape[0] > shape[1] > 1:
         return (
             f"{start}{shape[0]} slices and {shape[1]} channels "
             f'(axes="ZCYX"), or {shape[0]} channels and {shape[1]} slices ("CZYX")?'
