@@ -7,8 +7,6 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
-from small_models import small
-from test_pixel_defects import DEPTH, HEIGHT, SLICES, WIDTH, scene
 
 from napari_focus_fusion import as_stack, fuse
 from napari_focus_fusion.engine.empty import without_empty_bands
@@ -22,6 +20,7 @@ from napari_focus_fusion.engine.reading import (
 )
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.training.patches import read_patches
+from sloping_scene import DEPTH, HEIGHT, SLICES, WIDTH, scene
 
 HOLE = np.zeros((HEIGHT, WIDTH), bool)
 HOLE[50:80, 55:95] = True
@@ -194,7 +193,7 @@ def test_what_is_dark_is_not_empty(kind: str) -> None:
 
 
 def test_infinity_is_an_error_and_says_what_to_do() -> None:
-    stack = small().astype(np.float32)
+    stack = scene(0)[0].astype(np.float32)
     stack[2, 50, 67] = np.inf
     with pytest.raises(FocusFusionError, match=r"slice 2, row 50, column 67.*NaN"):
         fuse(stack, "sml", axes="ZYX")

@@ -13,25 +13,11 @@ from napari_focus_fusion import fuse
 from napari_focus_fusion.composite import RunningNoise
 from napari_focus_fusion.engine.reading import limited
 from napari_focus_fusion.tiling import Rectangle
+from sloping_scene import DEPTH, HEIGHT, SLICES, WIDTH, scene
 
-HEIGHT, WIDTH, SLICES = 130, 150, 7
 YY, XX = np.mgrid[:HEIGHT, :WIDTH]
-DEPTH = np.broadcast_to(np.arange(WIDTH) * SLICES // WIDTH, (HEIGHT, WIDTH))
 #: Where the defects are: the middle slice is sharp there.
 Y, X = 64, 75
-
-
-def scene(noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Slices (N, h, w) uint16 whose sharp one rises from left to right; truth."""
-    rng = np.random.default_rng(3)
-    texture = ndimage.gaussian_filter(rng.random((HEIGHT, WIDTH)), 0.8)
-    truth = 200 + 2800 * (texture - texture.min()) / np.ptp(texture)
-    blurred = [truth] + [
-        ndimage.gaussian_filter(truth, 1.1 * d) for d in range(1, SLICES)
-    ]
-    slices = np.stack([np.choose(abs(DEPTH - k), blurred) for k in range(SLICES)])
-    slices += rng.normal(0, noise, slices.shape)
-    return slices.clip(0, 65535).round().astype(np.uint16), truth
 
 
 def stuck(slices: np.ndarray) -> np.ndarray:
