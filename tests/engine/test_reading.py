@@ -15,6 +15,7 @@ from napari_focus_fusion.engine.reading import (
     SAMPLE_PIXELS,
     SAMPLE_SIDE,
     SMALLEST_SIDE,
+    READ_HALO,
     Reference,
     limited,
     prefetch,

@@ -124,7 +124,7 @@ class Reference:
         values = self._mix(self.used, block)
         flags = None
         if present is not None:
-            there = present.all(0)
+            there = np.asarray(present.all(0))
             values, flags = filled(values, there), absence_flags(there)
         window = tuple(
             slice(inner.start - outer.start, inner.stop - outer.start)
@@ -142,7 +142,7 @@ class Reference:
         Absent pixels hold no meaning; None in place of a mask: there are none.
         """
         block, present = read_components(self.stack, self.t, self.used, z, y, x)
-        seen = None if present is None else present.all(0)
+        seen = None if present is None else np.asarray(present.all(0))
         return self._mix(self.used, block), seen
 
     def mixed(self, values: np.ndarray) -> np.ndarray:

@@ -167,10 +167,9 @@ class _Seen:
     def __init__(self, region: Rectangle, device: torch.device) -> None:
         self.number = torch.zeros(region.height, region.width, device=device)
         self.absent: Tensor | None = None
+        self.one = torch.ones((), device=device)
 
-    def update(
-        self, tile: Tile, flags: Tensor | None
-    ) -> tuple[Tensor | float, Tensor | None]:
+    def update(self, tile: Tile, flags: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Take in a slice: what it counts, and where it replaces what was there.
 
         The second is None where nothing is flagged and nothing was; the largest of
@@ -179,7 +178,7 @@ class _Seen:
         number = self.number[tile.slices]
         if flags is None and self.absent is None:
             number += 1
-            return 1.0, None
+            return self.one, None
         if self.absent is None:
             self.absent = torch.zeros_like(self.number, dtype=torch.int16)
         known = number >= 1
