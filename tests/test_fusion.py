@@ -428,7 +428,9 @@ def test_progress_rises_to_its_end_in_the_callers_thread(
 
 def test_what_fails_while_reading_surfaces() -> None:
     source = Watched(small(), fail_on_slice=3)
-    with pytest.raises(FocusFusionError, match=r"slices 3 to 4.*the cable came loose"):
+    with pytest.raises(
+        FocusFusionError, match=r"slices \d+ to \d+.*the cable came loose"
+    ):
         fuse(source, "sml", axes="ZYX")
     assert all(name.startswith("focus-fusion-reader") for name in source.threads)
     assert not [t for t in threading.enumerate() if t.name.startswith("focus-fusion")]

@@ -11,11 +11,11 @@ import pytest
 from napari_focus_fusion import FocusFusionError
 from napari_focus_fusion.engine.normalise import black_and_white
 from napari_focus_fusion.engine.reading import (
+    READ_HALO,
     SAMPLE_GRID,
     SAMPLE_PIXELS,
     SAMPLE_SIDE,
     SMALLEST_SIDE,
-    READ_HALO,
     Reference,
     limited,
     prefetch,

@@ -376,10 +376,9 @@ def _feather(
     for z, values, present, plane, seen in _slices_and_planes(
         point, region.grown(halo)
     ):
-        if seen is not None:
-            both = seen if chosen.seen is None else seen & chosen.seen
-        else:
-            both = chosen.seen
+        both = chosen.seen if seen is None else seen
+        if seen is not None and chosen.seen is not None:
+            both = seen & chosen.seen
         if present is not None and lacking is None:
             lacking = np.zeros(selected.shape)
         for block, labels_near in zip(blocks, near_labels, strict=True):
