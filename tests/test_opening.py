@@ -54,7 +54,6 @@ UNSIZED = NUMBERS[NUMBERS > 2][:, None, None] * np.ones((20, 20))
         (np.zeros((5, 64, 64), "int64"), None, "int32"),
         (np.zeros((5, 64, 64), "datetime64[s]"), None, "cannot be fused"),
         (np.zeros((5, 64, 64, 2)), "ZYXS", "name the axis C"),
-        (np.ma.masked_equal(np.zeros((5, 64, 64)), 0), None, "masked"),
         ({"a": 1}, None, "Cannot read"),
         (7, None, "Cannot read"),
         ([[1, 2], [3]], None, "Cannot read"),

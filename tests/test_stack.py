@@ -189,14 +189,15 @@ def test_a_reference_that_is_not_there(reference: int | str) -> None:
 @given(
     shape=st.tuples(*[st.integers(1, 4)] * 4),
     dtype=st.sampled_from(["float16", "float32", "float64"]),
-    value=st.sampled_from([np.nan, np.inf, -np.inf]),
+    value=st.sampled_from([np.inf, -np.inf]),
     data=st.data(),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_first_pixel_that_is_not_finite_is_named(
+def test_the_first_infinite_pixel_is_named(
     shape: tuple[int, ...], dtype: str, value: float, data: st.DataObject
 ) -> None:
     block = np.ones(shape, dtype)
+    block.ravel()[::2] = np.nan  # absent, which is no error
     check_finite(block)
     place = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
     block[place] = value

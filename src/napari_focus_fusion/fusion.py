@@ -85,7 +85,8 @@ def fuse(
     stack
         numpy, dask or Zarr array, path of a TIFF or OME-Zarr, list of 2-D files or
         arrays, or a FocusStack; (..., Z, Y, X) with channels, time and RGB in the
-        order of `axes`. One slice passes through.
+        order of `axes`. One slice passes through. Pixels that are NaN or masked are
+        absent, and win nothing.
     model
         Name in :func:`models`, path of a ``.safetensors`` file, or a loaded model.
     axes

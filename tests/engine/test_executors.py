@@ -93,7 +93,7 @@ def test_stopping_keeps_what_is_done(
 
 def test_an_error_on_a_worker_keeps_its_message(client: Any, tmp_path: Path) -> None:
     broken = np.ones((3, 40, 40), np.float32)
-    broken[1, 7, 9] = np.nan
+    broken[1, 7, 9] = np.inf
     with pytest.raises(FocusFusionError, match="slice 1, row 7, column 9"):
         fuse(broken, "sml", client=client, out=tmp_path / "fused.ome.zarr")
 

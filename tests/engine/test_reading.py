@@ -11,11 +11,13 @@ import pytest
 from napari_focus_fusion import FocusFusionError
 from napari_focus_fusion.engine.normalise import black_and_white
 from napari_focus_fusion.engine.reading import (
+    READ_HALO,
     SAMPLE_GRID,
     SAMPLE_PIXELS,
     SAMPLE_SIDE,
     SMALLEST_SIDE,
     Reference,
+    limited,
     prefetch,
     read_components,
     sample,
@@ -44,9 +46,13 @@ def test_planes_are_weighted_and_normalised() -> None:
     weights = (0.5, 0.0, 0.2, 0.3)
     reference = Reference(stack, 0, weights, black=100.0, white=50_100.0)
     mixed = np.tensordot(weights, all_of(stack).astype(float), 1)
-    found = reference.planes(slice(0, 3), slice(0, 20), slice(0, 30))
+    window = (slice(0, 20), slice(0, 30))
+    found, seen = reference.observed(slice(0, 3), *window)
+    assert seen is None
     np.testing.assert_allclose(found, (mixed - 100) / 50_000, atol=1e-6)
     np.testing.assert_array_equal(reference.mixed(all_of(stack)), found)
+    planes = reference.planes(slice(0, 3), *window)
+    np.testing.assert_array_equal(planes, limited(found, *window))
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (5, 7), (1, 9)])
@@ -58,7 +64,8 @@ def test_outside_the_image_is_its_mirror_image(shape: tuple[int, int]) -> None:
     for y0, y1, x0, x1 in ((0, high, 0, wide), (high // 2, high, 0, wide // 2 + 1)):
         rows = slice(y0 - halo, y1 + halo)
         columns = slice(x0 - halo, x1 + halo)
-        window = read_components(stack, 0, [0], slice(0, 1), rows, columns)[0, 0]
+        read, _ = read_components(stack, 0, [0], slice(0, 1), rows, columns)
+        window = read[0, 0]
         expected = whole[y0 : y1 + 2 * halo, x0 : x1 + 2 * halo]
         np.testing.assert_array_equal(window, expected)
 
@@ -68,27 +75,29 @@ def test_channels_without_weight_are_not_read() -> None:
     watched = Watched(pixels)
     reference = Reference(as_stack(watched, axes="CZYX"), 0, (0.0, 1.0, 0.0))
     planes = reference.planes(slice(1, 2), slice(3, 9), slice(-4, 12))
-    np.testing.assert_array_equal(planes[0, :, 4:], pixels[1, 1, 3:9, :12])
+    expected = limited(pixels[1, 1:2].astype(np.float32), slice(3, 9), slice(0, 12))
+    np.testing.assert_array_equal(planes[:, :, 4:], expected)
     read = np.zeros(pixels.shape)
-    read[1, 1, 3:9, :12] = 1
+    read[1, 1, 3 - READ_HALO : 9 + READ_HALO, : 12 + READ_HALO] = 1
     np.testing.assert_array_equal(watched.read, read)
 
 
-def test_not_a_number_is_reported_where_it_is() -> None:
+def test_infinity_is_reported_where_it_is() -> None:
     pixels = np.zeros((3, 40, 50), np.float32)
-    pixels[2, 31, 17] = np.nan
+    pixels[2, 31, 17] = np.inf
     stack = as_stack(pixels, axes="ZYX", name="pollen")
     with pytest.raises(FocusFusionError, match=r"'pollen'.*slice 2, row 31, column 17"):
         read_components(stack, 0, [0], slice(1, 3), slice(30, 60), slice(-5, 30))
 
 
 def samples(stack: FocusStack) -> list[np.ndarray]:
-    return list(sample(Reference(stack, 0, GREY)))
+    return [planes for planes, _ in sample(Reference(stack, 0, GREY))]
 
 
 def test_the_sample_of_a_small_plane_is_the_plane() -> None:
     stack = random_stack((3, 100, 90))
     planes = all_of(stack)[0].astype(np.float32)
+    planes = limited(planes, slice(0, 100), slice(0, 90))
     np.testing.assert_array_equal(np.concatenate(samples(stack)), planes)
 
 
@@ -119,7 +128,7 @@ def test_the_sample_does_not_grow_with_the_number_of_slices() -> None:
             return np.zeros([len(range(*k.indices(n))) for k, n in sizes], np.uint8)
 
     stack = as_stack(Endless(), axes="ZYX")
-    total = sum(planes.size for planes in sample(Reference(stack, 0, GREY)))
+    total = sum(planes.size for planes, _ in sample(Reference(stack, 0, GREY)))
     assert total <= max(SAMPLE_PIXELS, 300 * (SAMPLE_GRID * SMALLEST_SIDE) ** 2)
 
 

@@ -48,7 +48,7 @@ def point_with(model: Any, *, slab: int = 1, **settings: Any) -> Prepared:
     reference = Reference(stack, 0, (1.0,), 0.0, 65535.0)
     context = None
     if model.needs_sample:
-        windows = [torch.from_numpy(planes)[:, None] for planes in sample(reference)]
+        windows = [torch.from_numpy(planes)[:, None] for planes, _ in sample(reference)]
         with torch.inference_mode():
             context = model.context(windows)
     asked = FusionSettings(**{"tile": 64, "device": "cpu"} | settings)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from napari_focus_fusion import Cancelled, FocusFusionError, FocusStack, as_stack
 from napari_focus_fusion.engine.normalise import black_and_white
-from napari_focus_fusion.engine.reading import Reference, sample
+from napari_focus_fusion.engine.reading import Reference, limited, sample
 from napari_focus_fusion.tiling import Rectangle
 from napari_focus_fusion.training import patches as module
 from napari_focus_fusion.training.patches import (
@@ -119,10 +119,10 @@ def test_windows_are_the_pixels_that_the_engine_would_see() -> None:
         place = window.place
         channel = scene[place.t, 1].astype(np.float32)
         raw = Reference(stack, place.t, (0.0, 1.0))
-        black, white = black_and_white(list(sample(raw)))
+        black, white = black_and_white([planes for planes, _ in sample(raw)])
         side = window.planes.shape[-1]
         y, x = slice(place.y, place.y + side), slice(place.x, place.x + side)
-        expected = (channel[:, y, x] - black) / (white - black)
+        expected = (limited(channel, y, x) - black) / (white - black)
         np.testing.assert_allclose(window.planes, expected, atol=1e-5)
         assert int(window.energy.argmax()) == 4
     assert {window.place.t for window in found.training} == {0, 1}
@@ -135,7 +135,9 @@ def test_each_pixel_is_read_once_beside_the_sample() -> None:
     of_sample = source.read.copy()
     source.read[:] = 0
     read_patches([stack], **OPTIONS)
-    assert (source.read - of_sample).max() == 1
+    # Around each window a few pixels more, and the edges of the plane.
+    extra = source.read - of_sample
+    assert np.median(extra[extra > 0]) == 1 and extra.max() <= 4
 
 
 def test_of_a_huge_stack_a_few_chunks_are_read_and_little_is_held() -> None:
@@ -297,7 +299,7 @@ def test_stacks_of_two_slices_and_of_many_go_together() -> None:
         (noise(3, 60, 60), r"no part is left to hold back.*12 pixels apart"),
         (np.full((3, 200, 200), 7, np.uint8), r"no slice is sharper than another"),
         (np.stack([noise(1, 200, 200)[0]] * 3), r"no slice is sharper than another"),
-        (np.full((3, 200, 200), np.nan), r"contains NaN.*slice 0"),
+        (np.full((3, 200, 200), np.nan), r"everywhere pixels are absent"),
     ],
 )
 def test_what_does_not_fit_is_said(scene: np.ndarray, words: str) -> None:

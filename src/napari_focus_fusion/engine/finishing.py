@@ -77,7 +77,14 @@ def finish_region(
     if point.plan.settings.background == "mean":
         background = background_weight(maps.confidence)
     fused, labels = _compose(
-        point, region, verified.labels, area, monitor, reconstructions, background
+        point,
+        region,
+        verified.labels,
+        area,
+        monitor,
+        reconstructions,
+        raw.labels,
+        background,
     )
     moved = labels != maps.labels
     if moved.any():
@@ -111,7 +118,7 @@ def compose_region(
         (components, h, w) in the stack's dtype. A pixel that its slice does not have is
         taken from the nearest that has it; where none has, it is NaN, or 0 in integers.
     """
-    return _compose(point, region, labels, area, monitor, reconstructions)[0]
+    return _compose(point, region, labels, area, monitor, reconstructions, labels)[0]
 
 
 def _compose(
@@ -121,16 +128,20 @@ def _compose(
     area: Rectangle,
     monitor: Monitor,
     reconstructions: Sequence[np.ndarray],
+    instead: np.ndarray,
     background: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What :func:`compose_region` gives, and the slices that were taken, (h, w).
 
+    ``instead`` is the decision map for pixels that the slice of ``labels`` lacks;
     ``background`` (h, w) is the weight that every slice has at least.
     """
     stack = point.plan.stack
     inside = region.moved(-area.y0, -area.x0)
     if point.plan.settings.blend == "select":
-        return _select(point, region, labels[inside.slices], monitor)
+        return _select(
+            point, region, labels[inside.slices], instead[inside.slices], monitor
+        )
     # The image is mirrored at its border, and so is its decision map.
     missing = [
         (max(COMPOSITE_HALO - before, 0), max(COMPOSITE_HALO - after, 0))
@@ -139,10 +150,14 @@ def _compose(
             (inside.x0, area.width - inside.x1),
         )
     ]
-    padded = np.pad(labels, missing, mode="symmetric")
     surrounded = inside.moved(missing[0][0], missing[1][0]).grown(COMPOSITE_HALO)
-    index = np.ascontiguousarray(padded[surrounded.slices])
-    fused, index, nowhere = _feather(point, region, index, monitor, background)
+    index, otherwise = (
+        np.ascontiguousarray(np.pad(a, missing, mode="symmetric")[surrounded.slices])
+        for a in (labels, instead)
+    )
+    fused, index, nowhere = _feather(
+        point, region, index, otherwise, monitor, background
+    )
     for channel, reconstruction in zip(point.channels, reconstructions, strict=False):
         _apply_luminance(fused, channel, reconstruction)
     pixels = as_dtype(fused, stack.dtype)
@@ -174,7 +189,11 @@ def _apply_luminance(
 
 
 def _select(
-    point: Prepared, region: Rectangle, labels: np.ndarray, monitor: Monitor
+    point: Prepared,
+    region: Rectangle,
+    labels: np.ndarray,
+    instead: np.ndarray,
+    monitor: Monitor,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(components, h, w): every pixel as observed in its slice; and these slices."""
     stack = point.plan.stack
@@ -188,7 +207,7 @@ def _select(
         monitor.advance(labels.size)
     monitor.advance(labels.size * (stack.n_slices - len(used)))
     if missing is not None:
-        labels = _take_nearest(point, region, labels, fused, missing)
+        labels = _take_nearest(point, region, labels, instead, fused, missing)
         fused[missing] = _nothing(stack.dtype)
     return fused, labels
 
@@ -207,10 +226,14 @@ def _take_nearest(
     point: Prepared,
     area: Rectangle,
     index: np.ndarray,
+    instead: np.ndarray,
     selected: np.ndarray,
     missing: np.ndarray,
 ) -> np.ndarray:
     """Pixels that their slice does not have, from the nearest slice that has them.
+
+    Nearest to that of ``instead``, the map before verification, which names no absent
+    pixel where there is another.
 
     Parameters
     ----------
@@ -230,12 +253,12 @@ def _take_nearest(
     """
     far = np.iinfo(np.int32).max
     distance = np.where(missing, far, -1)
-    nearest = index.copy()
+    nearest, wanted = index.copy(), instead.astype(np.int32)
     own = point.reference.stack is point.plan.stack
     leading = point.reference.used[0] if own else 0
     slices = range(point.plan.stack.n_slices)
     for z, values, present in component_slices(point, area, slices):
-        away = np.abs(index.astype(np.int32) - z)
+        away = np.abs(wanted - z)
         closer = away < distance
         if present is not None:
             closer &= present
@@ -303,7 +326,9 @@ def _slices_and_planes(point: Prepared, area: Rectangle) -> Iterator[_Slice]:
     def read(z: int) -> tuple[np.ndarray | None, ...]:
         values, present = _read_components(point, area, z)
         if own:
-            seen = None if present is None else present[reference.used].all(0)
+            seen = (
+                None if present is None else np.asarray(present[reference.used].all(0))
+            )
             return values, present, None, seen
         planes, seen = reference.observed(slice(z, z + 1), area.y, area.x)
         return values, present, planes[0], None if seen is None else seen[0]
@@ -327,12 +352,14 @@ def _feather(
     point: Prepared,
     region: Rectangle,
     index: np.ndarray,
+    instead: np.ndarray,
     monitor: Monitor,
     background: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Selected, softened at seams, averaged where slices agree and in the background.
 
-    ``index`` has :data:`COMPOSITE_HALO` pixels around the region. The fused image is
+    ``index`` and ``instead``, the decision for pixels that a slice of the first lacks,
+    have :data:`COMPOSITE_HALO` pixels around the region. The fused image is
     the selected one plus a weighted mean of differences to it, so that equal slices
     give exactly themselves.
 
@@ -345,13 +372,13 @@ def _feather(
     nowhere : ndarray or None
         (components, h, w) bool, pixels that no slice has; None: there are none.
     """
-    chosen = _selected_and_noise(point, region, index, monitor)
+    chosen = _selected_and_noise(point, region, index, instead, monitor)
     guide, noise = chosen.guide, chosen.noise
     stack, device, halo = point.plan.stack, point.plan.device, COMPOSITE_HALO
-    labels = torch.from_numpy(chosen.index.astype(np.int32)).to(device)
+    labels = torch.from_numpy(chosen.labels.astype(np.int32)).to(device)
     blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
     precise = stack.dtype.itemsize > 2 and stack.dtype != np.float32
-    selected = chosen.values[:, *_INNER].astype(np.float64 if precise else np.float32)
+    selected = chosen.pixels[:, *_INNER].astype(np.float64 if precise else np.float32)
     near_labels = [
         set(labels[block.window(2 * GUIDE_RADIUS, offset=halo)].unique().tolist())
         for block in blocks
@@ -365,10 +392,9 @@ def _feather(
     for z, values, present, plane, seen in _slices_and_planes(
         point, region.grown(halo)
     ):
-        if seen is not None:
-            both = seen if chosen.seen is None else seen & chosen.seen
-        else:
-            both = chosen.seen
+        both = chosen.seen if seen is None else seen
+        if seen is not None and chosen.seen is not None:
+            both = seen & chosen.seen
         if present is not None and lacking is None:
             lacking = np.zeros(selected.shape)
         for block, labels_near in zip(blocks, near_labels, strict=True):
@@ -381,8 +407,8 @@ def _feather(
             )
             if z in labels_near:
                 window = block.window(2 * GUIDE_RADIUS, offset=halo)
-                own = label_weights(labels[window], z, guide[window])
-                weight = torch.maximum(weight, own)
+                own_weight = label_weights(labels[window], z, guide[window])
+                weight = torch.maximum(weight, own_weight)
             share = weight.cpu().numpy()
             if background is not None:
                 share = np.maximum(share, background[block.slices])
@@ -401,7 +427,7 @@ def _feather(
     nowhere = None
     if chosen.nowhere is not None:
         nowhere = chosen.nowhere[:, *_INNER]
-    return np.add(added, selected, out=added), chosen.index, nowhere
+    return np.add(added, selected, out=added), chosen.labels, nowhere
 
 
 class _Chosen(NamedTuple):
@@ -409,11 +435,11 @@ class _Chosen(NamedTuple):
 
     Attributes
     ----------
-    values
+    pixels
         (components, h, w), in the stack's dtype, with a halo.
     nowhere
         (components, h, w) bool, pixels that no slice has; None: there are none.
-    index
+    labels
         (h, w), the slices that were taken.
     guide
         (h, w), the selected reference plane, normalised, with a halo.
@@ -423,16 +449,20 @@ class _Chosen(NamedTuple):
         (h, w), variance of the noise of one slice, without a halo.
     """
 
-    values: np.ndarray
+    pixels: np.ndarray
     nowhere: np.ndarray | None
-    index: np.ndarray
+    labels: np.ndarray
     guide: Tensor
     seen: Tensor | None
     noise: Tensor
 
 
 def _selected_and_noise(
-    point: Prepared, region: Rectangle, index: np.ndarray, monitor: Monitor
+    point: Prepared,
+    region: Rectangle,
+    index: np.ndarray,
+    instead: np.ndarray,
+    monitor: Monitor,
 ) -> _Chosen:
     """One pass over the slices: the pixels that the decision selects, and the noise."""
     reference, stack = point.reference, point.plan.stack
@@ -454,9 +484,9 @@ def _selected_and_noise(
         noise.update(one.plane, COMPOSITE_HALO, one.seen)
         monitor.advance(region.area / 2)
     if missing is not None:
-        index = _take_nearest(point, area, index, values, missing)
+        index = _take_nearest(point, area, index, instead, values, missing)
         if own and missing[reference.used].any():
-            unseen = missing[reference.used].any(0)
+            unseen = np.asarray(missing[reference.used].any(0))
         missing = missing if missing.any() else None
     if guide is None:
         guide = reference.mixed(values)

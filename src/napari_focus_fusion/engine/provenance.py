@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion._version import __version__
 from napari_focus_fusion.device import describe
+from napari_focus_fusion.engine.empty import with_empty_bands
 from napari_focus_fusion.engine.store import fingerprint
 from napari_focus_fusion.models.registry import hash_of_tensors
 
@@ -53,12 +54,14 @@ def identity_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
     stack = plan.stack
     identity = provenance_of(plan, cluster=cluster) | {
         "device": plan.settings.device if cluster else plan.device.type,
-        "fingerprint": fingerprint(stack),
+        "fingerprint": fingerprint(with_empty_bands(stack)),
         "pixel_sizes": {axis: stack.pixel_size(axis) for axis in stack.axes},
         "units": {axis: stack.unit(axis) for axis in stack.axes},
     }
     if plan.reference is not stack:
-        identity["reference_fingerprint"] = fingerprint(plan.reference)
+        identity["reference_fingerprint"] = fingerprint(
+            with_empty_bands(plan.reference)
+        )
     return identity
 
 

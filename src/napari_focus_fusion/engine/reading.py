@@ -1,10 +1,10 @@
 """From a stack to planes of numbers: the reference channel, windows of it, a sample.
 
-Single pixels must not decide for their surroundings: a pixel far outside the range of
-its eight neighbours (stuck, hot, hit by a cosmic ray) is limited to what light through
-a lens can make of them, in the planes that are scored and never in those that are
-fused. What a scorer must not believe is flagged: pixels that are absent, and those so
-near that their scores see an absent one.
+Single pixels must not decide for their surroundings. A pixel further outside the range
+of its eight neighbours than light through a lens can bring it (stuck, hot, hit by a
+cosmic ray) is limited to that range in the planes that are scored, never in those that
+are fused. Pixels that are absent are flagged, and so are those so near that their
+scores see an absent one: they win nothing.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Reference:
         values = self._mix(self.used, block)
         flags = None
         if present is not None:
-            there = present.all(0)
+            there = np.asarray(present.all(0))
             values, flags = filled(values, there), absence_flags(there)
         window = tuple(
             slice(inner.start - outer.start, inner.stop - outer.start)
@@ -142,7 +142,7 @@ class Reference:
         Absent pixels hold no meaning; None in place of a mask: there are none.
         """
         block, present = read_components(self.stack, self.t, self.used, z, y, x)
-        seen = None if present is None else present.all(0)
+        seen = None if present is None else np.asarray(present.all(0))
         return self._mix(self.used, block), seen
 
     def mixed(self, values: np.ndarray) -> np.ndarray:
@@ -185,7 +185,9 @@ def read_components(
 
 
 def limited(planes: np.ndarray, y: slice, x: slice) -> np.ndarray:
-    """A window of planes, each pixel limited to near the range of its neighbours.
+    """A window of planes, outliers limited to the range of their neighbours.
+
+    An outlier lies further outside it than :data:`OUTLIER_RANGES` ranges.
 
     Parameters
     ----------
@@ -212,12 +214,15 @@ def limited(planes: np.ndarray, y: slice, x: slice) -> np.ndarray:
                 above = np.concatenate([above, above[-2:-1]])
             highest = _extreme_neighbour(above, np.maximum)
             lowest = _extreme_neighbour(above, np.minimum)
-            room = highest - lowest
+            centre, room = above[1:-1], highest - lowest
             room *= OUTLIER_RANGES
-            highest += room
-            lowest -= room
-            np.clip(above[1:-1], lowest, highest, out=room)
-            result[top - y.start : bottom - y.start] = room[:, inner]
+            outlying = centre > highest + room
+            outlying |= centre < lowest - room
+            rows = slice(top - y.start, bottom - y.start)
+            result[rows] = centre[:, inner]
+            if outlying.any():
+                usual = np.clip(centre, lowest, highest)
+                np.copyto(result[rows], usual[:, inner], where=outlying[:, inner])
     return found
 
 

@@ -188,10 +188,11 @@ class _Seen:
     def __init__(self, region: Rectangle, device: torch.device) -> None:
         self.number = torch.zeros(region.height, region.width, device=device)
         self.absent: Tensor | None = None
+        self.one = torch.ones((), device=device)
 
     def update(
         self, tile: Tile, flags: Tensor | None, near: Tensor | None
-    ) -> tuple[Tensor | float, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Take in a slice: what it counts, and where it replaces what was there.
 
         ``near`` is where the surface is; elsewhere a slice does not count. The second
@@ -201,7 +202,7 @@ class _Seen:
         number = self.number[tile.slices]
         if flags is None and self.absent is None and near is None:
             number += 1
-            return 1.0, None
+            return self.one, None
         if self.absent is None and flags is not None:
             self.absent = torch.zeros_like(self.number, dtype=torch.int16)
         known = number >= 1

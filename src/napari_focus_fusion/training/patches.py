@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_focus_fusion.engine.empty import without_empty_bands
 from napari_focus_fusion.engine.normalise import black_and_white
 from napari_focus_fusion.engine.reading import ABSENT, Reference, sample
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
@@ -222,7 +221,6 @@ def read_patches(
     Cancelled
         If `should_stop` said so.
     """
-    stacks = [without_empty_bands(stack) for stack in stacks]
     rng = np.random.default_rng(seed)
     inside = _inside(stacks, regions)
     for stack in stacks:
@@ -247,7 +245,7 @@ def read_patches(
     read = {p: window for p, window in read.items() if window.absent <= MOST_ABSENT}
     if not read:
         raise FocusFusionError(
-            f"{_names(stacks)}: everywhere pixels are absent (NaN, masked or empty) in "
+            f"{_names(stacks)}: everywhere pixels are absent (NaN or masked) in "
             "some slice, so nothing can be learnt. Choose regions that are complete, "
             "or leave such slices out."
         )
