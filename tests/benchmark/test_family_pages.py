@@ -168,13 +168,28 @@ def test_a_method_that_fails_is_on_the_page_and_stops_no_other(tmp_path, capsys)
     assert float(line.split("|")[2]) > 20
 
 
-def test_quick_takes_one_scene_and_the_middle_of_a_stack(real):
-    quick = families.family_set(FAMILIES["small"], quick=True)
+def test_quick_takes_one_scene_and_the_middle_of_a_stack(real, tmp_path):
+    quick = families.family_set(FAMILIES["small"], tmp_path, quick=True)
     assert [case.name for case in quick.cases] == ["4 slices"]
     ((stack,), skipped) = families.real_sets(["wbc10"], quick=True)
     assert not skipped
     (case,) = stack.cases
     assert (case.stack.height, case.stack.width) == (40, 320)
+
+
+def test_scenes_are_drawn_once(tmp_path, monkeypatch):
+    first = families.family_set(FAMILIES["small"], tmp_path)
+    monkeypatch.setattr(FamilyScene, "make", None)
+    again = families.family_set(FAMILIES["small"], tmp_path)
+    for one, other in zip(first.cases, again.cases, strict=True):
+        assert one.sha256 == other.sha256
+        assert np.array_equal(one.truth.image, other.truth.image)
+        assert np.array_equal(one.truth.textured, other.truth.textured)
+    # Other options are another scene.
+    (old, *_) = FAMILIES["small"].scenes
+    new = FamilyScene(old.name, old.seed + 7, old.render, old.options)
+    with pytest.raises(TypeError):
+        families.family_set(Family("small", "", (new,)), tmp_path)
 
 
 def test_real_stacks_without_a_folder_are_left_out(monkeypatch, tmp_path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_focus_fusion.simulation.coherent import make_coherent_scene
 from napari_focus_fusion.simulation.scenes import TRAINING_SEEDS, Scene, make_scene
 from napari_focus_fusion.simulation.tissue import make_tissue
 
@@ -97,11 +98,12 @@ def _scenes(
         options = {
             "shape": (SIDES[slices], SIDES[slices]),
             "slices": slices,
-            "blur_per_slice": BLURS[slices],
             "electrons": electrons,
             **common,
             **more,
         }
+        if render is not make_coherent_scene:  # whose blur follows from its waves
+            options.setdefault("blur_per_slice", BLURS[slices])
         light = f"{electrons:.0f} electrons" if electrons else "clean"
         special = [_word(name, value) for name, value in more.items()]
         name = ", ".join(filter(None, [f"{slices} slices", *special, light]))
@@ -112,10 +114,10 @@ def _scenes(
 
 def _word(option: str, value: Any) -> str:
     """What the name of a scene says of an option; empty for what needs no saying."""
-    words = {"rgb": "RGB", "channels": "two channels", "section": "confocal"}
+    words = {"rgb": "RGB", "channels": "two channels", "sectioning": "confocal"}
     if option == "kind":
         return "two channels" if value == "both" else ""
-    if option in ("surface", "content"):
+    if option in ("surface", "content", "specimen"):
         return str(value)
     return words.get(option, "")
 
@@ -190,8 +192,35 @@ def _refractile() -> tuple[FamilyScene, ...]:
     )
 
 
+def _coherent() -> tuple[FamilyScene, ...]:
+    tilt, layers = ({"surface": s} for s in ("tilt", "layers"))
+    smear, cells, fibres = ({"specimen": s} for s in ("smear", "cells", "fibres"))
+
+    def row(
+        slices: int,
+        electrons: float | None,
+        ends: tuple[float, float],
+        more: dict[str, Any],
+    ) -> Row:
+        low, high = (end * (slices - 1) for end in ends)
+        # The deeper the stack, the less a slice is out of focus beside the next.
+        return slices, electrons, more | {"span": (low, high), "waves": 3.0 / slices}
+
+    return _scenes(
+        7,
+        make_coherent_scene,
+        {"shape": (160, 160)},
+        row(5, None, (0.2, 0.8), tilt | cells),
+        row(10, 4e3, (0.35, 0.6), tilt | smear | _RGB),
+        row(10, 1e3, (0.15, 0.85), layers | cells),
+        row(16, 1e3, (0.1, 0.9), tilt | fibres),
+        row(16, None, (0.3, 0.7), layers | smear | _RGB),
+        row(32, 1e3, (0.4, 0.6), tilt | smear),
+    )
+
+
 def _membranes() -> tuple[FamilyScene, ...]:
-    confocal = {"section": 1.0}
+    confocal = {"sectioning": 1.0}
     return _scenes(
         4,
         make_tissue,
@@ -201,8 +230,8 @@ def _membranes() -> tuple[FamilyScene, ...]:
         (16, 250.0, confocal),
         (16, 1e3, {}),
         (16, 1e3, confocal | {"kind": "both"}),
-        (32, 1e3, {"section": 2.0}),
-        (64, 1e3, {"section": 4.0}),
+        (32, 1e3, {"sectioning": 0.25}),
+        (64, 1e3, {"sectioning": 0.06}),
     )
 
 
@@ -214,9 +243,9 @@ def _nuclei() -> tuple[FamilyScene, ...]:
         (2, 1e3, {}),
         (5, 1e3, {}),
         (10, 250.0, {}),
-        (16, None, {"section": 1.0}),
-        (32, 1e3, {"section": 2.0}),
-        (64, 250.0, {"section": 4.0}),
+        (16, None, {"sectioning": 1.0}),
+        (32, 1e3, {"sectioning": 0.25}),
+        (64, 250.0, {"sectioning": 0.06}),
     )
 
 
@@ -264,6 +293,14 @@ FAMILIES: dict[str, Family] = {
             "are out of focus (transport of intensity).",
             _refractile(),
             quick=2,
+        ),
+        Family(
+            "coherent",
+            "Smears, cells and fibres in brightfield as waves make it (partially "
+            "coherent light): outlines that are bright on one side of focus and dark "
+            "on the other.",
+            _coherent(),
+            quick=1,
         ),
         Family(
             "membranes",
