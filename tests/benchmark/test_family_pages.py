@@ -14,11 +14,7 @@ from scipy import ndimage
 from napari_focus_fusion.benchmark import families
 from napari_focus_fusion.benchmark.candidates import find_candidates
 from napari_focus_fusion.benchmark.data import DATA_VARIABLE
-from napari_focus_fusion.benchmark.families import (
-    Results,
-    family_methods,
-    run_families,
-)
+from napari_focus_fusion.benchmark.families import family_methods, run_families
 from napari_focus_fusion.benchmark.judging import (
     BEST_SLICE,
     MAXIMUM,
@@ -135,6 +131,12 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
     after = records(tmp_path)
     assert len(after) == 2 and after[first] == before[first]
     assert len(judge(results, lambda text: None)) == 2 * (4 + 1)
+    (of,) = results.sets
+    case = of.cases[1]
+    outcome = results.outcome(of, case, results.methods[0])
+    off = np.abs(outcome.maps["depth"] - case.truth.depth)[case.truth.textured]
+    assert np.median(off) < 0.5
+    assert outcome.images[0].shape == (64, 72) and outcome.seconds > 0
 
 
 def test_what_is_half_written_or_out_of_date_is_made_again(tmp_path, monkeypatch):
@@ -241,15 +243,3 @@ def test_means_leave_out_methods_that_failed():
     assert mean_of([good], "PSNR") == 30
     assert mean_of([good, Judgement("a", "2", "m", error="no")], "PSNR") is None
     assert mean_of([good], "coverage") is None
-
-
-def test_results_tell_what_a_method_made(tmp_path):
-    results: Results = run(tmp_path)
-    (of,) = results.sets
-    case = of.cases[1]
-    outcome = results.outcome(of, case, results.methods[0])
-    assert outcome.images[0].shape == (64, 72)
-    # fused is selected, by the map, from slices that were sharp there
-    off = np.abs(outcome.maps["depth"] - case.truth.depth)[case.truth.textured]
-    assert np.median(off) < 0.5
-    assert outcome.seconds > 0
