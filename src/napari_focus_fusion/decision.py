@@ -36,6 +36,9 @@ LEAST_NEIGHBOUR = 0.02
 #: out of focus, the sums over the surroundings do.
 SURROUNDINGS_WEIGHT = 0.5
 
+#: Scores that are none: of a pixel that is absent, and of one beside it that sees it.
+ABSENT_SCORE, DOUBTFUL_SCORE = -torch.inf, -1.0
+
 #: Below this confidence a pixel takes the label that its neighbours vote for.
 LOW_CONFIDENCE = 0.2
 VOTE_RADIUS = 12
@@ -75,7 +78,8 @@ def aggregate(score: Tensor, radius: int, smoothness: float) -> Tensor:
     Parameters
     ----------
     score
-        (h, w), with :func:`aggregate_halo` pixels of halo.
+        (h, w), with :func:`aggregate_halo` pixels of halo. Those below 0 do not count:
+        of what is left in a window its mean is taken.
     radius
         Of the model's window, which has ``2 * radius + 1`` pixels a side.
     smoothness
@@ -84,17 +88,34 @@ def aggregate(score: Tensor, radius: int, smoothness: float) -> Tensor:
     Returns
     -------
     Tensor
-        (h, w) less the halo.
+        (h, w) less the halo; ABSENT_SCORE where the score is that.
     """
+    if score.amin() >= 0:
+        return _weighted(_window_sums(score, radius), smoothness)
+    counts = score >= 0
+    sums = _window_sums(torch.where(counts, score, 0), radius)
+    numbers = _window_sums(counts.to(score.dtype), radius)
+    for total, number, scale in zip(sums, numbers, (1, 3, 9), strict=True):
+        total *= (scale * (2 * radius + 1)) ** 2 / number.clamp_min(1)
+    total = _weighted(sums, smoothness)
+    absent = without_border(score, aggregate_halo(radius)) == ABSENT_SCORE
+    return total.masked_fill_(absent, ABSENT_SCORE)
+
+
+def _weighted(sums: tuple[Tensor, Tensor, Tensor], smoothness: float) -> Tensor:
+    window, wide, widest = sums
+    total = window.add(wide, alpha=SURROUNDINGS_WEIGHT / 9)
+    return total.add_(widest, alpha=smoothness / 81)
+
+
+def _window_sums(score: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over a window, one three times and one nine times as wide."""
     side = 2 * radius + 1
     window = box_sum(score, radius)
     # Nine windows side by side are the window three times as wide, and so on.
     wide = line_sum(line_sum(window, 3, -1, side), 3, -2, side)
     widest = line_sum(line_sum(wide, 3, -1, 3 * side), 3, -2, 3 * side)
-    total = without_border(window, 4 * side).add(
-        without_border(wide, 3 * side), alpha=SURROUNDINGS_WEIGHT / 9
-    )
-    return total.add_(widest, alpha=smoothness / 81)
+    return without_border(window, 4 * side), without_border(wide, 3 * side), widest
 
 
 class RunningDecision:
@@ -127,13 +148,16 @@ class RunningDecision:
         self.weight: Tensor | None = None
         self.last: Tensor | None = None
         self.certainty: Tensor | None = None
+        # In how many slices a pixel is absent, once there is one that is.
+        self.absent: Tensor | None = None
 
     def update(
         self, z: int, score: Tensor, y: slice, x: slice, weight: Tensor | None = None
     ) -> None:
         """Take in the scores (h, w) of slice ``z`` for one tile.
 
-        ``weight`` is how near the surface passes, which scores are multiplied by.
+        ``weight`` is how near the surface passes, which scores are multiplied by. Where
+        the score is ABSENT_SCORE the slice has no pixel, and does not count.
 
         Slices come in order for each tile. The first of equal scores stays.
         """
@@ -142,7 +166,7 @@ class RunningDecision:
         before, after = self.before[y, x], self.after[y, x]
         previous = self.previous[y, x]
         if weight is not None:
-            score = score * weight
+            score = torch.where(score > 0, score * weight, score)
         torch.where(index == z - 1, score, after, out=after)
         better = score > best
         if weight is not None:
@@ -156,7 +180,13 @@ class RunningDecision:
         torch.where(better, previous, before, out=before)
         index.masked_fill_(better, z)
         torch.maximum(best, score, out=best)
-        self.total[y, x] += score
+        if score.amin() < 0:
+            if self.absent is None:
+                self.absent = torch.zeros_like(self.index)
+            self.absent[y, x] += score < 0
+            self.total[y, x] += score.clamp_min(0)
+        else:
+            self.total[y, x] += score
         previous.copy_(score)
 
     def maps(self) -> Maps:
@@ -172,17 +202,27 @@ class RunningDecision:
 
         ``1 - mean of the others / best``: 0 where all slices are alike, towards 1
         where one alone is sharp. The runner-up would not do: in a finely sampled stack
-        it is the next slice, and nearly as sharp wherever the focus is right.
+        it is the next slice, and nearly as sharp wherever the focus is right. Slices
+        that have no pixel there do not count; 0 where none has one.
 
         With a surface: how probable it is that there is detail, and that it is in the
         best slice or a neighbour of it.
         """
         if self.weight is not None and self.certainty is not None:
-            return (self.weight * self.certainty).clamp(0, 1)
-        if self.count < 2:
-            return torch.ones_like(self.best)
-        others = ((self.total - self.best) / (self.count - 1)).float()
-        return (1 - (others + TINY) / (self.best + TINY)).clamp(0, 1)
+            confidence = (self.weight * self.certainty).clamp(0, 1)
+        elif self.count < 2:
+            confidence = torch.ones_like(self.best)
+        else:
+            others = self.total - self.best
+            if self.absent is None:
+                others = (others / (self.count - 1)).float()
+            else:
+                number = self.count - 1 - self.absent
+                others = (others / number.clamp_min(1)).float()
+            confidence = (1 - (others + TINY) / (self.best + TINY)).clamp(0, 1)
+        if self.absent is not None:
+            confidence.masked_fill_(self.best < 0, 0)
+        return confidence
 
     def depth(self) -> Tensor:
         """Depth in slices, refined below one slice.
@@ -201,6 +241,8 @@ class RunningDecision:
         curvature = low + high - 2 * middle
         offset = 0.5 * (low - high) / curvature.clamp_max(-1e-6)
         inner = (self.index > 0) & (self.index < self.count - 1)
+        if self.absent is not None:
+            inner &= (self.before >= 0) & (self.after >= 0)
         return self.index + torch.where(inner, offset, 0).clamp(-0.5, 0.5)
 
 

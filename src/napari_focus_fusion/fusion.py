@@ -17,8 +17,10 @@ from napari_focus_fusion.device import deterministic
 from napari_focus_fusion.engine.checks import (
     contradiction_of_plain,
     inconsistency_with_slices,
+    note_of_absent,
     nothing_in_focus,
 )
+from napari_focus_fusion.engine.empty import without_empty_bands
 from napari_focus_fusion.engine.executors import (
     check_sendable,
     jobs_of,
@@ -38,6 +40,7 @@ from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
+from napari_focus_fusion.stack import FocusStack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,11 +48,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    from napari_focus_fusion.composite import Blend
+    from napari_focus_fusion.composite import Background, Blend
     from napari_focus_fusion.engine.executors import Executor
     from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.engine.store import Store
-    from napari_focus_fusion.stack import FocusStack
 
 
 def fuse(
@@ -63,7 +65,8 @@ def fuse(
     joint: bool = True,
     blend: Blend = "feather",
     smoothness: float = 1.0,
-    surface: float = 0.0,
+    surface: float = 1.0,
+    background: Background = "nearest",
     verify: bool = True,
     tile: int | None = None,
     device: str = "auto",
@@ -114,7 +117,11 @@ def fuse(
         How much neighbours and the order of the slices count, in stacks of more than
         two: scores are weighted by how probable it is that the surface of the specimen
         passes there, to this power, at most 4. 0: every pixel is decided for itself,
-        and slices are a set. Not for cells that refract, as in stained smears.
+        and slices are a set.
+    background
+        What is shown where no slice has detail (confidence near 0): ``"nearest"``, the
+        slice in which the surroundings are sharp, or ``"mean"``, all slices averaged,
+        which has the least noise.
     verify
         Whether islands and pixels of low confidence in the decision map take the label
         that their surroundings vote for.
@@ -164,12 +171,15 @@ def fuse(
     True
     """
     settings = FusionSettings(
-        reference=reference,
+        reference=without_empty_bands(reference)
+        if isinstance(reference, FocusStack)
+        else reference,
         scale=scale,
         joint=joint,
         blend=blend,
         smoothness=smoothness,
         surface=surface,
+        background=background,
         verify=verify,
         tile=tile,
         device=device,
@@ -177,7 +187,7 @@ def fuse(
     )
     source = _open(stack, axes)
     plan = plan_run(
-        source,
+        without_empty_bands(source),
         load_model(model),
         settings,
         decision=_decision(decision, source, scale),
@@ -195,6 +205,9 @@ def fuse(
     with torch.inference_mode(), deterministic(plan.device):
         for t in range(source.n_times):
             _fuse_time_point(plan, t, store, execute, monitor)
+    note = note_of_absent(plan.stack, monitor)
+    if note is not None:
+        monitor.warn(note)
     provenance = provenance_of(plan, cluster=cluster) | {"notes": monitor.notes}
     if out is not None:
         monitor.enter("Writing overviews", work)
@@ -215,6 +228,7 @@ def _fuse_time_point(
     point = prepare(plan, t, monitor)
     for step in steps:
         left = [r for r in plan.regions if not store.is_done(step.key, t, r)]
+        monitor.resumed |= len(left) < len(plan.regions)
         end = done + voxels * step.cost
         done = end - sum(r.area for r in left) * stack.n_slices * step.cost
         monitor.enter(step.title + when, done, step.cost)

@@ -124,9 +124,10 @@ class SliceList(LazyArray):
             axes, rest = self.axes[index], list(spans[1:])
             if "Z" in axes:
                 rest.insert(axes.index("Z"), slice(0, 1))
-            region[place] = take(self.items[index], tuple(rest)).reshape(
-                region.shape[1:]
-            )
+            read = take(self.items[index], tuple(rest)).reshape(region.shape[1:])
+            if np.ma.is_masked(read):
+                region = np.ma.asarray(region)
+            region[place] = read
         return region
 
 
@@ -156,12 +157,12 @@ class Reordered(LazyArray):
 
 
 def take(data: Pixels, key: tuple[slice, ...]) -> NDArray[Any]:
-    """Read a region of any kind of array into memory."""
+    """Read a region of any kind of array into memory; masked pixels stay masked."""
     region = data[key]
     if hasattr(region, "dask"):
         # Threads of this process, also where a cluster is dask's default scheduler.
         region = region.compute(scheduler="threads")
-    return np.asarray(region)
+    return region if isinstance(region, np.ma.MaskedArray) else np.asarray(region)
 
 
 def reordered(data: Pixels, order: tuple[int, ...]) -> Pixels:

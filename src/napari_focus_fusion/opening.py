@@ -228,12 +228,7 @@ def stack_from_array(
             f"{name!r} is a dask array that does not know its own size. Call its "
             "compute_chunk_sizes() first."
         )
-    if isinstance(data, np.ma.MaskedArray):
-        if np.ma.is_masked(data):
-            raise FocusFusionError(
-                f"{name!r} has masked pixels. Fill them first, for example with "
-                "stack.filled(0)."
-            )
+    if isinstance(data, np.ma.MaskedArray) and not np.ma.is_masked(data):
         data = data.data
     shape = tuple(data.shape)
     check_dtype(np.dtype(data.dtype), name)

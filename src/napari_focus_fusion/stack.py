@@ -219,16 +219,77 @@ class FocusStack:
             ``(components, z, y, x)`` in the stack's dtype, C-contiguous, the caller's
             own; component ``c * n_samples + s``.
         """
-        return self._read(t, z, y, x, slice(None), slice(None))
+        return _filled(*self._read(t, z, y, x, slice(None), slice(None)))
+
+    def read_present(
+        self,
+        t: int,
+        z: slice | Sequence[int],
+        y: slice,
+        x: slice,
+        component: int | None = None,
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Read one region, and which of its pixels are there.
+
+        A pixel is absent where the array is masked, or holds NaN: beyond what a
+        registration or a stage left, or what a camera does not see.
+
+        Parameters
+        ----------
+        t, z, y, x
+            As `read` takes them.
+        component
+            The only one to read; None: all.
+
+        Returns
+        -------
+        values : ndarray
+            ``(components, z, y, x)`` as `read` returns it; 0 where a pixel is absent.
+        present : ndarray or None
+            bool, of the same shape; None where nothing is absent.
+
+        Raises
+        ------
+        FocusFusionError
+            If it holds infinite values.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> slices = np.ma.zeros((2, 40, 64), np.uint8)
+        >>> slices[1, :, :10] = np.ma.masked
+        >>> whole = slice(None)
+        >>> values, present = ff.as_stack(slices).read_present(0, [1], whole, whole)
+        >>> int((~present).sum())
+        400
+        """
+        c = s = slice(None)
+        if component is not None:
+            c, s = self._of_component(component)
+        values, present = self._read(t, z, y, x, c, s)
+        y0, x0 = y.indices(self.height)[0], x.indices(self.width)[0]
+        z0 = z.indices(self.n_slices)[0] if isinstance(z, slice) else list(z)
+        check_finite(values, t=t, z0=z0, y0=y0, x0=x0, name=self.name)
+        numbers = ~np.isnan(values) if _may_hold_nan(values) else None
+        if numbers is not None and not numbers.all():
+            values[~numbers] = 0
+            present = numbers if present is None else present & numbers
+        if present is not None:
+            values[~present] = 0
+        return values, present
 
     def component_read(
         self, t: int, component: int, z: slice | Sequence[int], y: slice, x: slice
     ) -> NDArray[Any]:
         """Read one region of one component: ``(z, y, x)``; otherwise as `read`."""
+        return _filled(*self._read(t, z, y, x, *self._of_component(component)))[0]
+
+    def _of_component(self, component: int) -> tuple[slice, slice]:
+        """Where a component lies along C and S."""
         c, s = divmod(component, self.n_samples)
         if not 0 <= c < self.n_channels:
             raise IndexError(f"component {component} of {self.n_components}")
-        return self._read(t, z, y, x, slice(c, c + 1), slice(s, s + 1))[0]
+        return slice(c, c + 1), slice(s, s + 1)
 
     def _read(
         self,
@@ -238,7 +299,8 @@ class FocusStack:
         x: slice,
         c: slice,
         s: slice,
-    ) -> NDArray[Any]:
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Values as stored, and where they are not masked, None for everywhere."""
         if not 0 <= t < self.n_times:
             raise IndexError(f"time point {t} of {self.n_times}")
         if not isinstance(z, slice):
@@ -246,7 +308,7 @@ class FocusStack:
             first = slices[0] if slices else 0
             if slices != list(range(first, first + len(slices))):
                 parts = [self._read(t, slice(i, i + 1), y, x, c, s) for i in slices]
-                return np.concatenate(parts, axis=1)
+                return _joined(parts)
             z = slice(first, first + len(slices))
         if z.stop is not None and z.stop > self.n_slices:
             raise IndexError(f"slice {z.stop - 1} of {self.n_slices}")
@@ -266,7 +328,9 @@ class FocusStack:
         region = region.transpose(order)
         depth = region.shape[-3] if "Z" in self.axes else 1
         region = region.reshape(-1, depth, *region.shape[-2:])
-        return np.array(region, dtype=self.dtype, order="C", copy=True)
+        present = ~np.ma.getmaskarray(region) if np.ma.is_masked(region) else None
+        values = np.ma.getdata(region)
+        return np.array(values, dtype=self.dtype, order="C", copy=True), present
 
     def reference_weights(self, reference: int | str | None = None) -> NDArray[Any]:
         """Weights of the components in the reference image, which is scored.
@@ -322,6 +386,32 @@ class FocusStack:
         return index
 
 
+def _filled(values: NDArray[Any], present: NDArray[np.bool_] | None) -> NDArray[Any]:
+    """What `read` gives for masked pixels: NaN in floating point numbers, else 0."""
+    if present is not None:
+        values[~present] = np.nan if values.dtype.kind == "f" else 0
+    return values
+
+
+def _joined(
+    parts: Sequence[tuple[NDArray[Any], NDArray[np.bool_] | None]],
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Slices that were read one by one, along Z."""
+    values = np.concatenate([values for values, _ in parts], axis=1)
+    if all(present is None for _, present in parts):
+        return values, None
+    masks = [np.ones(v.shape, bool) if p is None else p for v, p in parts]
+    return values, np.concatenate(masks, axis=1)
+
+
+def _may_hold_nan(block: NDArray[Any]) -> bool:
+    """Whether a sum over the block is no number: NaN and infinity survive it."""
+    if block.dtype.kind != "f" or block.size == 0:
+        return False
+    with np.errstate(all="ignore"):
+        return not np.isfinite(np.sum(block))
+
+
 def check_finite(
     block: NDArray[Any],
     *,
@@ -331,7 +421,9 @@ def check_finite(
     x0: int = 0,
     name: str = "stack",
 ) -> None:
-    """Raise if a block holds NaN or infinity, naming where the first one is.
+    """Raise if a block holds infinity, naming where the first one is.
+
+    NaN is no error: such pixels are absent.
 
     Parameters
     ----------
@@ -351,26 +443,19 @@ def check_finite(
     FocusFusionError
         Naming slice, row and column, all counted from 0.
     """
-    if block.dtype.kind != "f" or block.size == 0:
+    if not _may_hold_nan(block):
         return
-    # NaN and infinity survive a sum: one pass without a mask of the block's size.
-    with np.errstate(all="ignore"):
-        if np.isfinite(np.sum(block)):
-            return
-    finite = np.isfinite(block)
-    if finite.all():
+    infinite = np.isinf(block)
+    if not infinite.any():
         return
-    position = np.unravel_index(int(np.argmin(finite)), block.shape)
+    position = np.unravel_index(int(np.argmax(infinite)), block.shape)
     z, y, x = (int(i) for i in position[-3:])
-    value = block[position]
     z = z0 + z if isinstance(z0, int | np.integer) else z0[z]
-    kind = "NaN (not a number)" if np.isnan(value) else "an infinite value"
     when = f"time point {t}, " if t else ""
     raise FocusFusionError(
-        f"{name!r} contains {kind} at {when}slice {z}, row {y0 + y}, column {x0 + x} "
-        "(counted from 0). Replace such pixels first, for example with "
-        "numpy.nan_to_num(stack, posinf=0, neginf=0), or crop the empty border that a "
-        "registration left."
+        f"{name!r} contains an infinite value at {when}slice {z}, row {y0 + y}, column "
+        f"{x0 + x} (counted from 0). Replace such values first, by NaN where there is "
+        "no pixel, for example with numpy.where(numpy.isinf(stack), numpy.nan, stack)."
     )
 
 

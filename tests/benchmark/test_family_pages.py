@@ -70,11 +70,11 @@ def records(work):
 def test_from_the_command_to_the_pages(real, tmp_path, capsys):
     work, out = tmp_path / "work", tmp_path / "pages"
     command = ["benchmark", "--families", "small", "--stacks", "wbc10,golgi25"]
-    command += ["--methods", "sml:surface=0,sml:surface=1", "--device", "cpu"]
+    command += ["--methods", "sml:surface=0,residual-zero:surface=0", "--device", "cpu"]
     command += ["--work", str(work), "-o", str(out)]
     assert main(command) == 0
     printed = capsys.readouterr()
-    assert "sml, surface 1 (2 of 2): 3 of 3, wbc10: wbc10" in printed.err
+    assert "residual-zero, surface 0 (2 of 2): 3 of 3, wbc10" in printed.err
     assert "golgi25 was left out: there is no 'golgi25'" in printed.err
     written = [line.rpartition("/")[2] for line in printed.out.splitlines()]
     assert set(written) == {
@@ -89,7 +89,14 @@ def test_from_the_command_to_the_pages(real, tmp_path, capsys):
     with open(out / "families.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     psnr = {(row["stack"], row["method"]): row["PSNR"] for row in rows}
-    for method in (PLAIN, "sml, surface 1", BEST_SLICE, MIDDLE_SLICE, MAXIMUM, MEAN):
+    for method in (
+        PLAIN,
+        "residual-zero, surface 0",
+        BEST_SLICE,
+        MIDDLE_SLICE,
+        MAXIMUM,
+        MEAN,
+    ):
         mean = np.mean([float(psnr[s, method]) for s in ("2 slices", "4 slices")])
         text = (out / "families-small.md").read_text(encoding="utf-8")
         line = next(li for li in text.splitlines() if li.startswith(f"| {method} |"))
@@ -97,7 +104,7 @@ def test_from_the_command_to_the_pages(real, tmp_path, capsys):
     pair = next(r for r in rows if (r["stack"], r["method"]) == ("2 slices", PLAIN))
     assert pair["depth error"] and not pair["depth >1"] and not pair["coverage"]
     overview = (out / "families.md").read_text(encoding="utf-8")
-    typed = "--families small --stacks wbc10,golgi25 --methods sml:surface=0,sml:surf"
+    typed = "--families small --stacks wbc10,golgi25 --methods sml:surface=0,resi"
     assert typed in overview
     assert "## How far to trust the confidence" in overview
     page = (out / "real-stacks.md").read_text(encoding="utf-8")

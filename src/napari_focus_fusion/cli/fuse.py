@@ -114,6 +114,12 @@ def _add_result_options(options: Options) -> None:
     add_smoothness(options)
     add_surface(options)
     options.add_argument(
+        "--background",
+        choices=("nearest", "mean"),
+        help="what is shown where no slice has detail: nearest: the slice in which the "
+        "surroundings are sharp; mean: all slices averaged",
+    )
+    options.add_argument(
         "--no-verify",
         dest="verify",
         action="store_const",

@@ -126,7 +126,7 @@ def add_surface(options: Options) -> None:
         "--surface",
         type=float,
         help="0 to decide every pixel for itself, 1 to decide near the surface that "
-        "neighbouring pixels and slices agree on, up to 4; by default 0",
+        "neighbouring pixels and slices agree on, up to 4; by default 1",
     )
 
 
@@ -148,7 +148,7 @@ def fuse_keywords(args: argparse.Namespace) -> dict[str, Any]:
     """
     names = (
         *("model", "reference", "scale", "decision", "joint", "blend"),
-        *("smoothness", "surface", "verify", "tile", "device", "memory"),
+        *("smoothness", "surface", "background", "verify", "tile", "device", "memory"),
     )
     given = {name: getattr(args, name, None) for name in names}
     keywords = {name: value for name, value in given.items() if value is not None}

@@ -15,7 +15,9 @@ from napari_focus_fusion.models.sml import SumModifiedLaplacian
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.prepare import Prepared
+    from napari_focus_fusion.stack import FocusStack
 
 #: The plain focus measure is trusted where its confidence is above this.
 MIN_CONFIDENCE = 0.4
@@ -144,6 +146,31 @@ def nothing_in_focus(point: Prepared, decision: Any, confidence: Any) -> list[st
                 f"focus{_when(point)}: the specimen may go on beyond the stack."
             )
     return notes
+
+
+def note_of_absent(stack: FocusStack, monitor: Monitor) -> str | None:
+    """A note for the user on pixels that are absent; None where none is."""
+    some, everywhere = monitor.absent
+    if not some and not everywhere:
+        return None
+    whole = stack.n_times * stack.height * stack.width
+    parts = []
+    if some:
+        parts.append(
+            f"{some} pixels ({some / whole:.1%}) are absent in some slices (NaN, "
+            "masked, or an empty band) and come from the others."
+        )
+    if everywhere:
+        kept = "NaN" if stack.dtype.kind == "f" else "0"
+        parts.append(
+            f"{everywhere} pixels ({everywhere / whole:.1%}) are absent in every "
+            f"slice: the fused image is {kept} there, and the confidence 0."
+        )
+    if monitor.resumed:
+        parts.append(
+            "Only what this run computed is counted, not what it went on from."
+        )
+    return " ".join(parts)
 
 
 def _when(point: Prepared) -> str:

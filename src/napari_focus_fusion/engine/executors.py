@@ -107,8 +107,11 @@ def run_on_dask(
         while waiting:
             for future in [future for future in waiting if future.done()]:
                 region = waiting.pop(future)
-                for note in future.result():
+                notes, absent = future.result()
+                for note in notes:
                     monitor.warn(note)
+                some, everywhere = monitor.absent
+                monitor.absent = (some + absent[0], everywhere + absent[1])
                 yield region
             monitor.check_cancelled()
             time.sleep(INTERVAL)
@@ -116,14 +119,16 @@ def run_on_dask(
         client.cancel(list(waiting))
 
 
-def _run_job(step: Step, point: Prepared, partial: Path, region: Tile) -> list[str]:
-    """One region, on a worker; the notes of it."""
+def _run_job(
+    step: Step, point: Prepared, partial: Path, region: Tile
+) -> tuple[list[str], tuple[int, int]]:
+    """One region, on a worker; the notes of it, and how many pixels are absent."""
     device = choose_device(point.plan.settings.device)
     monitor = Monitor()
     with torch.inference_mode(), deterministic(device):
         store = OpenStore(partial, point.plan.stack)
         step.run(point.to(device), store, region, monitor)
-    return monitor.notes
+    return monitor.notes, monitor.absent
 
 
 def check_sendable(stack: FocusStack) -> None:

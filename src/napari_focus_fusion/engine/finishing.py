@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from napari_focus_fusion.composite import (
     COMPOSITE_HALO,
     GUIDE_RADIUS,
-    NOISE_RADIUS,
     SIMILARITY_RADIUS,
+    RunningNoise,
+    background_weight,
     label_weights,
-    least_noise_bias,
-    noise_energy,
     similarity,
 )
 from napari_focus_fusion.decision import VERIFY_HALO, Maps, verify
@@ -26,8 +26,6 @@ from napari_focus_fusion.tiling import TilePlan
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from torch import Tensor
-
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.engine.reading import Reference
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Pixels around a region whose raw maps are needed to fuse it.
 FINISH_HALO = VERIFY_HALO + COMPOSITE_HALO
+#: A region inside its halo.
+_INNER = (slice(COMPOSITE_HALO, -COMPOSITE_HALO),) * 2
 
 
 def finish_region(
@@ -73,9 +73,15 @@ def finish_region(
     verified = verify(raw) if point.plan.settings.verify else raw
     inside = region.moved(-area.y0, -area.x0).slices
     maps = Maps(*(np.ascontiguousarray(values[inside]) for values in verified))
-    fused = compose_region(
-        point, region, verified.labels, area, monitor, reconstructions
+    background = None
+    if point.plan.settings.background == "mean":
+        background = background_weight(maps.confidence)
+    fused, labels = _compose(
+        point, region, verified.labels, area, monitor, reconstructions, background
     )
+    moved = labels != maps.labels
+    if moved.any():
+        maps = Maps(labels, maps.confidence, np.where(moved, labels, maps.depth))
     return fused, maps
 
 
@@ -102,7 +108,24 @@ def compose_region(
     Returns
     -------
     ndarray
-        (components, h, w) in the stack's dtype.
+        (components, h, w) in the stack's dtype. A pixel that its slice does not have is
+        taken from the nearest that has it; where none has, it is NaN, or 0 in integers.
+    """
+    return _compose(point, region, labels, area, monitor, reconstructions)[0]
+
+
+def _compose(
+    point: Prepared,
+    region: Rectangle,
+    labels: np.ndarray,
+    area: Rectangle,
+    monitor: Monitor,
+    reconstructions: Sequence[np.ndarray],
+    background: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What :func:`compose_region` gives, and the slices that were taken, (h, w).
+
+    ``background`` (h, w) is the weight that every slice has at least.
     """
     stack = point.plan.stack
     inside = region.moved(-area.y0, -area.x0)
@@ -118,12 +141,22 @@ def compose_region(
     ]
     padded = np.pad(labels, missing, mode="symmetric")
     surrounded = inside.moved(missing[0][0], missing[1][0]).grown(COMPOSITE_HALO)
-    fused = _feather(
-        point, region, np.ascontiguousarray(padded[surrounded.slices]), monitor
-    )
+    index = np.ascontiguousarray(padded[surrounded.slices])
+    fused, index, nowhere = _feather(point, region, index, monitor, background)
     for channel, reconstruction in zip(point.channels, reconstructions, strict=False):
         _apply_luminance(fused, channel, reconstruction)
-    return as_dtype(fused, stack.dtype)
+    pixels = as_dtype(fused, stack.dtype)
+    if nowhere is not None:
+        pixels[nowhere] = _nothing(stack.dtype)
+        if point.plan.model is None:  # nothing was scored, and nothing counted
+            lacking = torch.from_numpy(nowhere.any(0)) * stack.n_slices
+            monitor.count_absent(lacking, stack.n_slices)
+    return pixels, np.ascontiguousarray(index[_INNER])
+
+
+def _nothing(dtype: np.dtype) -> float:
+    """What a fused pixel is that no slice has."""
+    return np.nan if dtype.kind == "f" else 0
 
 
 def _apply_luminance(
@@ -142,73 +175,184 @@ def _apply_luminance(
 
 def _select(
     point: Prepared, region: Rectangle, labels: np.ndarray, monitor: Monitor
-) -> np.ndarray:
-    """(components, h, w): every pixel as observed in its slice."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """(components, h, w): every pixel as observed in its slice; and these slices."""
     stack = point.plan.stack
     fused = np.zeros((stack.n_components, *labels.shape), stack.dtype)
+    missing: np.ndarray | None = None
     used = [int(z) for z in np.unique(labels)]
-    for z, values in component_slices(point, region, used):
-        np.copyto(fused, values, where=labels == z)
+    for z, values, present in component_slices(point, region, used):
+        here = labels == z
+        np.copyto(fused, values, where=here)
+        missing = _with_missing(missing, present, here)
         monitor.advance(labels.size)
     monitor.advance(labels.size * (stack.n_slices - len(used)))
-    return fused
+    if missing is not None:
+        labels = _take_nearest(point, region, labels, fused, missing)
+        fused[missing] = _nothing(stack.dtype)
+    return fused, labels
+
+
+def _with_missing(
+    missing: np.ndarray | None, present: np.ndarray | None, here: np.ndarray
+) -> np.ndarray | None:
+    """What is missing, and what a slice does not have of the pixels taken from it."""
+    if present is None or (present | ~here).all():
+        return missing
+    lacking = ~present & here
+    return lacking if missing is None else missing | lacking
+
+
+def _take_nearest(
+    point: Prepared,
+    area: Rectangle,
+    index: np.ndarray,
+    selected: np.ndarray,
+    missing: np.ndarray,
+) -> np.ndarray:
+    """Pixels that their slice does not have, from the nearest slice that has them.
+
+    Parameters
+    ----------
+    area
+        Where; it may extend outside the image.
+    index
+        (h, w), the decision map.
+    selected
+        (components, h, w), filled in place.
+    missing
+        (components, h, w) bool; True is left where no slice has the pixel.
+
+    Returns
+    -------
+    ndarray
+        The decision map, with the slice that the reference plane is taken from.
+    """
+    far = np.iinfo(np.int32).max
+    distance = np.where(missing, far, -1)
+    nearest = index.copy()
+    own = point.reference.stack is point.plan.stack
+    leading = point.reference.used[0] if own else 0
+    slices = range(point.plan.stack.n_slices)
+    for z, values, present in component_slices(point, area, slices):
+        away = np.abs(index.astype(np.int32) - z)
+        closer = away < distance
+        if present is not None:
+            closer &= present
+        np.copyto(selected, values, where=closer)
+        np.copyto(distance, away, where=closer)
+        np.copyto(nearest, z, where=closer[leading])
+    np.equal(distance, far, out=missing)
+    return nearest
 
 
 def component_slices(
     point: Prepared, area: Rectangle, slices: Sequence[int]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Each of some slices with all its components (components, h, w), prefetched."""
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """Each of some slices with all its components (components, h, w), prefetched.
+
+    And where they are present, bool of the same shape; None: everywhere.
+    """
     read = partial(_read_components, point, area)
-    yield from zip(slices, prefetch(partial(read, z) for z in slices), strict=True)
+    for z, found in zip(
+        slices, prefetch(partial(read, z) for z in slices), strict=True
+    ):
+        yield z, *found
 
 
-def _read_components(point: Prepared, area: Rectangle, z: int) -> np.ndarray:
+def _read_components(
+    point: Prepared, area: Rectangle, z: int
+) -> tuple[np.ndarray, np.ndarray | None]:
     stack = point.plan.stack
     components = list(range(stack.n_components))
-    z_slice = slice(z, z + 1)
-    return read_components(stack, point.t, components, z_slice, area.y, area.x)[:, 0]
+    values, present = read_components(
+        stack, point.t, components, slice(z, z + 1), area.y, area.x
+    )
+    return values[:, 0], None if present is None else present[:, 0]
 
 
-def _slices_and_planes(
-    point: Prepared, area: Rectangle
-) -> Iterator[tuple[int, np.ndarray, Tensor]]:
-    """Every slice: its components (components, h, w), and its reference plane."""
+class _Slice(NamedTuple):
+    """A slice of an area: its components, and its reference plane.
+
+    Attributes
+    ----------
+    z
+        Which.
+    values
+        (components, h, w).
+    present
+        Where these are present, bool; None: everywhere.
+    plane
+        (h, w), normalised, on the device.
+    seen
+        (h, w) bool, on the device, where the plane has a pixel; None: everywhere.
+    """
+
+    z: int
+    values: np.ndarray
+    present: np.ndarray | None
+    plane: Tensor
+    seen: Tensor | None
+
+
+def _slices_and_planes(point: Prepared, area: Rectangle) -> Iterator[_Slice]:
+    """Every slice of an area."""
     reference, device = point.reference, point.plan.device
     own = reference.stack is point.plan.stack
 
-    def read(z: int) -> tuple[np.ndarray, np.ndarray | None]:
-        values = _read_components(point, area, z)
+    def read(z: int) -> tuple[np.ndarray | None, ...]:
+        values, present = _read_components(point, area, z)
         if own:
-            return values, None
-        return values, reference.planes(slice(z, z + 1), area.y, area.x)[0]
+            seen = None if present is None else present[reference.used].all(0)
+            return values, present, None, seen
+        planes, seen = reference.observed(slice(z, z + 1), area.y, area.x)
+        return values, present, planes[0], None if seen is None else seen[0]
 
     slices = range(point.plan.stack.n_slices)
-    for z, (values, plane) in zip(
+    for z, (values, present, plane, seen) in zip(
         slices, prefetch(partial(read, z) for z in slices), strict=True
     ):
+        assert values is not None
         plane = reference.mixed(values) if plane is None else plane
-        yield z, values, torch.from_numpy(plane).to(device)
+        yield _Slice(
+            z,
+            values,
+            present,
+            torch.from_numpy(plane).to(device),
+            None if seen is None else torch.from_numpy(seen).to(device),
+        )
 
 
 def _feather(
-    point: Prepared, region: Rectangle, index: np.ndarray, monitor: Monitor
-) -> np.ndarray:
-    """(components, h, w): selected, softened at seams, averaged where slices agree.
-
-    Floating point numbers on the scale of the stack.
+    point: Prepared,
+    region: Rectangle,
+    index: np.ndarray,
+    monitor: Monitor,
+    background: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Selected, softened at seams, averaged where slices agree and in the background.
 
     ``index`` has :data:`COMPOSITE_HALO` pixels around the region. The fused image is
     the selected one plus a weighted mean of differences to it, so that equal slices
     give exactly themselves.
+
+    Returns
+    -------
+    fused : ndarray
+        (components, h, w), floating point numbers on the scale of the stack.
+    index : ndarray
+        The slices that were taken, as large as the one given.
+    nowhere : ndarray or None
+        (components, h, w) bool, pixels that no slice has; None: there are none.
     """
-    selected_planes, guide, noise = _selected_and_noise(point, region, index, monitor)
+    chosen = _selected_and_noise(point, region, index, monitor)
+    guide, noise = chosen.guide, chosen.noise
     stack, device, halo = point.plan.stack, point.plan.device, COMPOSITE_HALO
-    labels = torch.from_numpy(index.astype(np.int32)).to(device)
+    labels = torch.from_numpy(chosen.index.astype(np.int32)).to(device)
     blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
     precise = stack.dtype.itemsize > 2 and stack.dtype != np.float32
-    inner = (slice(None), slice(halo, -halo), slice(halo, -halo))
-    selected = selected_planes[inner].astype(np.float64 if precise else np.float32)
-    present = [
+    selected = chosen.values[:, *_INNER].astype(np.float64 if precise else np.float32)
+    near_labels = [
         set(labels[block.window(2 * GUIDE_RADIUS, offset=halo)].unique().tolist())
         for block in blocks
     ]
@@ -216,60 +360,114 @@ def _feather(
     # of the slices.
     total = np.zeros((region.height, region.width))
     added = np.zeros(selected.shape)
-    for z, values, plane in _slices_and_planes(point, region.grown(halo)):
-        for block, labels_near in zip(blocks, present, strict=True):
+    # What components have less weight than that, because they are absent.
+    lacking: np.ndarray | None = None
+    for z, values, present, plane, seen in _slices_and_planes(
+        point, region.grown(halo)
+    ):
+        if seen is not None:
+            both = seen if chosen.seen is None else seen & chosen.seen
+        else:
+            both = chosen.seen
+        if present is not None and lacking is None:
+            lacking = np.zeros(selected.shape)
+        for block, labels_near in zip(blocks, near_labels, strict=True):
             window = block.window(SIMILARITY_RADIUS, offset=halo)
-            weight = similarity(plane[window], guide[window], noise[block.slices])
+            weight = similarity(
+                plane[window],
+                guide[window],
+                noise[block.slices],
+                None if both is None else both[window],
+            )
             if z in labels_near:
                 window = block.window(2 * GUIDE_RADIUS, offset=halo)
                 own = label_weights(labels[window], z, guide[window])
                 weight = torch.maximum(weight, own)
             share = weight.cpu().numpy()
+            if background is not None:
+                share = np.maximum(share, background[block.slices])
+            here = block.window(0, offset=halo)
             total[block.slices] += share
             for c, component in enumerate(values):
-                observed = component[block.window(0, offset=halo)]
-                difference = observed - selected[c][block.slices]
-                added[c][block.slices] += share * difference.astype(
-                    np.float32, copy=False
-                )
+                difference = component[here] - selected[c][block.slices]
+                weighted = share * difference.astype(np.float32, copy=False)
+                if present is not None and lacking is not None:
+                    there = present[c][here]
+                    weighted *= there
+                    lacking[c][block.slices] += share * ~there
+                added[c][block.slices] += weighted
         monitor.advance(region.area / 2)
-    added /= np.maximum(total, 1e-6)
-    return np.add(added, selected, out=added)
+    added /= np.maximum(total if lacking is None else total - lacking, 1e-6)
+    nowhere = None
+    if chosen.nowhere is not None:
+        nowhere = chosen.nowhere[:, *_INNER]
+    return np.add(added, selected, out=added), chosen.index, nowhere
+
+
+class _Chosen(NamedTuple):
+    """What the decision selects of an area, and the noise of the region inside.
+
+    Attributes
+    ----------
+    values
+        (components, h, w), in the stack's dtype, with a halo.
+    nowhere
+        (components, h, w) bool, pixels that no slice has; None: there are none.
+    index
+        (h, w), the slices that were taken.
+    guide
+        (h, w), the selected reference plane, normalised, with a halo.
+    seen
+        (h, w) bool, where the guide has a pixel; None: everywhere.
+    noise
+        (h, w), variance of the noise of one slice, without a halo.
+    """
+
+    values: np.ndarray
+    nowhere: np.ndarray | None
+    index: np.ndarray
+    guide: Tensor
+    seen: Tensor | None
+    noise: Tensor
 
 
 def _selected_and_noise(
     point: Prepared, region: Rectangle, index: np.ndarray, monitor: Monitor
-) -> tuple[np.ndarray, Tensor, Tensor]:
-    """One pass over the slices: the pixels that the decision selects, and the noise.
-
-    Returns
-    -------
-    selected_planes : ndarray
-        (components, h, w), like ``index`` with a halo, in the stack's dtype.
-    guide : Tensor
-        (h, w), the selected reference plane, normalised, with a halo.
-    noise : Tensor
-        (h, w), variance of the noise of one slice, without a halo.
-    """
+) -> _Chosen:
+    """One pass over the slices: the pixels that the decision selects, and the noise."""
     reference, stack = point.reference, point.plan.stack
-    device, halo = point.plan.device, COMPOSITE_HALO
+    device, area = point.plan.device, region.grown(COMPOSITE_HALO)
     own = reference.stack is stack
-    selected_planes = np.zeros((stack.n_components, *index.shape), stack.dtype)
+    values = np.zeros((stack.n_components, *index.shape), stack.dtype)
     guide = None if own else np.zeros(index.shape, np.float32)
-    noise = torch.full((region.height, region.width), torch.inf, device=device)
-    for z, values, plane in _slices_and_planes(point, region.grown(halo)):
-        np.copyto(selected_planes, values, where=index == z)
+    unseen: np.ndarray | None = None
+    missing: np.ndarray | None = None
+    noise = RunningNoise(region, device)
+    for one in _slices_and_planes(point, area):
+        here = index == one.z
+        np.copyto(values, one.values, where=here)
+        missing = _with_missing(missing, one.present, here)
         if guide is not None:
-            np.copyto(guide, plane.cpu().numpy(), where=index == z)
-        for block in TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)):
-            least = noise[block.slices]
-            energy = noise_energy(plane[block.window(NOISE_RADIUS + 1, offset=halo)])
-            torch.minimum(least, energy, out=least)
+            np.copyto(guide, one.plane.cpu().numpy(), where=here)
+            if one.seen is not None:
+                unseen = _with_missing(unseen, one.seen.cpu().numpy(), here)
+        noise.update(one.plane, COMPOSITE_HALO, one.seen)
         monitor.advance(region.area / 2)
-    noise /= least_noise_bias(stack.n_slices)
+    if missing is not None:
+        index = _take_nearest(point, area, index, values, missing)
+        if own and missing[reference.used].any():
+            unseen = missing[reference.used].any(0)
+        missing = missing if missing.any() else None
     if guide is None:
-        guide = reference.mixed(selected_planes)
-    return selected_planes, torch.from_numpy(guide).to(device), noise
+        guide = reference.mixed(values)
+    return _Chosen(
+        values,
+        missing,
+        index,
+        torch.from_numpy(guide).to(device),
+        None if unseen is None else torch.from_numpy(~unseen).to(device),
+        noise.variance(),
+    )
 
 
 def as_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -9,6 +9,8 @@ from napari_focus_fusion.errors import Cancelled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
+
     from napari_focus_fusion.progress import Meter
 
 
@@ -32,6 +34,10 @@ class Monitor:
     smallest_failed
         Pixels of the smallest batch that ran out of memory, so that none like it is
         tried again.
+    absent
+        How many pixels were found absent: in some slices, and in all.
+    resumed
+        Whether an earlier run had finished a part.
     """
 
     def __init__(
@@ -41,6 +47,8 @@ class Monitor:
     ) -> None:
         self.notes: list[str] = []
         self.smallest_failed = 1 << 62
+        self.absent = (0, 0)
+        self.resumed = False
         self._meter = meter
         self._should_stop = should_stop
         self._cost = 1.0
@@ -71,6 +79,13 @@ class Monitor:
         """Raise Cancelled if the run is asked to stop."""
         if self._should_stop is not None and self._should_stop():
             raise Cancelled
+
+    def count_absent(self, absent: Tensor | None, slices: int) -> None:
+        """Count pixels by the number of slices (h, w) in which they are absent."""
+        if absent is not None:
+            everywhere = int((absent == slices).sum())
+            some = int((absent > 0).sum()) - everywhere
+            self.absent = (self.absent[0] + some, self.absent[1] + everywhere)
 
     def warn(self, note: str) -> None:
         """Keep a note, once."""

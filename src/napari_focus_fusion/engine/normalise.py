@@ -13,13 +13,26 @@ if TYPE_CHECKING:
 BLACK, WHITE = 0.005, 0.998
 
 
-def black_and_white(sample: Sequence[np.ndarray]) -> tuple[float, float]:
+def black_and_white(
+    sample: Sequence[np.ndarray], present: Sequence[np.ndarray | None] | None = None
+) -> tuple[float, float]:
     """Intensities that become 0 and 1, from the sample of all slices together.
+
+    ``present`` says for each slice which pixels are there; None: all.
 
     A stack without any contrast gets a range of one, so that nothing is divided by
     zero; its scores are then zero everywhere.
     """
-    values = np.concatenate([planes.ravel() for planes in sample])
+    if present is None:
+        present = [None] * len(sample)
+    values = np.concatenate(
+        [
+            planes.ravel() if there is None else planes[there]
+            for planes, there in zip(sample, present, strict=True)
+        ]
+    )
+    if values.size == 0:
+        return 0.0, 1.0
     black, white = (float(q) for q in np.quantile(values, (BLACK, WHITE)))
     if white - black <= 1e-6 * max(abs(black), abs(white), 1e-20):
         lowest, highest = float(values.min()), float(values.max())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from napari_focus_fusion.engine.normalise import black_and_white
-from napari_focus_fusion.engine.reading import Reference, sample
+from napari_focus_fusion.engine.reading import Reference, filled_from_slices, sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,14 +125,17 @@ def _normalised(reference: Reference) -> tuple[Reference, list[Tensor]]:
     """A plane with the intensities of its sample, and that, (windows, 1, h, w) each."""
     # Integers are brought to 0..1 first, floats left alone: the sample is read once.
     white = _white(reference.stack)
-    windows = list(sample(replace(reference, black=0.0, white=white)))
-    low, high = black_and_white(windows)
-    for planes in windows:
-        planes -= np.float32(low)
-        planes /= np.float32(high - low)
+    windows, present = zip(
+        *sample(replace(reference, black=0.0, white=white)), strict=True
+    )
+    low, high = black_and_white(windows, present)
+    planes = filled_from_slices(windows, present)
+    for slices in planes:
+        slices -= np.float32(low)
+        slices /= np.float32(high - low)
     return (
         replace(reference, black=low * white, white=high * white),
-        [torch.from_numpy(planes)[:, None] for planes in windows],
+        [torch.from_numpy(slices)[:, None] for slices in planes],
     )
 
 

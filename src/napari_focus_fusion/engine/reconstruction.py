@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from napari_focus_fusion.decision import (
+    ABSENT_SCORE,
     Maps,
     RunningDecision,
     aggregate,
     aggregate_halo,
 )
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
-from napari_focus_fusion.engine.reading import slabs
+from napari_focus_fusion.engine.reading import ABSENT, DOUBTFUL, flagged_slabs
 from napari_focus_fusion.engine.scoring import BLOCK_SIDE
 from napari_focus_fusion.engine.surface import SurfaceShares, find_surface
 from napari_focus_fusion.models.base import Reconstructor
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.engine.reading import Reference
-    from napari_focus_fusion.tiling import Rectangle
+    from napari_focus_fusion.tiling import Rectangle, Tile
+
+#: What features of an absent pixel count beside those of one that is there.
+UNSEEN = 1e-6
 
 
 class Pooled(NamedTuple):
@@ -48,12 +52,15 @@ class Pooled(NamedTuple):
         (h, w), how many slices were pooled at each pixel: those near the surface.
     halo
         In pixels.
+    absent
+        (h, w), in how many slices a pixel is absent; None: nothing is.
     """
 
     features: Tensor
     winner: Tensor
     slices: Tensor
     halo: int
+    absent: Tensor | None = None
 
 
 def reconstruct_region(
@@ -124,38 +131,93 @@ def _pool(
     winner = torch.zeros(
         (1, largest, wide.height, wide.width), dtype=torch.int16, device=plan.device
     ).contiguous(memory_format=torch.channels_last)
-    count = torch.zeros(wide.height, wide.width, device=plan.device)
     encoder_halo = plan.halo - model.decoder_halo
     tiles = TilePlan(wide.height, wide.width, (plan.tile, plan.tile), encoder_halo)
     encode = NetworkCall(_encoded, model, point.context, encoder_halo)
     # Progress counts the region only, not its halo.
     share *= region.area / wide.area
     area = wide.grown(encoder_halo)
-    for z, planes in slabs(reference, area, plan.slab, plan.device):
-        near = torch.ones(len(planes), wide.height, wide.width, dtype=torch.bool)
-        near = near.to(plan.device)
-        if surface is not None:
-            for i in range(len(planes)):
-                torch.gt(surface.of_slice(z + i), 0, out=near[i])
-        count += near.sum(0)
+    seen = _Seen(wide, plan.device)
+    for z, planes, flags in flagged_slabs(reference, area, plan.slab, plan.device):
+        near = [
+            None if surface is None else surface.of_slice(z + i) > 0
+            for i in range(len(planes))
+        ]
         for tile in tiles:
-            if not near[:, tile.y, tile.x].any():
+            if not any(one is None or one[tile.slices].any() for one in near):
                 monitor.advance(len(planes) * tile.area * share)
                 continue
             y, x = shifted(tiles.window_of(tile), encoder_halo)
             found = run_with_fallback(encode, planes[:, y, x], monitor)
             here = (..., tile.y, tile.x)
             for i, one in enumerate(found[..., *tile.inside]):
+                core = None if flags is None else flags[i, y, x][tile.inside]
+                close = near[i]
+                close = None if close is None else close[tile.slices]
+                worth, replaces = seen.update(tile, core, close)
                 new = one[None, :largest]
-                if surface is not None:
-                    new = new.masked_fill(~near[i, tile.y, tile.x], -torch.inf)
-                    one = one * near[i, tile.y, tile.x]
-                winner[here].masked_fill_(new > best[here], z + i)
-                winner[here].masked_fill_(new == best[here], -1)
-                torch.maximum(best[here], new, out=best[here])
-                total[here] += one[None, largest:]
+                better, equal = new > best[here], new == best[here]
+                if replaces is not None:
+                    better = torch.where(worth == 1, better | replaces, replaces)
+                    equal &= (worth == 1) & ~replaces
+                winner[here].masked_fill_(better, z + i)
+                winner[here].masked_fill_(equal, -1)
+                torch.where(better, new, best[here], out=best[here])
+                added_here = one[None, largest:]
+                total[here] += added_here if replaces is None else added_here * worth
             monitor.advance(len(planes) * tile.area * share)
-    return Pooled(features, winner, count, halo)
+    if surface is not None:
+        # Where all slices near the surface have no pixel.
+        nothing = seen.number == 0
+        if nothing.any():
+            best.masked_fill_(nothing, 0)
+            total.masked_fill_(nothing, 0)
+        return Pooled(features, winner, seen.number, halo, seen.absent)
+    if seen.absent is not None:
+        total *= plan.stack.n_slices / seen.number
+    return Pooled(features, winner, seen.number, halo, seen.absent)
+
+
+class _Seen:
+    """How much of the slices counts at each pixel of a region while they are pooled.
+
+    What is absent, or sees what is, counts only where nothing else does, so that the
+    features are finite everywhere.
+    """
+
+    def __init__(self, region: Rectangle, device: torch.device) -> None:
+        self.number = torch.zeros(region.height, region.width, device=device)
+        self.absent: Tensor | None = None
+
+    def update(
+        self, tile: Tile, flags: Tensor | None, near: Tensor | None
+    ) -> tuple[Tensor | float, Tensor | None]:
+        """Take in a slice: what it counts, and where it replaces what was there.
+
+        ``near`` is where the surface is; elsewhere a slice does not count. The second
+        is None where nothing is flagged and all is near; the largest of features are
+        then what they are.
+        """
+        number = self.number[tile.slices]
+        if flags is None and self.absent is None and near is None:
+            number += 1
+            return 1.0, None
+        if self.absent is None and flags is not None:
+            self.absent = torch.zeros_like(self.number, dtype=torch.int16)
+        known = number >= 1
+        if flags is None:
+            counts = torch.ones_like(known)
+        else:
+            counts = flags < DOUBTFUL
+            assert self.absent is not None
+            self.absent[tile.slices] += flags == ABSENT
+        worth = torch.where(counts, 1.0, UNSEEN)
+        replaces = torch.where(counts, ~known, number == 0)
+        if near is not None:
+            worth = worth * near
+            replaces &= near
+        number += worth
+        return worth, replaces
 
 
 def _decide(
@@ -173,13 +235,19 @@ def _decide(
     halo = aggregate_halo(model.window)
     inside = (slice(pooled.halo, -pooled.halo),) * 2
     blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
-    for z in range(plan.stack.n_slices):
+    count, absent = plan.stack.n_slices, pooled.absent
+    if absent is not None:
+        absent = absent[inside]
+        monitor.count_absent(absent, count)
+    for z in range(count):
         weight = None if surface is None else surface.of_slice(z)[inside]
         for block in blocks:
             window = (0, slice(None), *block.window(halo, offset=pooled.halo))
             winner, best = pooled.winner[window], pooled.features[:, :largest][window]
             vote = model.vote(winner, best, z)
             vote = aggregate(vote, model.window, plan.settings.smoothness)
+            if absent is not None:
+                vote.masked_fill_(absent[block.slices] == count, ABSENT_SCORE)
             near = None if weight is None else weight[block.slices]
             running.update(z, vote, block.y, block.x, near)
             monitor.check_cancelled()

@@ -15,9 +15,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from napari_focus_fusion.decision import RunningDecision, aggregate, aggregate_halo
+from napari_focus_fusion.decision import (
+    ABSENT_SCORE,
+    DOUBTFUL_SCORE,
+    RunningDecision,
+    aggregate,
+    aggregate_halo,
+)
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
-from napari_focus_fusion.engine.reading import slabs
+from napari_focus_fusion.engine.reading import (
+    ABSENT,
+    DOUBTFUL,
+    flagged_slabs,
+)
 from napari_focus_fusion.engine.surface import SurfaceShares, find_surface
 from napari_focus_fusion.models.base import (
     PairMasker,
@@ -81,7 +91,16 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
                 running.update(z + i, summed, block.y, block.x, near)
     if surface is not None:
         running.certainty = surface.at_pixels(surface.certainty)
+    monitor.count_absent(running.absent, plan.stack.n_slices)
     return running.maps()
+
+
+def apply_flags(scores: Tensor, flags: Tensor | None) -> Tensor:
+    """Scores, in place, without those of pixels that are absent or see one that is."""
+    if flags is not None:
+        scores.masked_fill_(flags == DOUBTFUL, DOUBTFUL_SCORE)
+        scores.masked_fill_(flags == ABSENT, ABSENT_SCORE)
+    return scores
 
 
 def _score_slabs(
@@ -109,7 +128,9 @@ def _score_slabs(
     # Progress counts the region only, not its halo.
     share = region.area / wide.area
     area = wide.grown(plan.halo)
-    for z, planes in slabs(point.reference, area, plan.slab, plan.device):
+    for z, planes, flags in flagged_slabs(
+        point.reference, area, plan.slab, plan.device
+    ):
         for tile in tiles:
             y, x = shifted(tiles.window_of(tile), plan.halo)
             batch = planes[:, y, x]
@@ -124,7 +145,14 @@ def _score_slabs(
             found = run_with_fallback(call, batch, monitor)
             scores[: len(batch), tile.y, tile.x] = found[:, *tile.inside]
             monitor.advance(len(batch) * tile.area * share)
-        yield z, scores[: len(planes)]
+        yield z, apply_flags(scores[: len(planes)], _core(flags, plan.halo))
+
+
+def _core(flags: Tensor | None, halo: int) -> Tensor | None:
+    """Flags without the pixels around them that only models look at."""
+    if flags is None or halo == 0:
+        return flags
+    return flags[:, halo:-halo, halo:-halo]
 
 
 def _score_sets(
@@ -144,8 +172,12 @@ def _score_sets(
     count, wide = plan.stack.n_slices, region.grown(halo)
     area = wide.grown(plan.halo)
     planes = torch.empty(count, area.height, area.width, device=plan.device)
-    for z, read in slabs(point.reference, area, plan.slab, plan.device):
+    flagged: dict[int, Tensor] = {}
+    for z, read, flags in flagged_slabs(point.reference, area, plan.slab, plan.device):
         planes[z : z + len(read)] = read
+        core = _core(flags, plan.halo)
+        if core is not None:
+            flagged |= {z + i: one for i, one in enumerate(core) if one.any()}
         monitor.check_cancelled()
     weights = torch.empty(count, wide.height, wide.width, device=plan.device)
     side = side_of_sets(plan.tile, plan.halo, count)
@@ -159,7 +191,8 @@ def _score_sets(
     del planes
     for z in range(count):
         monitor.check_cancelled()
-        yield z, weights[z : z + 1]
+        flags = flagged[z][None] if z in flagged else None
+        yield z, apply_flags(weights[z : z + 1], flags)
 
 
 def side_of_sets(most: int, halo: int, slices: int) -> int:
@@ -192,10 +225,14 @@ def _find_rivals(point: Prepared, area: Rectangle, monitor: Monitor) -> _Rivals:
     best, second = (torch.zeros(shape, device=plan.device) for _ in "12")
     index = torch.zeros(shape, dtype=torch.int16, device=plan.device)
     seen = area.grown(halo + 1)
-    for z, planes in slabs(point.reference, seen, plan.slab, plan.device):
+    for z, planes, flags in flagged_slabs(
+        point.reference, seen, plan.slab, plan.device
+    ):
         monitor.check_cancelled()
+        core = _core(flags, 1)
         for i, plane in enumerate(planes):
             score = plain.score(plane[None, None])[0, 1:-1, 1:-1]
+            apply_flags(score, None if core is None else core[i])
             score = aggregate(score, plain.window, plan.settings.smoothness)
             shown = plane[1 + halo : -1 - halo, 1 + halo : -1 - halo]
             first, close = score > top, score > runner_up

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from napari_focus_fusion.composite import Blend
+from napari_focus_fusion.composite import Background, Blend
 from napari_focus_fusion.errors import FocusFusionError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class FusionSettings:
     scale, joint
         Factor of super-resolution, and whether slices are made finer before they are
         fused.
-    blend, smoothness, surface, verify
+    blend, smoothness, surface, background, verify
         How the decision map and the fused pixels are made.
     tile, device, memory
         Device, tile size and memory; the result does not depend on them.
@@ -43,7 +43,8 @@ class FusionSettings:
     joint: bool = True
     blend: Blend = "feather"
     smoothness: float = 1.0
-    surface: float = 0.0
+    surface: float = 1.0
+    background: Background = "nearest"
     verify: bool = True
     tile: int | None = None
     device: str = "auto"
@@ -53,6 +54,15 @@ class FusionSettings:
         if self.blend not in get_args(Blend):
             raise FocusFusionError(
                 f"blend={self.blend!r} is unknown; use 'feather' or 'select'."
+            )
+        if self.background not in get_args(Background):
+            raise FocusFusionError(
+                f"background={self.background!r} is unknown; use 'nearest' or 'mean'."
+            )
+        if self.background == "mean" and self.blend == "select":
+            raise FocusFusionError(
+                "blend='select' takes every pixel from one slice, so that the mean of "
+                "all slices cannot be the background. Use blend='feather'."
             )
         if not 0 <= self.smoothness <= 10:
             raise FocusFusionError(
@@ -73,5 +83,6 @@ class FusionSettings:
             "blend": self.blend,
             "smoothness": self.smoothness,
             "surface": self.surface,
+            "background": self.background,
             "verify": self.verify,
         }

@@ -86,6 +86,11 @@ def super_resolve_region(
     ]
     labels = np.pad(maps.labels.astype(np.int32), missing, mode="symmetric")
     around = np.pad(fused, [(0, 0), *missing], mode="symmetric")
+    nowhere = np.isnan(around) if stack.dtype.kind == "f" else None
+    if nowhere is not None and nowhere.any():
+        around[nowhere] = 0
+    else:
+        nowhere = None
     index = torch.from_numpy(labels).to(plan.device)
     guide = torch.from_numpy(_guide_of(point).mixed(around)).to(plan.device)
 
@@ -94,33 +99,42 @@ def super_resolve_region(
         stack.dtype,
     )
     consistency = np.zeros(core.labels.shape, np.float32)
+    inner = (slice(halo, -halo), slice(halo, -halo))
+    crop = 2 * GUIDE_RADIUS
+    near = around[:, crop:-crop, crop:-crop]
     for channel, reference in enumerate(point.channels):
         first = channel * stack.n_samples
         colours = slice(first, first + (3 if stack.n_samples >= 3 else 1))
         if upscale.joint:
             used = [int(z) for z in np.unique(labels)]
-            slices: Iterable[tuple[int, np.ndarray]] = component_slices(
-                point, region.grown(upscale.resolver.upscale_halo), used
+            # Absent pixels are filled with the fused ones.
+            slices: Iterable[tuple[int, np.ndarray]] = (
+                (z, values if present is None else np.where(present, values, near))
+                for z, values, present in component_slices(
+                    point, region.grown(upscale.resolver.upscale_halo), used
+                )
             )
             weights = (index, guide)
         else:
-            crop = 2 * GUIDE_RADIUS
-            slices = [(-1, around[:, crop:-crop, crop:-crop])]
+            slices = [(-1, near)]
             weights = None
         features = _fuse_features(
             point, region, colours, reference, slices, weights, monitor
         )
         found = _resolve(point, features, colours.stop - colours.start, monitor)
         coarse = F.avg_pool2d(found, upscale.scale)
-        expected = _normalised(fused[colours][:, *inside], reference)
+        expected = _normalised(around[colours][:, *inner], reference)
         expected_there = torch.from_numpy(expected).to(plan.device)
         consistency += (coarse - expected_there).abs().mean(0).cpu().numpy()
         finer[colours] = _denormalised(found.cpu().numpy(), reference, stack.dtype)
         for other in range(colours.stop, first + stack.n_samples):
             # Alpha is not super-resolved but repeated.
-            plain = fused[other][inside].repeat(upscale.scale, 0)
+            plain = around[other][inner].repeat(upscale.scale, 0)
             finer[other] = plain.repeat(upscale.scale, 1)
     consistency /= len(point.channels)
+    if nowhere is not None:
+        missing = nowhere[:, *inner].repeat(upscale.scale, 1).repeat(upscale.scale, 2)
+        finer[missing] = np.nan
     return finer, core, consistency
 
 

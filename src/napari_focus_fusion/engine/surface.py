@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_focus_fusion.engine.reading import slabs
+from napari_focus_fusion.engine.reading import DOUBTFUL, flagged_slabs
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.models.surface import (
     CELL,
@@ -138,10 +138,25 @@ def _scan(point: Prepared, cells: Rectangle, monitor: Monitor) -> tuple[Tensor, 
     area = Rectangle(*(CELL * n for n in (cells.y0, cells.y1, cells.x0, cells.x1)))
     shape = (plan.stack.n_slices, cells.height, cells.width)
     focus, intensity = (torch.empty(shape, device=plan.device) for _ in "12")
-    for z, planes in slabs(point.reference, area.grown(1), plan.slab, plan.device):
+    for z, planes, flags in flagged_slabs(
+        point.reference, area.grown(1), plan.slab, plan.device
+    ):
         for i, plane in enumerate(planes):
             score = plain.score(plane[None, None])[0, 1:-1, 1:-1]
-            focus[z + i] = cell_means(score[None])[0]
+            if flags is None:
+                focus[z + i] = cell_means(score[None])[0]
+            else:
+                focus[z + i] = _means_of_seen(score, flags[i, 1:-1, 1:-1])
             intensity[z + i] = cell_means(plane[None, 1:-1, 1:-1])[0]
         monitor.check_cancelled()
+    unseen = focus.isnan()
+    if unseen.any():
+        # A slice that has no pixels there is neither sharp nor blurred.
+        focus = torch.where(unseen, focus.nanmean(0).nan_to_num(), focus)
     return focus, intensity
+
+
+def _means_of_seen(score: Tensor, flags: Tensor) -> Tensor:
+    """(h, w) in cells: means of the scores that count, NaN where none does."""
+    counts = (flags < DOUBTFUL).to(score.dtype)
+    return cell_means((score * counts)[None])[0] / cell_means(counts[None])[0]

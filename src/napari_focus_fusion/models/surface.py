@@ -25,7 +25,7 @@ from napari_focus_fusion.models.base import FusionModel, Kind
 #: Side of a cell of the coarse grid, in pixels.
 CELL = 4
 #: Radii of the windows over which the focus measure is averaged, in cells.
-WINDOWS = (1, 2, 8)
+WINDOWS = (1, 2, 8, 20)
 #: Of each block the spacing of the convolution across the plane, in cells, and that of
 #: the neighbours along Z, in slices.
 DILATIONS, Z_SPACINGS = (1, 2, 4, 8, 1), (1, 2, 4, 2, 1)
@@ -103,11 +103,12 @@ def beside_neighbours(layer: nn.Conv2d, x: Tensor, spacing: int = 1) -> Tensor:
         (B * N, outputs, h, w).
     """
     slices, width = x.shape[1:3]
-    pairs = [(max(z - spacing, 0), min(z + spacing, slices - 1)) for z in range(slices)]
+    z = torch.arange(slices, device=x.device)
+    before, after = (z - spacing).clamp_min(0), (z + spacing).clamp_max(slices - 1)
     own, added, apart = layer.weight.split(width, 1)
-    distance = torch.stack([(x[:, a] - x[:, b]).abs() for a, b in pairs], 1)
+    distance = (x.index_select(1, before) - x.index_select(1, after)).abs()
     y = F.conv2d(x.flatten(0, 1), added).unflatten(0, x.shape[:2])
-    total = torch.stack([y[:, a] + y[:, b] for a, b in pairs], 1).flatten(0, 1)
+    total = (y.index_select(1, before) + y.index_select(1, after)).flatten(0, 1)
     total = total + F.conv2d(x.flatten(0, 1), own, layer.bias)
     return total + F.conv2d(distance.flatten(0, 1), apart)
 
@@ -132,13 +133,16 @@ class Surface(FusionModel):
             nn.Conv2d(2 * WIDTH, WIDTH, 1), nn.LeakyReLU(0.1), nn.Conv2d(WIDTH, 1, 1)
         )
 
-    def forward(self, features: Tensor) -> Found:
+    def forward(self, features: Tensor, whole: bool = False) -> Found:
         """Logits along Z, and of there being anything.
 
         Parameters
         ----------
         features
             Of :func:`coarse_features`, (B, N, INPUTS, h, w).
+        whole
+            Whether they are all there is: their border is repeated as often as needed,
+            and the result is as large as they are.
 
         Returns
         -------
@@ -151,8 +155,11 @@ class Surface(FusionModel):
             self.along, self.across, DILATIONS, Z_SPACINGS, strict=True
         ):
             y = F.leaky_relu(beside_neighbours(along, x, z_spacing), 0.1)
-            y = F.leaky_relu(across(y), 0.1).unflatten(0, shape)
-            x = x[..., spacing:-spacing, spacing:-spacing] + y
+            if whole:
+                y = F.pad(y, [spacing] * 4, mode="replicate")
+            else:
+                x = x[..., spacing:-spacing, spacing:-spacing]
+            x = x + F.leaky_relu(across(y), 0.1).unflatten(0, shape)
         logits = beside_neighbours(self.last, x).unflatten(0, shape)[:, :, 0]
         # Sums in double precision do not depend on the order of the slices.
         mean = x.mean(1, dtype=torch.float64).to(x.dtype)

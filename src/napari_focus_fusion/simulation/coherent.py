@@ -96,6 +96,9 @@ class Microscope:
         difference there in wavelengths.
     turn
         Of the directions of illumination, in radians.
+    oblique
+        How far the condenser's aperture is off the axis, as a share of the objective's;
+        to the direction of `turn`.
     """
 
     canvas: tuple[int, int]
@@ -103,6 +106,7 @@ class Microscope:
     coherence: float
     waves: float
     turn: float
+    oblique: float = 0.0
 
     @property
     def defocus(self) -> float:
@@ -119,7 +123,10 @@ class Microscope:
         i = np.arange(count) + 0.5
         radius = self.pupil * self.coherence * np.sqrt(i / count)
         angle = self.turn + i * np.pi * (3 - 5**0.5)
-        return np.stack([radius * np.sin(angle), radius * np.cos(angle)], 1)
+        off = (
+            self.pupil * self.oblique * np.array([np.sin(self.turn), np.cos(self.turn)])
+        )
+        return np.stack([radius * np.sin(angle), radius * np.cos(angle)], 1) + off
 
 
 def image_planes(
@@ -220,6 +227,7 @@ def make_coherent_scene(
     span: tuple[float, float] | None = None,
     absorbance: float | None = None,
     phase: float | None = None,
+    oblique: float = 0.0,
     dtype: DTypeLike = np.uint16,
 ) -> Scene:
     """Draw a specimen from a seed and image it slice by slice.
@@ -238,7 +246,7 @@ def make_coherent_scene(
         One of ``SPECIMENS``: discs with a pale middle as in a blood smear, cells with a
         nucleus, fibres, beads, or striated grains.
     surface : str
-        One of ``SURFACES``: where it lies.
+        One of ``SURFACES``: where it lies; the discs of a smear never in layers.
     rgb : bool
         Make colour samples (axis S, last).
     electrons : float or None
@@ -249,7 +257,10 @@ def make_coherent_scene(
         Lowest and highest position of the focus in which matter is in focus. Drawn, it
         is often a small part of the stack, as in a smear.
     absorbance, phase : float, optional
-        Of the densest matter; the phase in radians.
+        Of the densest matter; the phase in radians, negative where matter is less dense
+        than its surroundings.
+    oblique : float
+        How far the condenser is off its axis: see :class:`Microscope`.
     dtype : dtype
         uint8, uint16 or float32.
 
@@ -267,7 +278,7 @@ def make_coherent_scene(
         "phase": phase,
         "span": span,
     }
-    options = draw_options(rng, slices) | {"electrons": electrons}
+    options = draw_options(rng, slices) | {"electrons": electrons, "oblique": oblique}
     options |= {name: value for name, value in given.items() if value is not None}
     turn, vignetting, shading, pixel, ratio = (
         float(rng.uniform(*ends))
@@ -300,12 +311,14 @@ def make_coherent_scene(
 
 def draw_options(rng: np.random.Generator, slices: int) -> dict[str, Any]:
     """What a scene is of and how it is imaged: see :func:`make_coherent_scene`."""
-    specimen = SPECIMENS[int(rng.integers(len(SPECIMENS)))]
+    # Of smears more, since nothing is photographed in brightfield as often.
+    known = ("smear", "smear", *SPECIMENS)
+    specimen = known[int(rng.integers(len(known)))]
     surface = SURFACES[int(rng.integers(len(SURFACES)))]
     stained = rng.random() < 0.7
     waves = float(np.exp(rng.uniform(np.log(0.12), np.log(0.7))))
     absorbance = float(rng.uniform(0.25, 1.3) if stained else rng.uniform(0.03, 0.2))
-    phase = float(rng.uniform(0.2, 2.8))
+    phase = float(rng.uniform(0.2, 5.0 if specimen == "smear" else 2.8))
     height = float(rng.uniform(0, 0.35) if rng.random() < 0.6 else rng.uniform(0.3, 1))
     low = float(rng.uniform(0, 1 - height)) * (slices - 1)
     return {
@@ -328,7 +341,8 @@ def _microscope(
     shape: tuple[int, int], options: dict[str, Any], turn: float
 ) -> tuple[Microscope, tuple[slice, slice]]:
     """A microscope with a canvas larger than the image, and the image's place on it."""
-    optics = {name: options[name] for name in ("pupil", "coherence", "waves")}
+    names = ("pupil", "coherence", "waves", "oblique")
+    optics = {name: options[name] for name in names}
     blur = Microscope(shape, **optics, turn=turn).blur * options["slices"]
     halo = int(np.ceil(min(blur, LARGEST_BLUR))) + MARGIN
     high, wide = (fft.next_fast_len(n + 2 * halo) for n in shape)
@@ -405,7 +419,7 @@ def draw_specimen(
     for number, sprite in enumerate([*sprites, *dust]):
         box, shape = sprite.box, sprite.coverage.shape
         depth = ground[box]
-        if surface == "layers" or number >= len(sprites):
+        if number >= len(sprites) or (surface == "layers" and specimen != "smear"):
             depth = np.full(shape, rng.uniform(low, high), np.float32)
         elif specimen in ("smear", "cells", "grains") and rng.random() < 0.7:
             depth = np.full(shape, np.median(depth), np.float32)

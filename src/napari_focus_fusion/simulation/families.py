@@ -98,12 +98,11 @@ def _scenes(
         options = {
             "shape": (SIDES[slices], SIDES[slices]),
             "slices": slices,
+            "blur_per_slice": BLURS[slices],
             "electrons": electrons,
             **common,
             **more,
         }
-        if render is not make_coherent_scene:  # whose blur follows from its waves
-            options.setdefault("blur_per_slice", BLURS[slices])
         light = f"{electrons:.0f} electrons" if electrons else "clean"
         special = [_word(name, value) for name, value in more.items()]
         name = ", ".join(filter(None, [f"{slices} slices", *special, light]))
@@ -114,10 +113,10 @@ def _scenes(
 
 def _word(option: str, value: Any) -> str:
     """What the name of a scene says of an option; empty for what needs no saying."""
-    words = {"rgb": "RGB", "channels": "two channels", "sectioning": "confocal"}
+    words = {"rgb": "RGB", "channels": "two channels", "section": "confocal"}
     if option == "kind":
         return "two channels" if value == "both" else ""
-    if option in ("surface", "content", "specimen"):
+    if option in ("surface", "content"):
         return str(value)
     return words.get(option, "")
 
@@ -192,35 +191,8 @@ def _refractile() -> tuple[FamilyScene, ...]:
     )
 
 
-def _coherent() -> tuple[FamilyScene, ...]:
-    tilt, layers = ({"surface": s} for s in ("tilt", "layers"))
-    smear, cells, fibres = ({"specimen": s} for s in ("smear", "cells", "fibres"))
-
-    def row(
-        slices: int,
-        electrons: float | None,
-        ends: tuple[float, float],
-        more: dict[str, Any],
-    ) -> Row:
-        low, high = (end * (slices - 1) for end in ends)
-        # The deeper the stack, the less a slice is out of focus beside the next.
-        return slices, electrons, more | {"span": (low, high), "waves": 3.0 / slices}
-
-    return _scenes(
-        7,
-        make_coherent_scene,
-        {"shape": (160, 160)},
-        row(5, None, (0.2, 0.8), tilt | cells),
-        row(10, 4e3, (0.35, 0.6), tilt | smear | _RGB),
-        row(10, 1e3, (0.15, 0.85), layers | cells),
-        row(16, 1e3, (0.1, 0.9), tilt | fibres),
-        row(16, None, (0.3, 0.7), layers | smear | _RGB),
-        row(32, 1e3, (0.4, 0.6), tilt | smear),
-    )
-
-
 def _membranes() -> tuple[FamilyScene, ...]:
-    confocal = {"sectioning": 1.0}
+    confocal = {"section": 1.0}
     return _scenes(
         4,
         make_tissue,
@@ -230,8 +202,8 @@ def _membranes() -> tuple[FamilyScene, ...]:
         (16, 250.0, confocal),
         (16, 1e3, {}),
         (16, 1e3, confocal | {"kind": "both"}),
-        (32, 1e3, {"sectioning": 0.25}),
-        (64, 1e3, {"sectioning": 0.06}),
+        (32, 1e3, {"section": 2.0}),
+        (64, 1e3, {"section": 4.0}),
     )
 
 
@@ -243,9 +215,9 @@ def _nuclei() -> tuple[FamilyScene, ...]:
         (2, 1e3, {}),
         (5, 1e3, {}),
         (10, 250.0, {}),
-        (16, None, {"sectioning": 1.0}),
-        (32, 1e3, {"sectioning": 0.25}),
-        (64, 250.0, {"sectioning": 0.06}),
+        (16, None, {"section": 1.0}),
+        (32, 1e3, {"section": 2.0}),
+        (64, 250.0, {"section": 4.0}),
     )
 
 
@@ -262,6 +234,32 @@ def _filaments() -> tuple[FamilyScene, ...]:
         (32, None, {}),
         (64, 1e3, {}),
     )
+
+
+def _coherent(number: int, **common: Any) -> tuple[FamilyScene, ...]:
+    smear, cells, grains, fibres = (
+        {"specimen": s} for s in ("smear", "cells", "grains", "fibres")
+    )
+    # Defocus a slice in waves: about as much from the first slice to the last.
+    waves = {5: 0.5, 10: 0.3, 16: 0.2, 32: 0.12}
+    rows: tuple[Row, ...] = (
+        (5, None, cells),
+        (10, 4e3, smear | {"rgb": True}),
+        (10, 1e3, grains),
+        (16, None, smear | {"surface": "tilt"}),
+        (16, 1e3, cells | {"surface": "layers"}),
+        (32, 1e3, fibres),
+    )
+    found = []
+    for place, (slices, electrons, more) in enumerate(rows):
+        options = {"slices": slices, "electrons": electrons, **common, **more}
+        options |= {"shape": (192, 192), "waves": waves[slices]}
+        light = f"{electrons:.0f} electrons" if electrons else "clean"
+        special = "RGB, " if "rgb" in more else ""
+        name = f"{slices} slices, {more['specimen']}, {special}{light}"
+        seed = FIRST_SEED + 1000 * number + place
+        found.append(FamilyScene(name, seed, make_coherent_scene, options))
+    return tuple(found)
 
 
 FAMILIES: dict[str, Family] = {
@@ -296,10 +294,16 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "coherent",
-            "Smears, cells and fibres in brightfield as waves make it (partially "
-            "coherent light): outlines that are bright on one side of focus and dark "
-            "on the other.",
-            _coherent(),
+            "Blood cells, cells, grains and fibres in brightfield as waves make "
+            "it: partially coherent light that matter absorbs and bends.",
+            _coherent(7),
+            quick=1,
+        ),
+        Family(
+            "oblique",
+            "The same with a condenser off its axis and matter less dense than its "
+            "surroundings, a kind that no training has seen.",
+            _coherent(8, oblique=0.5, phase=-1.2),
             quick=1,
         ),
         Family(

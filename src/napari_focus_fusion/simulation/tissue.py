@@ -55,7 +55,7 @@ def make_tissue(
     shape: tuple[int, int] = (256, 256),
     slices: int = 16,
     blur_per_slice: float = 0.8,
-    sectioning: float = 0.0,
+    section: float | None = None,
     haze: float = 0.5,
     background: float = 0.05,
     electrons: float | None = None,
@@ -75,10 +75,9 @@ def make_tissue(
         Number of slices.
     blur_per_slice : float
         Growth of the Gaussian blur in pixels a slice.
-    sectioning : float
-        How fast light from out of focus is dimmed: to a half at
-        ``1 / sqrt(sectioning)`` slices, as by a confocal microscope. 0, as in
-        widefield: not at all.
+    section : float, optional
+        Slices out of focus at which a confocal microscope still records half of the
+        light; None for widefield, which records all of it.
     haze : float
         Brightness of what lies far from the sheet, that of the sheet being 1.
     background : float
@@ -110,7 +109,7 @@ def make_tissue(
         "blur_per_slice": blur_per_slice,
         "focus_blur": 0.7,
         "max_blur": 16.0,
-        "sectioning": sectioning,
+        "sectioning": 0.0 if section is None else section**-2,
         "haze": haze,
         "exposure": 0.85,
         "electrons": electrons,

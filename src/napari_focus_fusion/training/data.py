@@ -18,6 +18,7 @@ from napari_focus_fusion.engine.normalise import BLACK, WHITE
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.simulation.coherent import make_coherent_scene
 from napari_focus_fusion.simulation.scenes import detailed, make_scene
+from napari_focus_fusion.simulation.tissue import make_tissue
 from napari_focus_fusion.training.rng import generator_of, random_integer
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ REFRACTION, REFRACTILE_BLUR = (0.1, 0.6), (0.3, 0.9)
 DEEP, DEEP_BLUR = 12, (0.15, 2.0)
 #: Optical sectioning of the modality "confocal", drawn log-uniformly.
 SECTIONING = (0.05, 4.0)
+#: Slices out of focus at which confocal tissue is half as bright, log-uniformly.
+TISSUE_SECTION = (0.7, 6.0)
 #: Electrons at white, drawn log-uniformly; each step draws its own.
 ELECTRONS = (150.0, 100_000.0)
 READ_NOISE = (0.5, 4.0)
@@ -153,7 +156,8 @@ def make_pool(
         Slices of each stack; height and width in pixels.
     modalities
         Of the scenes in turn: those of :func:`make_scene`; ``"confocal"``, which is
-        fluorescence with optical sectioning; ``"coherent"``, of
+        fluorescence with optical sectioning; ``"tissue"``, of :func:`make_tissue`;
+        ``"coherent"``, of
         :func:`make_coherent_scene`; and ``"refractile"``, which is brightfield of thick
         cells, whose rims look sharp where they are not.
     pictures
@@ -193,6 +197,8 @@ def _draw_scene(
     }
     if modality == "coherent":
         return make_coherent_scene(seed, **fixed)
+    if modality == "tissue":
+        return make_tissue(seed, **fixed, **_tissue(seed))
     options: dict[str, Any] = {"modality": modality}
     if modality == "confocal":
         options = _confocal(seed, slices)
@@ -202,6 +208,17 @@ def _draw_scene(
         uniform = np.random.default_rng([seed, slices]).uniform
         options["blur_per_slice"] = float(np.exp(uniform(*np.log(DEEP_BLUR))))
     return make_scene(seed, pictures=pictures, **fixed, **options)
+
+
+def _tissue(seed: int) -> dict[str, Any]:
+    """Membranes or nuclei, confocal or widefield."""
+    rng = np.random.default_rng(seed)
+    section = float(np.exp(rng.uniform(*np.log(TISSUE_SECTION))))
+    return {
+        "kind": ("membranes", "nuclei")[int(rng.integers(2))],
+        "section": section if rng.random() < 0.6 else None,
+        "blur_per_slice": float(np.exp(rng.uniform(*np.log(DEEP_BLUR)))),
+    }
 
 
 def _confocal(seed: int, slices: int) -> dict[str, Any]:

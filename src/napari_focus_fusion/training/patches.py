@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_focus_fusion.engine.empty import without_empty_bands
 from napari_focus_fusion.engine.normalise import black_and_white
-from napari_focus_fusion.engine.reading import Reference, sample
+from napari_focus_fusion.engine.reading import ABSENT, Reference, sample
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.tiling import Rectangle, evenly_spread
@@ -49,6 +50,8 @@ SLAB_BYTES = 64 << 20
 LEAST_DETAIL = 0.1
 #: Differences of focus below this, in units of the stack's range, are none.
 NO_DETAIL = 1e-6
+#: A window with more absent pixels than this share, in all slices together, is dropped.
+MOST_ABSENT = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +76,14 @@ class Window:
         (N, side, side) float32, normalised as the engine does.
     energy
         (N,), the mean of the plain focus measure over each slice.
+    absent
+        Share of its pixels that are absent; they are filled from around them.
     """
 
     place: Place
     planes: Tensor
     energy: Tensor
+    absent: float = 0.0
 
     @property
     def detail(self) -> float:
@@ -211,10 +217,12 @@ def read_patches(
     ------
     FocusFusionError
         If a plane is smaller than a patch, there is no room for windows to train on
-        and to validate with, a stack holds NaN, or no slice is sharper than another.
+        and to validate with, pixels are absent everywhere, or no slice is sharper than
+        another.
     Cancelled
         If `should_stop` said so.
     """
+    stacks = [without_empty_bands(stack) for stack in stacks]
     rng = np.random.default_rng(seed)
     inside = _inside(stacks, regions)
     for stack in stacks:
@@ -236,6 +244,13 @@ def read_patches(
             should_stop or (lambda: False),
         )
     }
+    read = {p: window for p, window in read.items() if window.absent <= MOST_ABSENT}
+    if not read:
+        raise FocusFusionError(
+            f"{_names(stacks)}: everywhere pixels are absent (NaN, masked or empty) in "
+            "some slice, so nothing can be learnt. Choose regions that are complete, "
+            "or leave such slices out."
+        )
     details = [window.detail for window in read.values()]
     if max(details) < NO_DETAIL:
         raise FocusFusionError(
@@ -244,7 +259,7 @@ def read_patches(
         )
     least = LEAST_DETAIL * float(np.quantile(details, 0.9))
     kept, left = (
-        tuple(read[p] for p in places if read[p].detail >= least)
+        tuple(read[p] for p in places if p in read and read[p].detail >= least)
         for places in (training, validation)
     )
     if not kept or not left:
@@ -375,12 +390,13 @@ def _read_stack(
     weights = tuple(float(w) for w in stack.reference_weights(reference))
     for t in sorted({place.t for place in places}):
         raw = Reference(stack, t, weights)
-        windows = []
-        for planes in sample(raw):
-            windows.append(planes)
+        found = []
+        for one in sample(raw):
+            found.append(one)
             if should_stop():
                 raise Cancelled
-        black, white = black_and_white(windows)
+        windows, present = zip(*found, strict=True)
+        black, white = black_and_white(windows, present)
         normal = replace(raw, black=black, white=white)
         for together in _neighbours(stack, [p for p in places if p.t == t]):
             yield from _read_together(normal, together, side, should_stop)
@@ -409,18 +425,22 @@ def _read_together(
     rows = slice(top, max(p.y for p in places) + side)
     columns = slice(left, max(p.x for p in places) + side)
     found = [torch.empty(stack.n_slices, side, side) for _ in places]
+    absent = [0] * len(places)
     slab = _slab(stack, (rows.stop - top) * (columns.stop - left))
     for z in range(0, stack.n_slices, slab):
         span = slice(z, min(z + slab, stack.n_slices))
-        region = reference.planes(span, rows, columns)
-        for planes, p in zip(found, places, strict=True):
+        region = reference.read(span, rows, columns)
+        for i, (planes, p) in enumerate(zip(found, places, strict=True)):
             y, x = p.y - top, p.x - left
-            planes[span] = torch.from_numpy(region[:, y : y + side, x : x + side])
+            window = (slice(None), slice(y, y + side), slice(x, x + side))
+            planes[span] = torch.from_numpy(region.values[window])
+            if region.flags is not None:
+                absent[i] += int((region.flags[window] == ABSENT).sum())
         if should_stop():
             raise Cancelled
-    for planes, place in zip(found, places, strict=True):
+    for planes, place, number in zip(found, places, absent, strict=True):
         energy = [plain.score(plane[None, None]).mean() for plane in planes]
-        yield Window(place, planes, torch.stack(energy))
+        yield Window(place, planes, torch.stack(energy), number / planes.numel())
 
 
 def _block(stack: FocusStack) -> tuple[int, int]:

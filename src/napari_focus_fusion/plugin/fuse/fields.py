@@ -137,11 +137,15 @@ class FuseFields(JobWidget):
         self.surface.setRange(0, 4)
         self.surface.setSingleStep(0.5)
         self.surface.setDecimals(1)
+        self.surface.value = 1
         self.surface.setToolTip(
             "How much neighbouring pixels and the order of the slices count.\n"
-            "0: every pixel is decided for itself. 1: near the surface that they\n"
-            "agree on, which helps in noise, on steep slopes and in many slices, and\n"
-            "harms where cells refract, as in stained smears."
+            "0: every pixel is decided for itself, as for pictures in no order.\n"
+            "1: near the surface of the specimen that they agree on. More: nearer."
+        )
+        self.background = ValueComboBox(
+            "What is shown where no slice has detail.",
+            [("Nearest slice in focus", "nearest"), ("Mean of all slices", "mean")],
         )
         self.device = ValueComboBox("Where the model runs.", [("Automatic", "auto")])
         self.summary = wrapped_label()
@@ -227,6 +231,7 @@ class FuseFields(JobWidget):
         self._add_rows(
             folded,
             ("Surface", self.surface),
+            ("Background", self.background),
             ("&Blend", self.blend),
             ("", self.verify),
             ("Ma&ke finer", self.joint),
@@ -277,6 +282,7 @@ class FuseFields(JobWidget):
             "model": self.model,
             "smoothness": self.smoothness,
             "surface": self.surface,
+            "background": self.background,
             "blend": self.blend,
             "verify": self.verify,
             "joint": self.joint,

@@ -233,6 +233,8 @@ class FuseForm(FuseFields):
             "tile": self.tile.value or None,
             "memory": self.memory.value * _MB or None,
         }
+        if self.blend.value == "feather":
+            options["background"] = self.background.value
         if (self.scale.value or 1) > 1:
             finer = self._upscaling_models()[self.scale.value]
             options["scale"] = self.scale.value

@@ -137,7 +137,7 @@ class FuseWidget(FuseForm):
         for field in (
             *(self.layer, self.z_axis, self.other_axes, self.reference),
             *(self.model, self.blend, self.device, self.scale),
-            *(self.smoothness, self.surface, self.verify),
+            *(self.smoothness, self.surface, self.background, self.verify),
         ):
             field.changed.connect(self.preview.request)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.models.surface import (
-    SURFACE_HALO,
+    WINDOWS,
     cell_means,
     coarse_features,
 )
@@ -69,14 +69,14 @@ class Cells(NamedTuple):
 
 def training_loss(network: Surface, batch: Batch) -> dict[str, Tensor]:
     """Cross-entropy and distance along Z, of some of the slices of a batch."""
-    return _losses(network, *draw_slices(batch, generator_of(batch.step, SEED)))
+    return _losses(network, *_drawn(batch, generator_of(batch.step, SEED)))
 
 
 def validation_error(network: Surface, batches: list[Batch]) -> float:
     """The training loss without gradients, on substacks that stay the same."""
     with torch.no_grad():
         losses = [
-            _losses(network, *draw_slices(batch, generator_of(number, SEED + 1)))
+            _losses(network, *_drawn(batch, generator_of(number, SEED + 1)))
             for number, batch in enumerate(batches)
         ]
     return float(torch.stack([each["loss"] for each in losses]).mean())
@@ -84,7 +84,7 @@ def validation_error(network: Surface, batches: list[Batch]) -> float:
 
 def _losses(network: Surface, slices: Tensor, depth: Tensor) -> dict[str, Tensor]:
     cells = coarse(slices, depth)
-    found = network(cells.features)
+    found = network(cells.features, whole=True)
     log = found.along_z.log_softmax(1)
     z = torch.arange(log.shape[1], device=log.device)[None, :, None, None]
     target = torch.exp(-((z - cells.depth[:, None]) ** 2) / (2 * SPREAD**2))
@@ -122,11 +122,16 @@ def draw_slices(batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tenso
     stride = random_integer(farthest + 1, generator, low=1)
     first = random_integer(there - (count - 1) * stride, generator)
     kept = slice(first, first + (count - 1) * stride + 1, stride)
-    slices = batch.noisy[:, kept]
+    return batch.noisy[:, kept], (batch.depth - first) / stride
+
+
+def _drawn(batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """As :func:`draw_slices`, and some of them as cameras of few levels see them."""
+    slices, depth = draw_slices(batch, generator)
     if random_integer(3, generator) == 0:
         levels = LEVELS[random_integer(len(LEVELS), generator)]
         slices = (slices * levels).round() / levels
-    return slices, (batch.depth - first) / stride
+    return slices, depth
 
 
 def coarse(slices: Tensor, depth: Tensor) -> Cells:
@@ -135,9 +140,8 @@ def coarse(slices: Tensor, depth: Tensor) -> Cells:
     padded = F.pad(slices.flatten(0, 1)[:, None], [1] * 4, mode="replicate")
     score = SumModifiedLaplacian().score(padded)[:, 1:-1, 1:-1]
     score = score.unflatten(0, (stacks, count))
-    halo = [SURFACE_HALO] * 4
     focus, intensity = (
-        F.pad(cell_means(planes), halo, mode="replicate") for planes in (score, slices)
+        _mirrored(cell_means(planes), max(WINDOWS)) for planes in (score, slices)
     )
     features = coarse_features(focus, intensity)
     known = torch.isfinite(depth).float()
@@ -147,6 +151,14 @@ def coarse(slices: Tensor, depth: Tensor) -> Cells:
     inside = (filled > -0.6) & (filled < count - 0.4)
     weight = share.clamp_min(WEIGHT_WITHOUT_DETAIL) * (inside.float() + WEIGHT_BEYOND)
     return Cells(features, filled.clamp(0, count - 1), weight, share)
+
+
+def _mirrored(planes: Tensor, by: int) -> Tensor:
+    """Planes (..., h, w), mirrored around their border as often as needed."""
+    for axis in (-2, -1):
+        index = np.pad(np.arange(planes.shape[axis]), by, mode="symmetric")
+        planes = planes.index_select(axis, torch.from_numpy(index).to(planes.device))
+    return planes
 
 
 def _nearest(values: Tensor, share: Tensor) -> Tensor:
@@ -165,15 +177,19 @@ RECIPE = Recipe(
     training_loss=training_loss,
     self_supervised_loss=None,
     validate=validation_error,
-    schedule=Schedule(steps=2400, learning_rate=2e-3, validate_every=150),
-    scenes=480,
+    schedule=Schedule(steps=2800, learning_rate=2e-3, validate_every=175),
+    scenes=540,
     modalities=(
         "grey",
         "coherent",
         "confocal",
+        "tissue",
+        "refractile",
+        "coherent",
         "grey",
         "fluorescence",
         "coherent",
+        "tissue",
         "brightfield",
         "confocal",
     ),
