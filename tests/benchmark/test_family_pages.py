@@ -14,11 +14,7 @@ from scipy import ndimage
 from napari_focus_fusion.benchmark import families
 from napari_focus_fusion.benchmark.candidates import find_candidates
 from napari_focus_fusion.benchmark.data import DATA_VARIABLE
-from napari_focus_fusion.benchmark.families import (
-    Results,
-    family_methods,
-    run_families,
-)
+from napari_focus_fusion.benchmark.families import family_methods, run_families
 from napari_focus_fusion.benchmark.judging import (
     BEST_SLICE,
     MAXIMUM,
@@ -74,11 +70,11 @@ def records(work):
 def test_from_the_command_to_the_pages(real, tmp_path, capsys):
     work, out = tmp_path / "work", tmp_path / "pages"
     command = ["benchmark", "--families", "small", "--stacks", "wbc10,golgi25"]
-    command += ["--methods", "sml:surface=0,sml:surface=1", "--device", "cpu"]
+    command += ["--methods", "sml:surface=0,residual-zero:surface=0", "--device", "cpu"]
     command += ["--work", str(work), "-o", str(out)]
     assert main(command) == 0
     printed = capsys.readouterr()
-    assert "sml, surface 1 (2 of 2): 3 of 3, wbc10: wbc10" in printed.err
+    assert "residual-zero, surface 0 (2 of 2): 3 of 3, wbc10" in printed.err
     assert "golgi25 was left out: there is no 'golgi25'" in printed.err
     written = [line.rpartition("/")[2] for line in printed.out.splitlines()]
     assert set(written) == {
@@ -93,7 +89,14 @@ def test_from_the_command_to_the_pages(real, tmp_path, capsys):
     with open(out / "families.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     psnr = {(row["stack"], row["method"]): row["PSNR"] for row in rows}
-    for method in (PLAIN, "sml, surface 1", BEST_SLICE, MIDDLE_SLICE, MAXIMUM, MEAN):
+    for method in (
+        PLAIN,
+        "residual-zero, surface 0",
+        BEST_SLICE,
+        MIDDLE_SLICE,
+        MAXIMUM,
+        MEAN,
+    ):
         mean = np.mean([float(psnr[s, method]) for s in ("2 slices", "4 slices")])
         text = (out / "families-small.md").read_text(encoding="utf-8")
         line = next(li for li in text.splitlines() if li.startswith(f"| {method} |"))
@@ -101,7 +104,7 @@ def test_from_the_command_to_the_pages(real, tmp_path, capsys):
     pair = next(r for r in rows if (r["stack"], r["method"]) == ("2 slices", PLAIN))
     assert pair["depth error"] and not pair["depth >1"] and not pair["coverage"]
     overview = (out / "families.md").read_text(encoding="utf-8")
-    typed = "--families small --stacks wbc10,golgi25 --methods sml:surface=0,sml:surf"
+    typed = "--families small --stacks wbc10,golgi25 --methods sml:surface=0,resi"
     assert typed in overview
     assert "## How far to trust the confidence" in overview
     page = (out / "real-stacks.md").read_text(encoding="utf-8")
@@ -135,6 +138,12 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
     after = records(tmp_path)
     assert len(after) == 2 and after[first] == before[first]
     assert len(judge(results, lambda text: None)) == 2 * (4 + 1)
+    (of,) = results.sets
+    case = of.cases[1]
+    outcome = results.outcome(of, case, results.methods[0])
+    off = np.abs(outcome.maps["depth"] - case.truth.depth)[case.truth.textured]
+    assert np.median(off) < 0.5
+    assert outcome.images[0].shape == (64, 72) and outcome.seconds > 0
 
 
 def test_what_is_half_written_or_out_of_date_is_made_again(tmp_path, monkeypatch):
@@ -168,13 +177,28 @@ def test_a_method_that_fails_is_on_the_page_and_stops_no_other(tmp_path, capsys)
     assert float(line.split("|")[2]) > 20
 
 
-def test_quick_takes_one_scene_and_the_middle_of_a_stack(real):
-    quick = families.family_set(FAMILIES["small"], quick=True)
+def test_quick_takes_one_scene_and_the_middle_of_a_stack(real, tmp_path):
+    quick = families.family_set(FAMILIES["small"], tmp_path, quick=True)
     assert [case.name for case in quick.cases] == ["4 slices"]
     ((stack,), skipped) = families.real_sets(["wbc10"], quick=True)
     assert not skipped
     (case,) = stack.cases
     assert (case.stack.height, case.stack.width) == (40, 320)
+
+
+def test_scenes_are_drawn_once(tmp_path, monkeypatch):
+    first = families.family_set(FAMILIES["small"], tmp_path)
+    monkeypatch.setattr(FamilyScene, "make", None)
+    again = families.family_set(FAMILIES["small"], tmp_path)
+    for one, other in zip(first.cases, again.cases, strict=True):
+        assert one.sha256 == other.sha256
+        assert np.array_equal(one.truth.image, other.truth.image)
+        assert np.array_equal(one.truth.textured, other.truth.textured)
+    # Other options are another scene.
+    (old, *_) = FAMILIES["small"].scenes
+    new = FamilyScene(old.name, old.seed + 7, old.render, old.options)
+    with pytest.raises(TypeError):
+        families.family_set(Family("small", "", (new,)), tmp_path)
 
 
 def test_real_stacks_without_a_folder_are_left_out(monkeypatch, tmp_path):
@@ -226,15 +250,3 @@ def test_means_leave_out_methods_that_failed():
     assert mean_of([good], "PSNR") == 30
     assert mean_of([good, Judgement("a", "2", "m", error="no")], "PSNR") is None
     assert mean_of([good], "coverage") is None
-
-
-def test_results_tell_what_a_method_made(tmp_path):
-    results: Results = run(tmp_path)
-    (of,) = results.sets
-    case = of.cases[1]
-    outcome = results.outcome(of, case, results.methods[0])
-    assert outcome.images[0].shape == (64, 72)
-    # fused is selected, by the map, from slices that were sharp there
-    off = np.abs(outcome.maps["depth"] - case.truth.depth)[case.truth.textured]
-    assert np.median(off) < 0.5
-    assert outcome.seconds > 0

@@ -32,13 +32,14 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model, models
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.simulation.families import FAMILIES
+from napari_focus_fusion.simulation.scenes import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from napari_focus_fusion.simulation.families import Family
+    from napari_focus_fusion.simulation.families import Family, FamilyScene
 
     Array = NDArray[Any]
     Log = Callable[[str], None]
@@ -227,12 +228,16 @@ def _version(method: Candidate) -> str:
 
 def code_hash() -> str:
     """SHA-256 of the code and the weights that fused images depend on."""
+    return _hash_of_package(lambda part: part not in _ELSEWHERE)
+
+
+def _hash_of_package(counts: Callable[[str], bool]) -> str:
+    """SHA-256 of code and weights in the parts of the package that count."""
     root = Path(napari_focus_fusion.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root)
-        code = path.suffix in (".py", ".safetensors")
-        if code and inside.parts[0] not in _ELSEWHERE:
+        if path.suffix in (".py", ".safetensors") and counts(inside.parts[0]):
             digest.update(inside.as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -241,16 +246,47 @@ def code_hash() -> str:
 # Stacks -------------------------------------------------------------------------------
 
 
-def family_set(family: Family, *, quick: bool = False) -> StackSet:
-    """The scenes of a family; with `quick` the one that stands for all."""
+def family_set(family: Family, work: Path, *, quick: bool = False) -> StackSet:
+    """The scenes of a family; with `quick` the one that stands for all.
+
+    They are kept in a folder of `work`, as some take a minute to render.
+    """
     scenes = family.scenes
     if quick:
         scenes = (scenes[family.quick],)
-    cases = [
-        case_of_scene(scene.name, scene.make(), (f"{scene.slices} slices",))
-        for scene in scenes
-    ]
+    version = _hash_of_package(lambda part: part == "simulation")
+    cases = []
+    for scene in scenes:
+        text = f"{version} {scene.render.__name__} {scene.seed} {scene.options}"
+        name = hashlib.sha256(text.encode()).hexdigest()[:32]
+        drawn = _drawn(scene, work / "scenes" / f"{name}.npz")
+        groups = (f"{scene.slices} slices",)
+        cases.append(case_of_scene(scene.name, drawn, groups))
     return StackSet(family.name, family.about, tuple(cases))
+
+
+_ARRAYS = ("stack", "truth", "depth", "edges", "textured")
+
+
+def _drawn(scene: FamilyScene, path: Path) -> Scene:
+    """A scene from its file, or drawn and written there."""
+    if not path.exists():
+        drawn = scene.make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial_path = path.with_suffix(".partial.npz")
+        arrays = {name: getattr(drawn, name) for name in _ARRAYS}
+        np.savez(partial_path, axes=drawn.axes, **arrays)
+        partial_path.replace(path)
+    with np.load(path) as found:
+        return Scene(
+            **{name: found[name] for name in _ARRAYS},
+            axes=str(found["axes"]),
+            scale={},
+            units={},
+            channel_names=(),
+            seed=scene.seed,
+            parameters={},
+        )
 
 
 def real_sets(
@@ -366,7 +402,7 @@ def run_families(
     sets = []
     for name in families:
         log(f"drawing the scenes of {name}")
-        sets.append(family_set(FAMILIES[name], quick=quick))
+        sets.append(family_set(FAMILIES[name], work, quick=quick))
     sets += real
     versions: dict[str, str] = {}
     errors: dict[tuple[str, str, str], str] = {}

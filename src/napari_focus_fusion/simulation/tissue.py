@@ -8,7 +8,6 @@ shows it. No slice could show more, since haze has no focus in the stack.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from napari_focus_fusion.simulation.drawing import (
     smooth_field,
 )
 from napari_focus_fusion.simulation.optics import (
-    Optics,
     Piece,
     composite_layers,
     render_slices,
@@ -39,6 +37,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike, NDArray
 
+    from napari_focus_fusion.simulation.optics import Optics
+
     Array = NDArray[Any]
 
 TISSUES = {"membranes": 1, "nuclei": 1, "both": 2}
@@ -46,24 +46,6 @@ TISSUES = {"membranes": 1, "nuclei": 1, "both": 2}
 
 _SPACING = 19.0  # pixels between the middles of neighbouring cells
 _WALLS = 4  # sheets that a wall below the surface is drawn in
-
-
-@dataclass(frozen=True)
-class ConfocalOptics(Optics):
-    """Optics behind a pinhole: what is out of focus is dimmed as well as blurred.
-
-    Attributes
-    ----------
-    section
-        Slices out of focus at which half of the light is left.
-    """
-
-    section: float = 2.0
-
-    def transfer(self, steps: int) -> Array:
-        """Transfer function at ``steps`` levels of defocus, see `Optics`."""
-        away = steps / self.levels_per_slice / self.section
-        return super().transfer(steps) * np.float32(1 / (1 + away * away))
 
 
 def make_tissue(
@@ -127,7 +109,7 @@ def make_tissue(
         "blur_per_slice": blur_per_slice,
         "focus_blur": 0.7,
         "max_blur": 16.0,
-        "section": section,
+        "sectioning": 0.0 if section is None else section**-2,
         "haze": haze,
         "exposure": 0.85,
         "electrons": electrons,
@@ -135,8 +117,6 @@ def make_tissue(
         "offset": 0.01,
     }
     optics, inner = make_optics(shape, options)
-    if section is not None:
-        optics = _behind_a_pinhole(optics, section)
     low, high = 0.06 * (slices - 1), 0.94 * (slices - 1)
     field = smooth_field(rng, optics.canvas, min(optics.canvas) / 3)
     sheet = np.float32(low) + np.float32(high - low) * field
@@ -175,11 +155,6 @@ def make_tissue(
 
 def _whole(plane: Array) -> tuple[slice, slice]:
     return slice(0, plane.shape[0]), slice(0, plane.shape[1])
-
-
-def _behind_a_pinhole(optics: Optics, section: float) -> ConfocalOptics:
-    names = ("canvas", "slices", "psf", "blur_per_slice", "focus_blur", "max_blur")
-    return ConfocalOptics(**{n: getattr(optics, n) for n in names}, section=section)
 
 
 def _focused_on(
