@@ -37,6 +37,7 @@ from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
+from napari_focus_fusion.write.places import places_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,7 +185,8 @@ def fuse(
         jobs=None if client is None else _check_cluster(source, reference, out, client),
     )
     cluster = client is not None
-    store = _open_store(plan, out, overwrite=overwrite, cluster=cluster)
+    inputs = places_of(source, plan.reference)
+    store = _open_store(plan, out, overwrite=overwrite, cluster=cluster, inputs=inputs)
     work = sum(step.cost for step in steps_of(plan)) * source.n_times * _voxels(source)
     monitor = Monitor(Meter(work, progress), should_stop)
     execute = partial(run_on_dask, client=client) if cluster else run_locally
@@ -199,7 +201,9 @@ def fuse(
         monitor.enter("Writing overviews", work)
     outputs = store.finish(provenance)
     monitor.enter("Done", work)
-    return FusionResult(**outputs, stack=source, provenance=provenance, scale=scale)
+    return FusionResult(
+        **outputs, stack=source, provenance=provenance, scale=scale, inputs=inputs
+    )
 
 
 def _fuse_time_point(
@@ -229,7 +233,12 @@ def _fuse_time_point(
 
 
 def _open_store(
-    plan: RunPlan, out: str | Path | None, *, overwrite: bool, cluster: bool
+    plan: RunPlan,
+    out: str | Path | None,
+    *,
+    overwrite: bool,
+    cluster: bool,
+    inputs: frozenset[str],
 ) -> MemoryStore | ZarrStore:
     """Where the results of a run are kept: in memory, or in an OME-Zarr."""
     stack, scale = plan.stack, plan.settings.scale
@@ -238,7 +247,7 @@ def _open_store(
         return MemoryStore(stack, reconstructions, scale)
     path = Path(out).expanduser()
     identity = identity_of(plan, cluster=cluster)
-    return ZarrStore(path, stack, identity, overwrite, reconstructions, scale)
+    return ZarrStore(path, stack, identity, overwrite, reconstructions, scale, inputs)
 
 
 def _voxels(stack: FocusStack) -> int:

@@ -16,6 +16,7 @@ from napari_focus_fusion.placement import Transform, displayed_axes
 from napari_focus_fusion.read.names import stem
 from napari_focus_fusion.write.blocks import regions
 from napari_focus_fusion.write.ome_zarr import complete_output, create_output, levels
+from napari_focus_fusion.write.places import places_of
 from napari_focus_fusion.write.saving import check_targets, written_whole
 from napari_focus_fusion.write.tiff import write_ome_tiff
 
@@ -71,6 +72,9 @@ class FusionResult:
         float32, axes `stack.map_axes`, where `scale` is not 1: how far the
         super-resolved image, brought back to the source's pixels, differs from the
         fused slices, as a share of their range. None otherwise.
+    inputs
+        Files and folders that were read, which :meth:`save` never overwrites; those of
+        `stack` need not be among them.
 
     Examples
     --------
@@ -87,6 +91,7 @@ class FusionResult:
     provenance: dict[str, Any]
     scale: int = 1
     consistency: Any = None
+    inputs: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         stack, notes = self.stack, len(self.notes)
@@ -169,7 +174,7 @@ class FusionResult:
         check_targets(
             targets,
             overwrite=overwrite,
-            source=self.stack.source,
+            inputs=self.inputs | places_of(self.stack),
             nbytes=self._nbytes(),
         )
         with written_whole(targets, overwrite=overwrite) as partials:
@@ -191,7 +196,7 @@ class FusionResult:
         check_targets(
             [path],
             overwrite=overwrite,
-            source=self.stack.source,
+            inputs=self.inputs | places_of(self.stack),
             nbytes=self._nbytes(),
         )
         with written_whole([path], overwrite=overwrite) as (partial,):

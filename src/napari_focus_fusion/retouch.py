@@ -263,6 +263,7 @@ def save_decision(
     """
     from pathlib import Path
 
+    from napari_focus_fusion.write.places import places_of
     from napari_focus_fusion.write.saving import check_targets, written_whole
     from napari_focus_fusion.write.tiff import write_ome_tiff
 
@@ -272,7 +273,7 @@ def save_decision(
             f"{str(target)!r}: decision maps are saved as .ome.tif. Choose a name with "
             "this ending."
         )
-    check_targets([target], overwrite=overwrite, source=stack.source)
+    check_targets([target], overwrite=overwrite, inputs=places_of(stack))
     with written_whole([target], overwrite=overwrite) as (partial,):
         write_ome_tiff(
             partial,

@@ -125,11 +125,14 @@ def _add_result_options(options: Options) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fuse every stack that is found; one that fails does not stop the others."""
     from napari_focus_fusion.opening import find_jobs
+    from napari_focus_fusion.write.places import places_of
 
     started = time.perf_counter()
     jobs, failures = find_jobs(args.inputs, as_one_stack=args.as_one_stack)
     targets = _targets(jobs, args.out)
     keywords = _keywords(args)
+    # What one stack gives must not replace another that is still to be read.
+    read = places_of([job.files for job in jobs])
     reports: list[dict[str, Any]] = []
     for inputs, text in failures:
         print_error(f"{inputs}: {text}")
@@ -139,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     with stop_on_interrupt() as stop:
         for job, target in zip(jobs, targets, strict=True):
             try:
-                report = _fuse_one(job, target, args, keywords, stop)
+                report = _fuse_one(job, target, args, keywords, read, stop)
             except Cancelled:
                 interrupted = "interrupted"
                 if target.suffix.lower() == ZARR_SUFFIX:
@@ -179,10 +182,12 @@ def _fuse_one(
     target: Path,
     args: argparse.Namespace,
     keywords: dict[str, Any],
+    inputs: frozenset[str],
     stop: threading.Event,
 ) -> dict[str, Any]:
     from napari_focus_fusion import as_stack, fuse
     from napari_focus_fusion.result import result_files
+    from napari_focus_fusion.write.places import places_of
     from napari_focus_fusion.write.saving import check_targets
 
     started = time.perf_counter()
@@ -190,7 +195,8 @@ def _fuse_one(
     # Checked before the work, not after it.
     target.parent.mkdir(parents=True, exist_ok=True)
     files = result_files(target, keywords.get("scale", 1))
-    check_targets(files, overwrite=args.overwrite, source=stack.source)
+    inputs |= places_of(stack, keywords.get("reference"))
+    check_targets(files, overwrite=args.overwrite, inputs=inputs)
     if target.suffix.lower() == ZARR_SUFFIX:
         # Written tile by tile: neither the result nor an interruption costs much.
         keywords = keywords | {"out": target, "overwrite": args.overwrite}

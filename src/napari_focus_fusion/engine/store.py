@@ -18,6 +18,7 @@ from napari_focus_fusion.write.ome_zarr import (
     create_output,
     open_output,
 )
+from napari_focus_fusion.write.places import places_of
 from napari_focus_fusion.write.saving import check_targets, put_in_place
 
 if TYPE_CHECKING:
@@ -136,11 +137,14 @@ class ZarrStore(OpenStore):
         How many planes the model reconstructs.
     scale
         Factor of super-resolution.
+    inputs
+        What the run reads beside the stack, which is never overwritten either.
 
     Raises
     ------
     FocusFusionError
-        If the name is taken, or a partial result of another run lies there.
+        If the name is taken or one of these, or a partial result of another run lies
+        there.
     """
 
     def __init__(
@@ -151,6 +155,7 @@ class ZarrStore(OpenStore):
         overwrite: bool,
         reconstructions: int = 0,
         scale: int = 1,
+        inputs: frozenset[str] = frozenset(),
     ) -> None:
         self.path, self.overwrite = path, overwrite
         if path.suffix != ".zarr":
@@ -159,7 +164,8 @@ class ZarrStore(OpenStore):
                 "does not end in .ome.zarr. For a TIFF, leave out= away and save the "
                 "result."
             )
-        check_targets([path], overwrite=overwrite, source=stack.source)
+        inputs |= places_of(stack)
+        check_targets([path], overwrite=overwrite, inputs=inputs)
         self.partial, self.stack = path.with_name(path.name + ".partial"), stack
         if self.partial.exists():
             self._check_same(run)

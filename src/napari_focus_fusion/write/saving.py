@@ -6,21 +6,26 @@ import contextlib
 import errno
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.write.places import looks_like_zarr, zarr_around
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Iterator, Sequence
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def check_targets(
-    targets: Sequence[Path], *, overwrite: bool, source: str = "", nbytes: int = 0
+    targets: Sequence[Path],
+    *,
+    overwrite: bool,
+    inputs: Collection[str] = (),
+    nbytes: int = 0,
 ) -> None:
     """Raise before any work is done if these files could not be saved.
 
@@ -30,8 +35,9 @@ def check_targets(
         Files or Zarr folders that are to appear.
     overwrite
         Whether existing ones may be replaced.
-    source
-        Path(s) of the stack, which is never overwritten.
+    inputs
+        Places of what is read (:func:`~napari_focus_fusion.write.places.places_of`),
+        which are never overwritten.
     nbytes
         Size of what is to be written, to compare with the free space; 0: do not.
 
@@ -45,21 +51,17 @@ def check_targets(
         raise FocusFusionError(
             f"The folder {str(folder)!r} does not exist. Create it, or save elsewhere."
         )
+    _check_apart(targets, inputs)
     for target in targets:
         if not os.path.lexists(target):
             continue
-        if _holds(target, source):
-            raise FocusFusionError(
-                f"{str(target)!r} is the stack itself and is never overwritten. Choose "
-                "another name."
-            )
         if not overwrite:
             raise FocusFusionError(
                 f"{str(target)!r} exists already. Choose another name, or allow it to "
                 "be replaced (overwrite=True; --overwrite on the command line)."
             )
         is_zarr = target.suffix == ".zarr"
-        if target.is_dir() and not (is_zarr and _looks_like_zarr(target)):
+        if target.is_dir() and not (is_zarr and looks_like_zarr(target)):
             raise FocusFusionError(
                 f"{str(target)!r} is a folder, and not a Zarr, so it is not replaced. "
                 "Choose another name."
@@ -148,12 +150,33 @@ def translated_errors(folder: Path) -> Iterator[None]:
         raise FocusFusionError(f"Cannot save in {str(folder)!r}: {why}") from error
 
 
-def _holds(target: Path, source: str) -> bool:
-    """Whether a path is one of the source's, or a folder that it lies in."""
-    paths = [os.path.realpath(p) for p in (source, *source.split(", ")) if p]
-    place = os.path.realpath(target)
-    return any(path == place or path.startswith(place + os.sep) for path in paths)
+def _check_apart(targets: Sequence[Path], inputs: Collection[str]) -> None:
+    """Raise if writing somewhere would destroy what is read, or write into it."""
+    around = {folder for place in inputs for folder in (place, *_folders_of(place))}
+    stacks = {_identity(folder) for folder in around}
+    zarrs = {_identity(zarr): zarr for zarr in map(zarr_around, inputs) if zarr}
+    for target in targets:
+        if target.exists() and _identity(target) in stacks:
+            raise FocusFusionError(
+                f"{str(target)!r} is the stack itself, or holds it, and is never "
+                "overwritten. Choose another name."
+            )
+        for folder in map(_identity, _folders_of(target)):
+            if folder in zarrs:
+                raise FocusFusionError(
+                    f"{str(target)!r} lies inside {zarrs[folder]!r}, which is read and "
+                    "never written to. Choose a name outside of it."
+                )
 
 
-def _looks_like_zarr(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("zarr.json", ".zgroup", ".zarray"))
+def _folders_of(path: str | Path) -> list[str]:
+    return [str(folder) for folder in Path(os.path.realpath(path)).parents]
+
+
+def _identity(path: str | Path) -> tuple[int, int] | str:
+    """What two names of one file or folder have in common."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
