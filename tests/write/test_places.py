@@ -165,9 +165,7 @@ def test_a_reference_is_never_replaced(tmp_path: Path) -> None:
     out = tmp_path / "brightfield.ome.zarr"
     other = as_stack(out)
     with pytest.raises(FocusFusionError, match="the stack itself"):
-        fuse(
-            PIXELS, "sml", axes="ZYX", reference=as_stack(out), out=out, overwrite=True
-        )
+        fuse(PIXELS, "sml", axes="ZYX", reference=other, out=out, overwrite=True)
 
 
 def test_only_existing_places_are_found_and_nothing_is_read(tmp_path: Path) -> None:

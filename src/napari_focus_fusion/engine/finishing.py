@@ -19,6 +19,7 @@ from napari_focus_fusion.composite import (
     similarity,
 )
 from napari_focus_fusion.decision import VERIFY_HALO, Maps, verify
+from napari_focus_fusion.engine.normalise import is_wide
 from napari_focus_fusion.engine.reading import prefetch, read_components
 from napari_focus_fusion.engine.scoring import BLOCK_SIDE
 from napari_focus_fusion.tiling import TilePlan
@@ -133,7 +134,7 @@ def _apply_luminance(
 
     Hues stay: all samples of a pixel change by the difference of its luminance.
     """
-    missing = reconstruction - channel.mixed(fused)
+    missing = (reconstruction - channel.mixed(fused)).astype(fused.dtype, copy=False)
     missing *= channel.white - channel.black
     for component, weight in zip(fused, channel.weights, strict=True):
         if weight:
@@ -205,9 +206,10 @@ def _feather(
     stack, device, halo = point.plan.stack, point.plan.device, COMPOSITE_HALO
     labels = torch.from_numpy(index.astype(np.int32)).to(device)
     blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
-    precise = stack.dtype.itemsize > 2 and stack.dtype != np.float32
     inner = (slice(None), slice(halo, -halo), slice(halo, -halo))
-    selected = selected_planes[inner].astype(np.float64 if precise else np.float32)
+    selected = selected_planes[inner].astype(
+        np.float64 if is_wide(stack.dtype) else np.float32
+    )
     present = [
         set(labels[block.window(2 * GUIDE_RADIUS, offset=halo)].unique().tolist())
         for block in blocks
@@ -229,9 +231,7 @@ def _feather(
             for c, component in enumerate(values):
                 observed = component[block.window(0, offset=halo)]
                 difference = observed - selected[c][block.slices]
-                added[c][block.slices] += share * difference.astype(
-                    np.float32, copy=False
-                )
+                added[c][block.slices] += share * difference
         monitor.advance(region.area / 2)
     added /= np.maximum(total, 1e-6)
     return np.add(added, selected, out=added)

@@ -302,7 +302,8 @@ def load_model(
     Raises
     ------
     FocusFusionError
-        If there is no such model or file, or the weights do not belong to the model.
+        If there is no such model or file, or the weights do not belong to the model,
+        or hold NaN or infinite values.
 
     Examples
     --------
@@ -321,6 +322,7 @@ def load_model(
                 f"{type(model).__name__} has no spec. Set model.spec to a ModelSpec "
                 "that states its name and halo."
             )
+        check_weights(model, f"The weights of {model.spec.title}")
         return model.eval()
     known = models(folder)
     if str(model) in known:
@@ -487,3 +489,33 @@ def _load_weights(model: FusionModel, path: Path) -> None:
             f"{str(path)!r} does not fit {model.spec.title}: it was made by another "
             f"version or for another model ({error})."
         ) from error
+    check_weights(model, repr(str(path)))
+
+
+def check_weights(model: FusionModel, name: str) -> None:
+    """Raise if weights hold what is no number: every result would be wrong.
+
+    Parameters
+    ----------
+    model
+        Its parameters and buffers are checked.
+    name
+        What messages call them.
+
+    Raises
+    ------
+    FocusFusionError
+        Naming the first tensor that holds NaN or infinity.
+
+    Examples
+    --------
+    >>> from napari_focus_fusion.models.registry import load_model
+    >>> check_weights(load_model("sesf"), "The weights")
+    """
+    for tensor_name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise FocusFusionError(
+                f"{name}: {tensor_name} holds NaN or infinite values, so every result "
+                "would be wrong. The training broke down, or the file is damaged. Use "
+                "other weights."
+            )

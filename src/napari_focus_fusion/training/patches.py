@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_focus_fusion.engine.normalise import black_and_white
+from napari_focus_fusion.engine.normalise import black_and_white, is_wide
+from napari_focus_fusion.engine.prepare import with_first_range
 from napari_focus_fusion.engine.reading import Reference, sample
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
@@ -375,13 +376,18 @@ def _read_stack(
     weights = tuple(float(w) for w in stack.reference_weights(reference))
     for t in sorted({place.t for place in places}):
         raw = Reference(stack, t, weights)
+        if is_wide(stack.dtype):
+            raw = with_first_range(raw)
         windows = []
         for planes in sample(raw):
             windows.append(planes)
             if should_stop():
                 raise Cancelled
-        black, white = black_and_white(windows)
-        normal = replace(raw, black=black, white=white)
+        low, high = black_and_white(windows)
+        span = raw.white - raw.black
+        normal = replace(
+            raw, black=raw.black + low * span, white=raw.black + high * span
+        )
         for together in _neighbours(stack, [p for p in places if p.t == t]):
             yield from _read_together(normal, together, side, should_stop)
 
