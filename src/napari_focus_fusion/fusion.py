@@ -35,6 +35,7 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.base import FusionModel
 from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model
 from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.parameters import callback, file_path, shown, yes_or_no
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.write.places import places_of
@@ -67,7 +68,7 @@ def fuse(
     verify: bool = True,
     tile: int | None = None,
     device: str = "auto",
-    memory: int | None = None,
+    memory: int | str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     client: Any = None,
@@ -124,8 +125,8 @@ def fuse(
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
     memory
-        Working memory in bytes, beyond the result; None: a quarter of what is free, at
-        most 1 GB on the CPU.
+        Working memory beyond the result, in bytes or as text like ``"2GB"``; None: a
+        quarter of what is free, at most 1 GB on the CPU.
     out
         OME-Zarr to write by region instead of holding the result in memory. An
         interrupted run leaves ``<out>.partial``; the same call goes on from there.
@@ -173,8 +174,12 @@ def fuse(
         verify=verify,
         tile=tile,
         device=device,
-        memory=memory,
+        memory=memory,  # type: ignore[arg-type]  # text becomes a number
     )
+    overwrite = yes_or_no("overwrite", overwrite)
+    out = None if out is None else file_path("out", out)
+    callback("progress", progress, "a Progress")
+    callback("should_stop", should_stop)
     source = _open(stack, axes)
     plan = plan_run(
         source,
@@ -234,7 +239,7 @@ def _fuse_time_point(
 
 def _open_store(
     plan: RunPlan,
-    out: str | Path | None,
+    path: Path | None,
     *,
     overwrite: bool,
     cluster: bool,
@@ -243,9 +248,8 @@ def _open_store(
     """Where the results of a run are kept: in memory, or in an OME-Zarr."""
     stack, scale = plan.stack, plan.settings.scale
     reconstructions = stack.n_channels if plan.reconstructs else 0
-    if out is None:
+    if path is None:
         return MemoryStore(stack, reconstructions, scale)
-    path = Path(out).expanduser()
     identity = identity_of(plan, cluster=cluster)
     return ZarrStore(path, stack, identity, overwrite, reconstructions, scale, inputs)
 
@@ -291,6 +295,11 @@ def _check_cluster(stack: FocusStack, reference: Any, out: Any, client: Any) -> 
         raise FocusFusionError(
             "On a cluster the workers write the result: give out= an OME-Zarr on a "
             "file system that all of them share."
+        )
+    if not hasattr(client, "submit") or not hasattr(client, "nthreads"):
+        raise FocusFusionError(
+            f"client={shown(client)} is no dask.distributed.Client. Leave it out to "
+            "compute in this process."
         )
     check_sendable(stack)
     if isinstance(reference, type(stack)):

@@ -21,6 +21,13 @@ from napari_focus_fusion.axes import (
 )
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import SliceList, reordered
+from napari_focus_fusion.parameters import (
+    mapping,
+    real_number,
+    several,
+    text_of,
+    whole_number,
+)
 from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.read import (
     IMAGE_SUFFIXES,
@@ -190,6 +197,9 @@ def as_stack(
     >>> stack.axes, stack.n_slices, stack.pixel_size("Z"), stack.unit("Z")
     ('ZYX', 5, 0.5, 'micrometer')
     """
+    axes = None if axes is None else text_of("axes", axes)
+    name = None if name is None else text_of("name", name)
+    series = None if series is None else whole_number("series", series, least=0)
     stack = _open(source, axes=axes, name=name, series=series)
     changes: dict[str, Any] = {}
     if name is not None:
@@ -199,12 +209,17 @@ def as_stack(
     if units is not None:
         if isinstance(units, str):
             units = dict.fromkeys("ZYX", units)
-        given = {axis_letter(axis): unit_name(unit) for axis, unit in units.items()}
+        units = mapping("units", units)
+        given = {
+            axis_letter(text_of("an axis of units", axis)): unit_name(unit)
+            for axis, unit in units.items()
+        }
         changes["units"] = {**stack.units, **given}
     if channel_names is not None:
-        changes["channel_names"] = tuple(map(str, channel_names))
+        names = several("channel_names", channel_names)
+        changes["channel_names"] = tuple(map(str, names))
     if display is not None:
-        changes["display"] = {**stack.display, **display}
+        changes["display"] = {**stack.display, **mapping("display", display)}
     return replace(stack, **changes) if changes else stack
 
 
@@ -417,13 +432,20 @@ def _yx(stack: FocusStack) -> str:
     return f"{stack.height} x {stack.width}"
 
 
+def _pixel_size(value: Any) -> float:
+    return real_number("scale", value, above=0)
+
+
 def _scale_by_axis(
     scale: Mapping[str, float] | Sequence[float], stack: FocusStack
 ) -> dict[str, float]:
     if isinstance(scale, Mapping):
-        return {axis_letter(axis): float(size) for axis, size in scale.items()}
+        return {
+            axis_letter(text_of("an axis of scale", axis)): _pixel_size(size)
+            for axis, size in scale.items()
+        }
     axes = displayed_axes(stack)
-    sizes = [float(size) for size in scale]
+    sizes = [_pixel_size(size) for size in several("scale", scale)]
     if len(sizes) != len(axes):
         raise FocusFusionError(
             f"{stack.name!r} has axes {axes}, so scale needs {len(axes)} numbers; "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import Reordered
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.palette import channel_colours
+from napari_focus_fusion.parameters import file_path, yes_or_no
 from napari_focus_fusion.placement import Transform, displayed_axes
 from napari_focus_fusion.read.names import stem
 from napari_focus_fusion.write.blocks import regions
@@ -22,6 +22,7 @@ from napari_focus_fusion.write.tiff import write_ome_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from napari_focus_fusion.stack import FocusStack
 
@@ -158,7 +159,8 @@ class FusionResult:
             If a file exists and `overwrite` is False, or writing fails; then nothing
             new is left behind.
         """
-        path = Path(path).expanduser()
+        path = file_path("path", path)
+        overwrite = yes_or_no("overwrite", overwrite)
         suffix = path.suffix.lower()
         if suffix in (".tif", ".tiff"):
             return self._save_tiff(path, overwrite=overwrite)

@@ -14,6 +14,14 @@ import numpy as np
 from napari_focus_fusion.axes import LUMINANCE, check_axes
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import take
+from napari_focus_fusion.parameters import (
+    mapping,
+    real_number,
+    several,
+    shown,
+    text_of,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,6 +92,15 @@ class FocusStack:
     display: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not all(hasattr(self.data, name) for name in ("shape", "dtype")):
+            raise FocusFusionError(
+                f"data={shown(self.data)} is no array; as_stack() opens other things."
+            )
+        for name in ("axes", "name"):
+            text_of(name, getattr(self, name))
+        for name in ("scale", "units", "display"):
+            mapping(name, getattr(self, name))
+        several("channel_names", self.channel_names)
         check_axes(self.axes, tuple(self.data.shape), self.name)
         if self.axes.removesuffix("S")[-2:] != "YX":
             raise FocusFusionError(
@@ -113,7 +130,7 @@ class FocusStack:
                 f"{', '.join(self.channel_names)}."
             )
         for axis, size in self.scale.items():
-            if not (np.isfinite(size) and size > 0):
+            if not _is_positive(size):
                 raise FocusFusionError(
                     f"{self.name!r}: the pixel size along {axis} is {size}; it must be "
                     "a positive number. Pass scale={...} to correct it."
@@ -309,7 +326,8 @@ class FocusStack:
         if isinstance(reference, str) and reference in self.channel_names:
             return self.channel_names.index(reference)
         try:
-            index = int(reference)
+            given = int(reference) if isinstance(reference, str) else reference
+            index = whole_number("reference", given)
         except ValueError:
             index = -1
         if not 0 <= index < self.n_channels:
@@ -320,6 +338,13 @@ class FocusStack:
                 '"mean", or "luminance" for RGB.'
             )
         return index
+
+
+def _is_positive(size: Any) -> bool:
+    try:
+        return real_number("scale", size) > 0
+    except FocusFusionError:
+        return False
 
 
 def check_finite(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,9 +18,10 @@ from napari_focus_fusion.metrics.phase import phase_features, q_p
 from napari_focus_fusion.metrics.sharpness import sharpness_plane
 from napari_focus_fusion.metrics.structure import q_s_plane, q_y_plane
 from napari_focus_fusion.metrics.truth import depth_errors, psnr, ssim
+from napari_focus_fusion.parameters import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -77,6 +79,16 @@ def prepare(
     checked = as_sources(sources, data_range)
     phase = tuple(tuple(map(phase_features, planes)) for planes in checked.planes)
     return replace(checked, phase=phase)
+
+
+def names_of_measures(measures: Iterable[str]) -> tuple[str, ...]:
+    """Names from one or several; whether they are known is not looked at."""
+    if isinstance(measures, str):
+        return (measures,)
+    names = tuple(measures) if isinstance(measures, Iterable) else (measures,)
+    for name in names:
+        text_of("measures", name)
+    return names
 
 
 def evaluate(
@@ -137,7 +149,7 @@ def evaluate(
     known = (*WITHOUT_TRUTH, *WITH_TRUTH)
     if measures is None:
         measures = known if truth is not None else WITHOUT_TRUTH
-    names = (measures,) if isinstance(measures, str) else tuple(measures)
+    names = names_of_measures(measures)
     if unknown := [name for name in names if name not in known]:
         raise FocusFusionError(
             f"There is no measure {', '.join(map(repr, unknown))}; choose from "

@@ -25,6 +25,7 @@ from napari_focus_fusion.models.fine_tuned import (
     spec_of_file,
 )
 from napari_focus_fusion.models.spec import ModelSpec, import_target
+from napari_focus_fusion.parameters import file_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -324,18 +325,17 @@ def load_model(
             )
         check_weights(model, f"The weights of {model.spec.title}")
         return model.eval()
+    path = file_path("model", model)
     known = models(folder)
     if str(model) in known:
         spec = known[str(model)]
-        path = weights_folder() / spec.weights if spec.weights else None
-        return _build(spec, path)
-    path = Path(model)
-    if path.suffix != ".safetensors" and not path.exists():
+        return _build(spec, weights_folder() / spec.weights if spec.weights else None)
+    if path.suffix != ".safetensors" and not os.path.exists(path):
         raise FocusFusionError(
             f"There is no model {str(model)!r}. There are: {', '.join(known)}; or give "
             "the path of a .safetensors file."
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FocusFusionError(f"There is no file of weights {str(path)!r}.")
     spec = spec_of_file(path, known)
     # Weights that were not tuned from others are those of the model itself.

@@ -22,6 +22,7 @@ from napari_focus_fusion.engine.prepare import with_first_range
 from napari_focus_fusion.engine.reading import Reference, sample
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
+from napari_focus_fusion.parameters import several, shown
 from napari_focus_fusion.tiling import Rectangle, evenly_spread
 from napari_focus_fusion.training.rng import generator_of, random_integer
 
@@ -259,6 +260,7 @@ def _inside(
     """For each stack the rectangles that windows lie in, cut to the plane."""
     if regions is None:
         regions = [None] * len(stacks)
+    regions = several("regions", regions)
     if len(regions) != len(stacks):
         raise FocusFusionError(
             f"There are {len(stacks)} stacks and regions for {len(regions)}; give one "
@@ -268,6 +270,12 @@ def _inside(
     for stack, rectangles in zip(stacks, regions, strict=True):
         if rectangles is None:
             rectangles = [Rectangle(0, stack.height, 0, stack.width)]
+        rectangles = several("regions", rectangles)
+        for rectangle in rectangles:
+            if not isinstance(rectangle, Rectangle):
+                raise FocusFusionError(
+                    f"regions: {shown(rectangle)} is no Rectangle of rows and columns."
+                )
         cut = [r.inside_plane(stack.height, stack.width) for r in rectangles]
         found.append([r for r in cut if r.height > 0 and r.width > 0])
         if not found[-1]:
