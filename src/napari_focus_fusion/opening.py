@@ -432,8 +432,8 @@ def _yx(stack: FocusStack) -> str:
     return f"{stack.height} x {stack.width}"
 
 
-def _pixel_size(value: Any) -> float:
-    return real_number("scale", value, above=0)
+def _pixel_size(axis: str, size: Any) -> float:
+    return real_number(f"scale: the pixel size along {axis}", size, above=0)
 
 
 def _scale_by_axis(
@@ -441,15 +441,16 @@ def _scale_by_axis(
 ) -> dict[str, float]:
     if isinstance(scale, Mapping):
         return {
-            axis_letter(text_of("an axis of scale", axis)): _pixel_size(size)
+            axis_letter(text_of("an axis of scale", axis)): _pixel_size(axis, size)
             for axis, size in scale.items()
         }
     axes = displayed_axes(stack)
-    sizes = [_pixel_size(size) for size in several("scale", scale)]
+    sizes = several("scale", scale)
     if len(sizes) != len(axes):
         raise FocusFusionError(
             f"{stack.name!r} has axes {axes}, so scale needs {len(axes)} numbers; "
             f"got {len(sizes)}. Or name the axes: scale={{'Z': 0.5, 'Y': 0.1, "
             "'X': 0.1}."
         )
-    return dict(zip(axes, sizes, strict=True))
+    pairs = zip(axes, sizes, strict=True)
+    return {axis: _pixel_size(axis, size) for axis, size in pairs}

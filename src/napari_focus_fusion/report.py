@@ -200,7 +200,7 @@ def report(
     t: int = 0,
     measures: Sequence[str] = WITHOUT_TRUTH,
     progress: Callable[[Progress], None] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Report:
     """Check a fused image against its stack.
 
@@ -268,7 +268,7 @@ def report(
     values: dict[str, tuple[float, ...]] = {}
     for number, name in enumerate(measures, 2):
         meter.enter(f"Measuring {name}", number)
-        if should_stop():
+        if should_stop is not None and should_stop():
             raise Cancelled
         if source.n_slices > 1:
             if number == 2:

@@ -100,7 +100,11 @@ class FocusStack:
             text_of(name, getattr(self, name))
         for name in ("scale", "units", "display"):
             mapping(name, getattr(self, name))
-        several("channel_names", self.channel_names)
+        names = tuple(several("channel_names", self.channel_names))
+        for name in names:
+            if not isinstance(name, str):
+                raise FocusFusionError(f"channel_names: {shown(name)} is no name.")
+        object.__setattr__(self, "channel_names", names)
         check_axes(self.axes, tuple(self.data.shape), self.name)
         if self.axes.removesuffix("S")[-2:] != "YX":
             raise FocusFusionError(

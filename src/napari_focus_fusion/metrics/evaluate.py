@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,10 +17,10 @@ from napari_focus_fusion.metrics.phase import phase_features, q_p
 from napari_focus_fusion.metrics.sharpness import sharpness_plane
 from napari_focus_fusion.metrics.structure import q_s_plane, q_y_plane
 from napari_focus_fusion.metrics.truth import depth_errors, psnr, ssim
-from napari_focus_fusion.parameters import text_of
+from napari_focus_fusion.parameters import several, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -85,10 +84,7 @@ def names_of_measures(measures: Iterable[str]) -> tuple[str, ...]:
     """Names from one or several; whether they are known is not looked at."""
     if isinstance(measures, str):
         return (measures,)
-    names = tuple(measures) if isinstance(measures, Iterable) else (measures,)
-    for name in names:
-        text_of("measures", name)
-    return names
+    return tuple(text_of("measures", name) for name in several("measures", measures))
 
 
 def evaluate(

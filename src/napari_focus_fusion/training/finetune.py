@@ -42,6 +42,7 @@ from napari_focus_fusion.parameters import (
     callback,
     file_path,
     real_number,
+    text_of,
     whole_number,
 )
 from napari_focus_fusion.progress import Meter
@@ -378,9 +379,10 @@ def _free_path(
     if name is not None and out is not None:
         raise FocusFusionError("Give the tuned model a name or a file, not both.")
     if name is not None:
+        name = text_of("name", name)
         left = models_folder(folder) / f"{name}.checkpoint"
         taken = models(folder)
-        if left.exists() and name in taken and taken[name].base:
+        if name in taken and left.exists() and taken[name].base:
             del taken[name]
         path = path_of_name(name, taken, folder)
     elif out is not None:
