@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.parameters import shown
 from napari_focus_fusion.write.places import looks_like_zarr, zarr_around
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
+#: Bytes of a file's name: 255, less what temporary names add to it.
+LONGEST_NAME = 230
 
 
 def check_targets(
@@ -47,10 +50,30 @@ def check_targets(
         Naming the file and what to do.
     """
     folder = targets[0].absolute().parent
+    with translated_errors(folder):
+        _check_targets(targets, folder, overwrite=overwrite, inputs=inputs)
+        free = shutil.disk_usage(folder).free
+    if nbytes > free:
+        raise FocusFusionError(
+            f"The disk of {str(folder)!r} has {_size(free)} free, but the result "
+            f"needs {_size(nbytes)}. Free some space, or save elsewhere."
+        )
+
+
+def _check_targets(
+    targets: Sequence[Path], folder: Path, *, overwrite: bool, inputs: Collection[str]
+) -> None:
     if not folder.is_dir():
         raise FocusFusionError(
             f"The folder {str(folder)!r} does not exist. Create it, or save elsewhere."
         )
+    for target in targets:
+        if len(os.fsencode(target.name)) > LONGEST_NAME:
+            raise FocusFusionError(
+                f"The name {shown(target.name)} is too long: with what is added while "
+                f"it is written it has more than 255 characters. Use {LONGEST_NAME} "
+                "at most."
+            )
     _check_apart(targets, inputs)
     for target in targets:
         if not os.path.lexists(target):
@@ -66,13 +89,6 @@ def check_targets(
                 f"{str(target)!r} is a folder, and not a Zarr, so it is not replaced. "
                 "Choose another name."
             )
-    with translated_errors(folder):
-        free = shutil.disk_usage(folder).free
-    if nbytes > free:
-        raise FocusFusionError(
-            f"The disk of {str(folder)!r} has {free / 2**30:.2f} GB free, but the "
-            f"result needs {nbytes / 2**30:.2f} GB. Free some space, or save elsewhere."
-        )
 
 
 @contextlib.contextmanager
@@ -97,7 +113,8 @@ def written_whole(targets: Sequence[Path], *, overwrite: bool) -> Iterator[list[
                     placed.append(target)
     except BaseException:
         for leftover in (*partials, *placed):
-            remove(leftover)
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                remove(leftover)
         raise
 
 
@@ -134,8 +151,16 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def translated_errors(folder: Path) -> Iterator[None]:
-    """Translate errors of the operating system about a folder into our own."""
+def translated_errors(folder: Path, kept: str = "") -> Iterator[None]:
+    """Translate errors of the operating system about a folder into our own.
+
+    Parameters
+    ----------
+    folder
+        Where files are written.
+    kept
+        A sentence about what is not lost.
+    """
     try:
         yield
     except OSError as error:
@@ -143,11 +168,17 @@ def translated_errors(folder: Path) -> Iterator[None]:
             why = "the disk is full. Free some space, or save elsewhere."
         elif error.errno in _FORBIDDEN:
             why = "you have no permission to write there. Save elsewhere."
+        elif error.errno == errno.EROFS:
+            why = "that disk can only be read. Save elsewhere."
+        elif error.errno == errno.ENAMETOOLONG:
+            why = "the path is too long. Use shorter names, or save elsewhere."
         elif error.errno == errno.EFBIG:
             why = "a file got larger than this disk allows. Save as OME-Zarr instead."
         else:
             why = f"{error.strerror or error}. Check the disk, or save elsewhere."
-        raise FocusFusionError(f"Cannot save in {str(folder)!r}: {why}") from error
+        raise FocusFusionError(
+            f"Cannot save in {str(folder)!r}: {why}{' ' * bool(kept)}{kept}"
+        ) from error
 
 
 def _check_apart(targets: Sequence[Path], inputs: Collection[str]) -> None:
@@ -167,6 +198,10 @@ def _check_apart(targets: Sequence[Path], inputs: Collection[str]) -> None:
                     f"{str(target)!r} lies inside {zarrs[folder]!r}, which is read and "
                     "never written to. Choose a name outside of it."
                 )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.2f} GB" if nbytes >> 30 else f"{nbytes / 2**20:.1f} MB"
 
 
 def _folders_of(path: str | Path) -> list[str]:
