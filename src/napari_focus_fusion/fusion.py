@@ -6,6 +6,7 @@ or super-resolve -> check -> result
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_focus_fusion.decision import as_decision
-from napari_focus_fusion.device import deterministic
+from napari_focus_fusion.device import deterministic, is_out_of_memory
 from napari_focus_fusion.engine.checks import (
     contradiction_of_plain,
     inconsistency_with_slices,
@@ -41,7 +42,7 @@ from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.write.places import places_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
@@ -198,7 +199,7 @@ def fuse(
     for used in plan.networks:
         used.to(plan.device)
     # Only networks run convolutions; oneDNN selects its algorithms deterministically.
-    with torch.inference_mode(), deterministic(plan.device):
+    with no_memory_in_words(source), torch.inference_mode(), deterministic(plan.device):
         for t in range(source.n_times):
             _fuse_time_point(plan, t, store, execute, monitor)
     provenance = provenance_of(plan, cluster=cluster) | {"notes": monitor.notes}
@@ -209,6 +210,21 @@ def fuse(
     return FusionResult(
         **outputs, stack=source, provenance=provenance, scale=scale, inputs=inputs
     )
+
+
+@contextmanager
+def no_memory_in_words(stack: FocusStack) -> Iterator[None]:
+    """Say what helps where memory ends outside of what can be halved."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise FocusFusionError(
+            f"There is not enough memory to fuse {stack.name!r}. Close other programs, "
+            "give less with memory=, write the result with out= to an OME-Zarr instead "
+            "of memory, or crop the stack."
+        ) from error
 
 
 def _fuse_time_point(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +26,8 @@ from napari_focus_fusion.parameters import (
     mapping,
     real_number,
     several,
+    shown,
     text_of,
-    whole_number,
 )
 from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.read import (
@@ -55,6 +56,13 @@ __all__ = [
     "stack_from_array",
     "stack_of_slices",
 ]
+
+
+#: What metadata of a wrong type or value make readers raise.
+_DAMAGED = (
+    *(AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError),
+    *(ArithmeticError, AssertionError, struct.error, EOFError, RuntimeError),
+)
 
 
 @dataclass(frozen=True)
@@ -199,8 +207,22 @@ def as_stack(
     """
     axes = None if axes is None else text_of("axes", axes)
     name = None if name is None else text_of("name", name)
-    series = None if series is None else whole_number("series", series, least=0)
-    stack = _open(source, axes=axes, name=name, series=series)
+    try:
+        stack = _open(source, axes=axes, name=name, series=series)
+    except FocusFusionError:
+        raise
+    except OSError as error:
+        raise FocusFusionError(
+            f"{shown(source)} cannot be read: {error.strerror or error}. Check that it "
+            "is still there, and that you may read it."
+        ) from error
+    except _DAMAGED as error:
+        raise FocusFusionError(
+            f"{shown(source)} cannot be opened: what it says of itself is damaged, or "
+            f"not what is expected ({error!r}). Check that it was copied completely, "
+            "or open it in napari with the plugin for your microscope and fuse the "
+            "layer."
+        ) from error
     changes: dict[str, Any] = {}
     if name is not None:
         changes["name"] = name

@@ -496,7 +496,9 @@ def load_result(path: str | Path, stack: FocusStack) -> dict[str, Any]:
 
             ours: Any = zarr.open_group(path, mode="r").attrs[METADATA_KEY]
             return {**open_output(path, stack), "provenance": ours["provenance"]}
-        except (OSError, KeyError, ValueError) as error:
+        except FocusFusionError:
+            raise
+        except Exception as error:  # whatever Zarr makes of a file that is none
             raise FocusFusionError(
                 f"{str(path)!r} is no result of a fusion ({error}). Choose the "
                 ".ome.zarr that fuse wrote."
@@ -516,8 +518,11 @@ def _description(path: Path) -> dict[str, Any]:
     """Provenance in the metadata of an OME-TIFF of ours; empty for others."""
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
-        xml = file.ome_metadata
+    try:
+        with tifffile.TiffFile(path) as file:
+            xml = file.ome_metadata
+    except (OSError, ValueError):  # no TIFF, or of another kind
+        return {}
     if not xml:
         return {}
     try:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import pickle
 import time
 import traceback
 import warnings
@@ -46,7 +45,13 @@ from napari_focus_fusion.parameters import (
     whole_number,
 )
 from napari_focus_fusion.progress import Meter
-from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
+from napari_focus_fusion.training.fit import (
+    DAMAGED,
+    Fitted,
+    Schedule,
+    fit,
+    write_history,
+)
 from napari_focus_fusion.training.patches import (
     Drawn,
     Patches,
@@ -342,7 +347,7 @@ def stopped_at(checkpoint: Path | None) -> tuple[int, int]:
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         return int(state["step"]), int(state["schedule"]["steps"])
-    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError):
+    except DAMAGED:
         return 0, 0
 
 

@@ -31,6 +31,7 @@ from napari_focus_fusion.training.data import Pool, make_pool, read_pictures
 from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
 from napari_focus_fusion.training.recipe import Recipe, recipe_of
 from napari_focus_fusion.training.scores import score_on_lytro, score_on_scenes
+from napari_focus_fusion.write.saving import translated_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -120,7 +121,8 @@ def train(
     callback("should_stop", should_stop)
     spec = _check(text_of("name", name), out, scale, overwrite)
     recipe = recipe_of(spec)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with translated_errors(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
     stages = [
         replace(stage, schedule=_shortened(stage.schedule, steps, recipe.steps))
         for stage in (recipe, *recipe.next_stages)
