@@ -192,7 +192,10 @@ def fuse(
     )
     cluster = client is not None
     inputs = places_of(source, plan.reference)
-    store = _open_store(plan, out, overwrite=overwrite, cluster=cluster, inputs=inputs)
+    with no_memory_in_words(source):
+        store = _open_store(
+            plan, out, overwrite=overwrite, cluster=cluster, inputs=inputs
+        )
     work = sum(step.cost for step in steps_of(plan)) * source.n_times * _voxels(source)
     monitor = Monitor(Meter(work, progress), should_stop)
     execute = partial(run_on_dask, client=client) if cluster else run_locally
