@@ -11,8 +11,6 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_focus_fusion.errors import FocusFusionError
 
 if TYPE_CHECKING:
@@ -27,8 +25,8 @@ _MEMORY = re.compile(r"(\d+\.?\d*|\.\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
 def shown(value: Any) -> str:
     """A value as a message shows it: short, and of an array only what it is."""
-    if isinstance(value, np.ndarray):
-        return f"array of shape {value.shape}"
+    if isinstance(getattr(value, "shape", None), tuple) and value.shape:
+        return f"{type(value).__name__} of shape {value.shape}"
     try:
         text = " ".join(repr(value).split())
     except Exception:  # a value of whatever class
@@ -78,13 +76,18 @@ def real_number(
 
 
 def _real(value: Any) -> float | int | None:
-    if isinstance(value, bool | np.bool_):
+    value = _plain(value)
+    if isinstance(value, bool):
         return None
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
     if isinstance(value, Integral):
         return int(value)
     return float(value) if isinstance(value, Real) else None
+
+
+def _plain(value: Any) -> Any:
+    """A number of Python's for one of NumPy's, which loads too slowly to ask it."""
+    single = getattr(value, "shape", None) == () and hasattr(value, "item")
+    return value.item() if single else value
 
 
 def _check_range(name: str, number: float, least: float, most: float) -> None:
@@ -105,9 +108,10 @@ def yes_or_no(name: str, value: Any) -> bool:
     FocusFusionError
         If it is neither.
     """
-    if not isinstance(value, bool | np.bool_):
+    flag = _plain(value)
+    if not isinstance(flag, bool):
         raise FocusFusionError(f"{name}={shown(value)} must be True or False.")
-    return bool(value)
+    return flag
 
 
 def one_of(name: str, value: Any, known: Sequence[str]) -> str:

@@ -334,11 +334,12 @@ def _check(stack: FocusStack, maps: Mapping[str, Any], t: int) -> int:
         )
     for name in ("decision", "confidence"):
         given = maps.get(name)
-        if given is not None and tuple(getattr(given, "shape", ())) != stack.map_shape:
+        shape = tuple(getattr(given, "shape", ()))
+        if given is not None and shape != stack.map_shape:
             raise FocusFusionError(
-                f"The {name} map is {shown(given)}, and that of {stack.name!r} has the "
-                f"shape {stack.map_shape} (axes {stack.map_axes}). Choose the one "
-                "that was made of this stack."
+                f"The {name} map has the shape {shape}, and {stack.name!r} has "
+                f"{stack.map_shape} (axes {stack.map_axes}). Choose the one that was "
+                "made of this stack."
             )
     return factor
 
