@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -234,3 +236,53 @@ def test_the_map_of_a_saved_fusion_can_be_loaded(tmp_path):
     result = fuse(stack, "sml", device="cpu")
     _, path, *_ = result.save(tmp_path / "fused.ome.tif")
     np.testing.assert_array_equal(load_decision(path, stack), result.decision)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"blend": "average"}, "use 'feather' or 'select'"),
+        ({"t": 1}, "t=1 must lie between 0 and 0"),
+        ({"reference": 0.5}, "is no channel"),
+        ({"area": Rectangle(90, 99, 0, 9)}, "lies outside"),
+        ({"area": (0, 9, 0, 9)}, "is no Rectangle"),
+        ({"decision": np.zeros((20, 64), np.uint16)}, "must be a map of the same"),
+        ({"decision": np.zeros((40, 64))}, "an array of whole numbers"),
+        ({"decision": np.full((40, 64), 3)}, r"names slices 3 to 3.*slices 0 to 2"),
+        ({"decision": np.full((40, 64), -1)}, r"names slices -1 to -1"),
+        ({"fused": np.zeros((40, 63), np.uint8)}, r"uint8 of shape \(40, 64\)"),
+        ({"fused": np.zeros((40, 64), np.float32)}, r"uint8 of shape \(40, 64\)"),
+        ({"black_and_white": (1, 0)}, "two numbers, the lower first"),
+    ],
+)
+def test_what_does_not_belong_to_the_stack_changes_nothing(
+    changed: dict[str, Any], words: str
+) -> None:
+    stack = as_stack(np.full((3, 40, 64), 7, np.uint8))
+    arguments: dict[str, Any] = {
+        "decision": np.zeros((40, 64), np.uint16),
+        "fused": np.zeros((40, 64), np.uint8),
+        "area": Rectangle(0, 9, 0, 9),
+    } | changed
+    with pytest.raises(FocusFusionError, match=words):
+        recompose(stack, **arguments)
+    assert not arguments["fused"].any()
+
+
+def test_only_slices_that_there_can_be_are_taken() -> None:
+    decision, mask = np.zeros((4, 5), np.uint16), np.ones((4, 5), bool)
+    for z in (-1, 1.5, "1", 1 << 16, True):
+        with pytest.raises(FocusFusionError, match="z="):
+            take_slice(decision, mask, z)  # type: ignore[arg-type]
+    for wrong in (decision[None, None], decision.astype(float), [[0]]):
+        with pytest.raises(FocusFusionError, match="decision"):
+            take_slice(wrong, mask, 1)  # type: ignore[arg-type]
+    assert not decision.any()
+
+
+def test_only_a_map_of_the_stack_is_saved(tmp_path) -> None:
+    stack = as_stack(np.zeros((3, 40, 64), np.uint8))
+    for wrong in (np.zeros((4, 5)), np.full((40, 64), 3), np.full((40, 64), 0.5)):
+        with pytest.raises(FocusFusionError, match="decision map"):
+            save_decision(tmp_path / "map.tif", wrong, stack)
+    assert not list(tmp_path.iterdir())

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.filters import box_sum, line_sum, without_border
+from napari_focus_fusion.parameters import shown, whole_number
+from napari_focus_fusion.stack import FocusStack
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-    from napari_focus_fusion.stack import FocusStack
 
 #: Guards divisions of scores; far below any score of an image with detail.
 TINY = 1e-30
@@ -328,7 +328,17 @@ def as_decision(
     >>> as_decision(np.full((40, 64), 3), stack)[0, 0]  # one that counts from 1
     np.uint16(2)
     """
-    given = np.asarray(values)
+    if not isinstance(stack, FocusStack):
+        raise FocusFusionError(
+            f"stack={shown(stack)} is no FocusStack; as_stack() makes one."
+        )
+    first = None if first is None else whole_number("first", first, least=0, most=1)
+    try:
+        given = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise FocusFusionError(
+            f"The decision map is no array, but {shown(values)}."
+        ) from error
     plane = (stack.height, stack.width)
     shape = tuple(n for n in given.shape if n != 1)
     whole = tuple(n for n in stack.map_shape if n != 1)
@@ -338,7 +348,8 @@ def as_decision(
             f"{plane[0]} x {plane[1]} pixels. It must be a map of the same pixels."
         )
     if given.dtype.kind not in "iuf" or (
-        given.dtype.kind == "f" and not (given == np.rint(given)).all()
+        given.dtype.kind == "f"
+        and not (np.isfinite(given) & (given == np.rint(given))).all()
     ):
         raise FocusFusionError(
             f"The decision map holds {given.dtype} numbers that are no indices of "

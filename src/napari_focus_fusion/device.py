@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.parameters import shown
 
 #: Share of the free memory that a run takes by default, and the most it takes:
 #: more memory does not make it faster.
@@ -33,14 +34,16 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
     """
     cuda = torch.cuda.is_available()
     mps = torch.backends.mps.is_available()
-    if name == "auto":
+    if isinstance(name, str) and name == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     try:
+        if not isinstance(name, str | torch.device):  # a number is a card for torch
+            raise TypeError
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise FocusFusionError(
-            f"There is no device called {name!r}. Use 'auto', 'cpu', 'cuda', 'cuda:0' "
-            "or 'mps'."
+            f"There is no device called {shown(name)}. Use 'auto', 'cpu', 'cuda', "
+            "'cuda:0' or 'mps'."
         ) from None
     if device.type == "cuda":
         if not cuda:
@@ -73,12 +76,7 @@ def available_devices() -> list[str]:
 def memory_budget(device: torch.device, memory: int | None) -> int:
     """Working memory in bytes: what was asked for, or a share of what is free."""
     if memory is not None:
-        if memory < 16 << 20:
-            raise FocusFusionError(
-                f"{memory} bytes of working memory are too few; give at least "
-                f"{16 << 20} (16 MB), or leave it out."
-            )
-        return int(memory)
+        return memory
     free = psutil.virtual_memory().available
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]

@@ -6,6 +6,7 @@ or super-resolve -> check -> result
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_focus_fusion.decision import as_decision
-from napari_focus_fusion.device import deterministic
+from napari_focus_fusion.device import deterministic, is_out_of_memory
 from napari_focus_fusion.engine.checks import (
     contradiction_of_plain,
     inconsistency_with_slices,
@@ -38,12 +39,14 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.base import FusionModel
 from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model
 from napari_focus_fusion.opening import as_stack, axes_as_given
+from napari_focus_fusion.parameters import callback, file_path, shown, yes_or_no
 from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.stack import FocusStack
+from napari_focus_fusion.write.places import places_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
@@ -71,7 +74,7 @@ def fuse(
     verify: bool = True,
     tile: int | None = None,
     device: str = "auto",
-    memory: int | None = None,
+    memory: int | str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     client: Any = None,
@@ -136,8 +139,8 @@ def fuse(
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
     memory
-        Working memory in bytes, beyond the result; None: a quarter of what is free, at
-        most 1 GB on the CPU.
+        Working memory beyond the result, in bytes or as text like ``"2GB"``; None: a
+        quarter of what is free, at most 1 GB on the CPU.
     out
         OME-Zarr to write by region instead of holding the result in memory. An
         interrupted run leaves ``<out>.partial``; the same call goes on from there.
@@ -188,8 +191,12 @@ def fuse(
         verify=verify,
         tile=tile,
         device=device,
-        memory=memory,
+        memory=memory,  # type: ignore[arg-type]  # text becomes a number
     )
+    overwrite = yes_or_no("overwrite", overwrite)
+    out = None if out is None else file_path("out", out)
+    callback("progress", progress, "a Progress")
+    callback("should_stop", should_stop)
     source = _open(stack, axes, series)
     plan = plan_run(
         without_empty_bands(source),
@@ -200,7 +207,11 @@ def fuse(
         jobs=None if client is None else _check_cluster(source, reference, out, client),
     )
     cluster = client is not None
-    store = _open_store(plan, out, overwrite=overwrite, cluster=cluster)
+    inputs = places_of(source, plan.reference)
+    with no_memory_in_words(source):
+        store = _open_store(
+            plan, out, overwrite=overwrite, cluster=cluster, inputs=inputs
+        )
     work = sum(step.cost for step in steps_of(plan)) * source.n_times * _voxels(source)
     monitor = Monitor(Meter(work, progress), should_stop)
     for note in source.notes:
@@ -216,18 +227,34 @@ def fuse(
     for used in plan.networks:
         used.to(plan.device)
     # Only networks run convolutions; oneDNN selects its algorithms deterministically.
-    with torch.inference_mode(), deterministic(plan.device):
+    with no_memory_in_words(source), torch.inference_mode(), deterministic(plan.device):
         for t in range(source.n_times):
             _fuse_time_point(plan, t, store, execute, monitor)
-    note = note_of_absent(plan.stack, monitor)
-    if note is not None:
-        monitor.warn(note)
+    for text in filter(None, [note_of_absent(plan.stack, monitor)]):
+        monitor.warn(text)
     provenance = provenance_of(plan, cluster=cluster) | {"notes": monitor.notes}
     if out is not None:
         monitor.enter("Writing overviews", work)
     outputs = store.finish(provenance)
     monitor.enter("Done", work)
-    return FusionResult(**outputs, stack=source, provenance=provenance, scale=scale)
+    return FusionResult(
+        **outputs, stack=source, provenance=provenance, scale=scale, inputs=inputs
+    )
+
+
+@contextmanager
+def no_memory_in_words(stack: FocusStack) -> Iterator[None]:
+    """Say what helps where memory ends outside of what can be halved."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise FocusFusionError(
+            f"There is not enough memory to fuse {stack.name!r}. Close other programs, "
+            "give less with memory=, write the result with out= to an OME-Zarr instead "
+            "of memory, or crop the stack."
+        ) from error
 
 
 def _fuse_time_point(
@@ -259,16 +286,20 @@ def _fuse_time_point(
 
 
 def _open_store(
-    plan: RunPlan, out: str | Path | None, *, overwrite: bool, cluster: bool
+    plan: RunPlan,
+    path: Path | None,
+    *,
+    overwrite: bool,
+    cluster: bool,
+    inputs: frozenset[str],
 ) -> MemoryStore | ZarrStore:
     """Where the results of a run are kept: in memory, or in an OME-Zarr."""
     stack, scale = plan.stack, plan.settings.scale
     reconstructions = stack.n_channels if plan.reconstructs else 0
-    if out is None:
+    if path is None:
         return MemoryStore(stack, reconstructions, scale)
-    path = Path(out).expanduser()
     identity = identity_of(plan, cluster=cluster)
-    return ZarrStore(path, stack, identity, overwrite, reconstructions, scale)
+    return ZarrStore(path, stack, identity, overwrite, reconstructions, scale, inputs)
 
 
 def _voxels(stack: FocusStack) -> int:
@@ -318,6 +349,11 @@ def _check_cluster(stack: FocusStack, reference: Any, out: Any, client: Any) -> 
         raise FocusFusionError(
             "On a cluster the workers write the result: give out= an OME-Zarr on a "
             "file system that all of them share."
+        )
+    if not hasattr(client, "submit") or not hasattr(client, "nthreads"):
+        raise FocusFusionError(
+            f"client={shown(client)} is no dask.distributed.Client. Leave it out to "
+            "compute in this process."
         )
     check_sendable(stack)
     if isinstance(reference, type(stack)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,13 @@ from napari_focus_fusion.axes import (
 )
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import SliceList, reordered
+from napari_focus_fusion.parameters import (
+    mapping,
+    real_number,
+    several,
+    shown,
+    text_of,
+)
 from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.read import (
     IMAGE_SUFFIXES,
@@ -73,6 +81,13 @@ __all__ = [
     "stack_of_files",
     "stack_of_slices",
 ]
+
+
+#: What metadata of a wrong type or value make readers raise.
+_DAMAGED = (
+    *(AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError),
+    *(ArithmeticError, AssertionError, struct.error, EOFError, RuntimeError),
+)
 
 
 @dataclass(frozen=True)
@@ -325,7 +340,24 @@ def as_stack(
     >>> stack.axes, stack.n_slices, stack.pixel_size("Z"), stack.unit("Z")
     ('ZYX', 5, 0.5, 'micrometer')
     """
-    stack = _open(source, axes=axes, name=name, series=series)
+    axes = None if axes is None else text_of("axes", axes)
+    name = None if name is None else text_of("name", name)
+    try:
+        stack = _open(source, axes=axes, name=name, series=series)
+    except FocusFusionError:
+        raise
+    except OSError as error:
+        raise FocusFusionError(
+            f"{shown(source)} cannot be read: {error.strerror or error}. Check that it "
+            "is still there, and that you may read it."
+        ) from error
+    except _DAMAGED as error:
+        raise FocusFusionError(
+            f"{shown(source)} cannot be opened: what it says of itself is damaged, or "
+            f"not what is expected ({error!r}). Check that it was copied completely, "
+            "or open it in napari with the plugin for your microscope and fuse the "
+            "layer."
+        ) from error
     changes: dict[str, Any] = {}
     if name is not None:
         changes["name"] = name
@@ -336,12 +368,17 @@ def as_stack(
     if units is not None:
         if isinstance(units, str):
             units = dict.fromkeys("ZYX", units)
-        given = {axis_letter(axis): unit_name(unit) for axis, unit in units.items()}
+        units = mapping("units", units)
+        given = {
+            axis_letter(text_of("an axis of units", axis)): unit_name(unit)
+            for axis, unit in units.items()
+        }
         changes["units"] = {**stack.units, **given}
     if channel_names is not None:
-        changes["channel_names"] = tuple(map(str, channel_names))
+        names = several("channel_names", channel_names)
+        changes["channel_names"] = tuple(map(str, names))
     if display is not None:
-        changes["display"] = {**stack.display, **display}
+        changes["display"] = {**stack.display, **mapping("display", display)}
     return replace(stack, **changes) if changes else stack
 
 
@@ -741,17 +778,25 @@ def _yx(stack: FocusStack) -> str:
     return f"{stack.height} x {stack.width}"
 
 
+def _pixel_size(axis: str, size: Any) -> float:
+    return real_number(f"scale: the pixel size along {axis}", size, above=0)
+
+
 def _scale_by_axis(
     scale: Mapping[str, float] | Sequence[float], stack: FocusStack
 ) -> dict[str, float]:
     if isinstance(scale, Mapping):
-        return {axis_letter(axis): float(size) for axis, size in scale.items()}
+        return {
+            axis_letter(text_of("an axis of scale", axis)): _pixel_size(axis, size)
+            for axis, size in scale.items()
+        }
     axes = displayed_axes(stack)
-    sizes = [float(size) for size in scale]
+    sizes = several("scale", scale)
     if len(sizes) != len(axes):
         raise FocusFusionError(
             f"{stack.name!r} has axes {axes}, so scale needs {len(axes)} numbers; "
             f"got {len(sizes)}. Or name the axes: scale={{'Z': 0.5, 'Y': 0.1, "
             "'X': 0.1}."
         )
-    return dict(zip(axes, sizes, strict=True))
+    pairs = zip(axes, sizes, strict=True)
+    return {axis: _pixel_size(axis, size) for axis, size in pairs}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,16 @@ from napari_focus_fusion.decision import LOW_CONFIDENCE
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.metrics import WITHOUT_TRUTH, as_sources, evaluate
+from napari_focus_fusion.metrics.evaluate import names_of_measures
 from napari_focus_fusion.metrics.sharpness import sharpness
 from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.parameters import (
+    callback,
+    file_path,
+    shown,
+    whole_number,
+    yes_or_no,
+)
 from napari_focus_fusion.progress import Meter
 from napari_focus_fusion.read.image_files import description_of_picture
 from napari_focus_fusion.read.names import IMAGE_SUFFIXES
@@ -36,7 +45,7 @@ from napari_focus_fusion.result import FusionResult, result_files
 from napari_focus_fusion.write.saving import check_targets, written_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -193,7 +202,7 @@ def report(
     t: int = 0,
     measures: Sequence[str] = WITHOUT_TRUTH,
     progress: Callable[[Progress], None] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Report:
     """Check a fused image against its stack.
 
@@ -241,7 +250,10 @@ def report(
     >>> found.save_csv("quality.csv").name
     'quality.csv'
     """
-    source = as_stack(stack)
+    source, t = as_stack(stack), whole_number("t", t, least=0)
+    measures = names_of_measures(measures)
+    callback("progress", progress, "a Progress")
+    callback("should_stop", should_stop)
     maps = _maps_of(result) if isinstance(result, FusionResult) else result
     factor = _check(source, maps, t)
     meter = Meter(len(measures) + 2, progress)
@@ -258,7 +270,7 @@ def report(
     values: dict[str, tuple[float, ...]] = {}
     for number, name in enumerate(measures, 2):
         meter.enter(f"Measuring {name}", number)
-        if should_stop():
+        if should_stop is not None and should_stop():
             raise Cancelled
         if source.n_slices > 1:
             if number == 2:
@@ -301,6 +313,11 @@ def _maps_of(result: FusionResult) -> dict[str, Any]:
 
 def _check(stack: FocusStack, maps: Mapping[str, Any], t: int) -> int:
     """Raise if an image is not of the stack; the factor of super-resolution."""
+    if not isinstance(maps, Mapping) or not hasattr(maps.get("fused"), "shape"):
+        raise FocusFusionError(
+            f"result={shown(maps)} is no result of a fusion; fuse() gives one, and "
+            "load_result() opens one that was saved."
+        )
     if not 0 <= t < stack.n_times:
         raise FocusFusionError(
             f"{stack.name!r} has {stack.n_times} time points, counted from 0; there is "
@@ -319,11 +336,12 @@ def _check(stack: FocusStack, maps: Mapping[str, Any], t: int) -> int:
         )
     for name in ("decision", "confidence"):
         given = maps.get(name)
-        if given is not None and tuple(given.shape) != stack.map_shape:
+        shape = tuple(getattr(given, "shape", ()))
+        if given is not None and shape != stack.map_shape:
             raise FocusFusionError(
-                f"The {name} map has the shape {tuple(given.shape)}, and "
-                f"{stack.name!r} has {stack.map_shape} (axes {stack.map_axes}). Choose "
-                "the one that was made of this stack."
+                f"The {name} map has the shape {shape}, and {stack.name!r} has "
+                f"{stack.map_shape} (axes {stack.map_axes}). Choose the one that was "
+                "made of this stack."
             )
     return factor
 
@@ -472,7 +490,7 @@ def load_result(path: str | Path, stack: FocusStack) -> dict[str, Any]:
     >>> sorted(found), found["provenance"]["model"]
     (['confidence', 'decision', 'fused', 'provenance'], 'sml')
     """
-    path = Path(path).expanduser()
+    stack, path = as_stack(stack), file_path("path", path)
     if path.suffix.lower() == ".zarr":
         from napari_focus_fusion.write.ome_zarr import open_output
 
@@ -481,7 +499,9 @@ def load_result(path: str | Path, stack: FocusStack) -> dict[str, Any]:
 
             ours: Any = zarr.open_group(path, mode="r").attrs[METADATA_KEY]
             return {**open_output(path, stack), "provenance": ours["provenance"]}
-        except (OSError, KeyError, ValueError) as error:
+        except FocusFusionError:
+            raise
+        except Exception as error:  # whatever Zarr makes of a file that is none
             raise FocusFusionError(
                 f"{str(path)!r} is no result of a fusion ({error}). Choose the "
                 ".ome.zarr that fuse wrote."
@@ -507,8 +527,11 @@ def _description(path: Path) -> dict[str, Any]:
         except ValueError:
             return {}
         return known if isinstance(known, dict) else {}
-    with tifffile.TiffFile(path) as file:
-        xml = file.ome_metadata
+    try:
+        with tifffile.TiffFile(path) as file:
+            xml = file.ome_metadata
+    except (OSError, ValueError):  # no TIFF, or of another kind
+        return {}
     if not xml:
         return {}
     try:
@@ -522,7 +545,7 @@ def _description(path: Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def _written(path: str | Path, overwrite: bool) -> Iterator[Path]:
     """Give a temporary file, which is put in place if nothing fails."""
-    target = Path(path).expanduser()
+    target, overwrite = file_path("path", path), yes_or_no("overwrite", overwrite)
     check_targets([target], overwrite=overwrite)
     with written_whole([target], overwrite=overwrite) as (partial,):
         yield partial

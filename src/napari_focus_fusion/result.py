@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import Reordered
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.palette import channel_colours
+from napari_focus_fusion.parameters import file_path, yes_or_no
 from napari_focus_fusion.placement import Transform, displayed_axes, displayed_units
 from napari_focus_fusion.read.names import stem
 from napari_focus_fusion.write.blocks import regions
@@ -22,11 +22,13 @@ from napari_focus_fusion.write.picture import (
     check_picture,
     write_picture,
 )
+from napari_focus_fusion.write.places import places_of
 from napari_focus_fusion.write.saving import check_targets, written_whole
 from napari_focus_fusion.write.tiff import write_ome_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from napari_focus_fusion.stack import FocusStack
 
@@ -78,6 +80,9 @@ class FusionResult:
         float32, axes `stack.map_axes`, where `scale` is not 1: how far the
         super-resolved image, brought back to the source's pixels, differs from the
         fused slices, as a share of their range. None otherwise.
+    inputs
+        Files and folders that were read, which :meth:`save` never overwrites; those of
+        `stack` need not be among them.
 
     Examples
     --------
@@ -94,6 +99,7 @@ class FusionResult:
     provenance: dict[str, Any]
     scale: int = 1
     consistency: Any = None
+    inputs: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         stack, notes = self.stack, len(self.notes)
@@ -162,7 +168,8 @@ class FusionResult:
             If a file exists and `overwrite` is False, or writing fails; then nothing
             new is left behind.
         """
-        path = Path(path).expanduser()
+        path = file_path("path", path)
+        overwrite = yes_or_no("overwrite", overwrite)
         suffix = path.suffix.lower()
         if suffix in PICTURE_SUFFIXES:
             fused = self.fused
@@ -182,7 +189,7 @@ class FusionResult:
         check_targets(
             targets,
             overwrite=overwrite,
-            source=self.stack.source,
+            inputs=self.inputs | places_of(self.stack),
             nbytes=self._nbytes(),
         )
         with written_whole(targets, overwrite=overwrite) as partials:
@@ -215,7 +222,7 @@ class FusionResult:
         check_targets(
             [path],
             overwrite=overwrite,
-            source=self.stack.source,
+            inputs=self.inputs | places_of(self.stack),
             nbytes=self._nbytes(),
         )
         with written_whole([path], overwrite=overwrite) as (partial,):

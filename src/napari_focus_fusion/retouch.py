@@ -30,6 +30,15 @@ from napari_focus_fusion.engine.scoring import BLOCK_SIDE
 from napari_focus_fusion.engine.settings import FusionSettings
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.parameters import (
+    callback,
+    file_path,
+    real_number,
+    several,
+    shown,
+    whole_number,
+    yes_or_no,
+)
 from napari_focus_fusion.tiling import Rectangle, TilePlan
 from napari_focus_fusion.write.blocks import write_block
 
@@ -80,7 +89,7 @@ def take_slice(
     Raises
     ------
     FocusFusionError
-        If mask and map differ in size.
+        If mask and map differ in size, or one of them or `z` or `t` is none.
 
     Examples
     --------
@@ -92,8 +101,9 @@ def take_slice(
     >>> int(decision[15, 40])
     3
     """
-    plane = decision[t] if decision.ndim == 3 else decision
-    area = np.asarray(mask, bool)
+    plane = _plane_of(decision, t)
+    z = whole_number("z", z, least=0, most=np.iinfo(plane.dtype).max)
+    area = _as_mask(mask)
     if area.shape != plane.shape:
         raise FocusFusionError(
             f"The area is drawn on {area.shape} pixels, and the decision map has "
@@ -104,8 +114,39 @@ def take_slice(
     return bounds(changed)
 
 
+def _plane_of(decision: Any, t: int) -> NDArray[Any]:
+    """The plane of a time point of a decision map, a view."""
+    if not isinstance(decision, np.ndarray) or decision.dtype.kind not in "iu":
+        raise FocusFusionError(
+            f"decision={shown(decision)} is no decision map: an array of whole numbers."
+        )
+    if decision.ndim not in (2, 3):
+        raise FocusFusionError(
+            f"The decision map has the shape {decision.shape}; it must have the axes "
+            "(Y, X) or (T, Y, X)."
+        )
+    if decision.ndim == 2:
+        whole_number("t", t, least=0)
+        return decision
+    return decision[whole_number("t", t, least=0, most=len(decision) - 1)]
+
+
+def _as_mask(mask: ArrayLike) -> NDArray[np.bool_]:
+    try:
+        return np.asarray(mask, bool)
+    except (TypeError, ValueError) as error:
+        raise FocusFusionError(
+            f"mask={shown(mask)} is no area: an array (Y, X) of True and False."
+        ) from error
+
+
 def bounds(mask: NDArray[np.bool_]) -> Rectangle | None:
     """The smallest rectangle that holds all that is true; None if nothing is.
+
+    Raises
+    ------
+    FocusFusionError
+        If it is no plane.
 
     Examples
     --------
@@ -113,6 +154,11 @@ def bounds(mask: NDArray[np.bool_]) -> Rectangle | None:
     >>> bounds(np.eye(5, dtype=bool)[:, 1:4])
     Rectangle(y0=1, y1=4, x0=0, x1=3)
     """
+    mask = _as_mask(mask)
+    if mask.ndim != 2:
+        raise FocusFusionError(
+            f"The area has the shape {mask.shape}; it must have the axes (Y, X)."
+        )
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
         return None
@@ -128,12 +174,19 @@ def intensities(
 
     Of 8 and 16 bits nothing is read; of other types a few windows of each slice are.
 
+    Raises
+    ------
+    FocusFusionError
+        If there is no such time point or reference, or the slices cannot be read.
+
     Examples
     --------
     >>> import numpy as np
     >>> intensities(ff.as_stack(np.zeros((3, 40, 64), np.uint8)))
     (0.0, 255.0)
     """
+    stack = as_stack(stack)
+    t = whole_number("t", t, least=0, most=stack.n_times - 1)
     found = prepare(_plan(stack, reference, "feather"), t, Monitor()).reference
     return found.black, found.white
 
@@ -181,7 +234,9 @@ def recompose(
     Raises
     ------
     FocusFusionError
-        If the slices cannot be read.
+        If the slices cannot be read; if `decision` is no map of this stack or names
+        slices that it does not have, or `fused` has another shape or type; if `area`
+        lies outside, or there is no such time point, reference or blend.
     Cancelled
         If `should_stop` returned True.
 
@@ -200,14 +255,21 @@ def recompose(
     >>> int(result.fused[15, 40])
     30
     """
+    stack = as_stack(stack)
+    t = whole_number("t", t, least=0, most=stack.n_times - 1)
+    callback("should_stop", should_stop)
     plan, monitor = _plan(stack, reference, blend), Monitor(should_stop=should_stop)
+    plane = _plane_of(decision, t)
+    size = (stack.height, stack.width)
+    _check_retouched(stack, plane, fused, area)
+    whole = area.grown(LABEL_HALO).inside_plane(*size)
+    # Only what is composed is looked at: a map may be large, and an edit small.
+    _check_labels(stack, plane[whole.grown(COMPOSITE_HALO).inside_plane(*size).slices])
     if black_and_white is None:
         point = prepare(plan, t, monitor)
     else:
-        point = Prepared(plan, t, Reference(stack, t, plan.weights, *black_and_white))
-    plane = decision[t] if "T" in stack.axes and decision.ndim == 3 else decision
-    size = (stack.height, stack.width)
-    whole = area.grown(LABEL_HALO).inside_plane(*size)
+        ends = _black_and_white(black_and_white)
+        point = Prepared(plan, t, Reference(stack, t, plan.weights, *ends))
     with torch.inference_mode():
         for block in TilePlan(whole.height, whole.width, (BLOCK_SIDE, BLOCK_SIDE)):
             region = block.moved(whole.y0, whole.x0)
@@ -216,6 +278,53 @@ def recompose(
             pixels = compose_region(point, region, labels, around, monitor)
             write_block(fused, stack, t, region, pixels)
     return whole
+
+
+def _check_retouched(
+    stack: FocusStack, plane: NDArray[Any], fused: Any, area: Rectangle
+) -> None:
+    """Raise unless map, fused image and area belong to a stack."""
+    size = (stack.height, stack.width)
+    if plane.shape != size:
+        raise FocusFusionError(
+            f"The decision map has {plane.shape[0]} x {plane.shape[1]} pixels, and "
+            f"{stack.name!r} has {size[0]} x {size[1]}. It must be a map of the same "
+            "pixels."
+        )
+    shape = tuple(getattr(fused, "shape", ()))
+    if shape != stack.fused_shape or np.dtype(fused.dtype) != stack.dtype:
+        raise FocusFusionError(
+            f"fused={shown(fused)} is no fused image of {stack.name!r}: that is "
+            f"{stack.dtype} of shape {stack.fused_shape} (axes {stack.fused_axes})."
+        )
+    if not isinstance(area, Rectangle):
+        raise FocusFusionError(
+            f"area={shown(area)} is no Rectangle; take_slice() and bounds() give one."
+        )
+    inside = area.inside_plane(*size)
+    if inside.height < 1 or inside.width < 1:
+        raise FocusFusionError(f"{area} lies outside of {stack.name!r}.")
+
+
+def _check_labels(stack: FocusStack, labels: NDArray[Any]) -> None:
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest >= stack.n_slices:
+        raise FocusFusionError(
+            f"The decision map names slices {lowest} to {highest}, and {stack.name!r} "
+            f"has slices 0 to {stack.n_slices - 1}. Choose its own map."
+        )
+
+
+def _black_and_white(given: Any) -> tuple[float, float]:
+    pair = [
+        real_number("black_and_white", n) for n in several("black_and_white", given)
+    ]
+    if len(pair) != 2 or not pair[0] < pair[1]:
+        raise FocusFusionError(
+            f"black_and_white={shown(given)} must be two numbers, the lower first; "
+            "intensities() gives them."
+        )
+    return pair[0], pair[1]
 
 
 def _plan(stack: FocusStack, reference: int | str | None, blend: Blend) -> RunPlan:
@@ -252,7 +361,8 @@ def save_decision(
     Raises
     ------
     FocusFusionError
-        If the name has another ending, is taken, or the file cannot be written.
+        If the name has another ending, is taken, the file cannot be written, or it is
+        no decision map of this stack.
 
     Examples
     --------
@@ -261,22 +371,22 @@ def save_decision(
     >>> save_decision("map.ome.tif", np.full((40, 64), 2, np.uint16), stack).name
     'map.ome.tif'
     """
-    from pathlib import Path
-
+    from napari_focus_fusion.write.places import places_of
     from napari_focus_fusion.write.saving import check_targets, written_whole
     from napari_focus_fusion.write.tiff import write_ome_tiff
 
-    target = Path(path).expanduser()
+    stack, target = as_stack(stack), file_path("path", path)
+    overwrite = yes_or_no("overwrite", overwrite)
     if target.suffix.lower() not in (".tif", ".tiff"):
         raise FocusFusionError(
             f"{str(target)!r}: decision maps are saved as .ome.tif. Choose a name with "
             "this ending."
         )
-    check_targets([target], overwrite=overwrite, source=stack.source)
+    check_targets([target], overwrite=overwrite, inputs=places_of(stack))
     with written_whole([target], overwrite=overwrite) as (partial,):
         write_ome_tiff(
             partial,
-            np.asarray(decision, np.uint16),
+            as_decision(decision, stack, first=0),
             stack.map_axes,
             name=f"{stack.name} decision",
             pixel_sizes={
@@ -320,4 +430,4 @@ def load_decision(
     >>> int(load_decision(path, stack).max())
     2
     """
-    return as_decision(np.asarray(as_stack(path).data), stack, first=first)
+    return as_decision(np.asarray(as_stack(path).data), as_stack(stack), first=first)

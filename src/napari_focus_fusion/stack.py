@@ -14,6 +14,14 @@ import numpy as np
 from napari_focus_fusion.axes import LUMINANCE, check_axes
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import take
+from napari_focus_fusion.parameters import (
+    mapping,
+    real_number,
+    several,
+    shown,
+    text_of,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,6 +100,19 @@ class FocusStack:
     files: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
+        if not all(hasattr(self.data, name) for name in ("shape", "dtype")):
+            raise FocusFusionError(
+                f"data={shown(self.data)} is no array; as_stack() opens other things."
+            )
+        for name in ("axes", "name"):
+            text_of(name, getattr(self, name))
+        for name in ("scale", "units", "display"):
+            mapping(name, getattr(self, name))
+        names = tuple(several("channel_names", self.channel_names))
+        for name in names:
+            if not isinstance(name, str):
+                raise FocusFusionError(f"channel_names: {shown(name)} is no name.")
+        object.__setattr__(self, "channel_names", names)
         check_axes(self.axes, tuple(self.data.shape), self.name)
         if self.axes.removesuffix("S")[-2:] != "YX":
             raise FocusFusionError(
@@ -121,7 +142,7 @@ class FocusStack:
                 f"{', '.join(self.channel_names)}."
             )
         for axis, size in self.scale.items():
-            if not (np.isfinite(size) and size > 0):
+            if not _is_positive(size):
                 raise FocusFusionError(
                     f"{self.name!r}: the pixel size along {axis} is {size}; it must be "
                     "a positive number. Pass scale={...} to correct it."
@@ -381,7 +402,8 @@ class FocusStack:
         if isinstance(reference, str) and reference in self.channel_names:
             return self.channel_names.index(reference)
         try:
-            index = int(reference)
+            given = int(reference) if isinstance(reference, str) else reference
+            index = whole_number("reference", given)
         except ValueError:
             index = -1
         if not 0 <= index < self.n_channels:
@@ -418,6 +440,13 @@ def _may_hold_nan(block: NDArray[Any]) -> bool:
         return False
     with np.errstate(all="ignore"):
         return not np.isfinite(np.sum(block))
+
+
+def _is_positive(size: Any) -> bool:
+    try:
+        return real_number("scale", size) > 0
+    except FocusFusionError:
+        return False
 
 
 def check_finite(

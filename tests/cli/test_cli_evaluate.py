@@ -49,3 +49,16 @@ def test_evaluate_measures_each_channel(tmp_path: Path, capsys: Any) -> None:
         ff.evaluate(image, stack, measures=["Q_AB/F"])
         for image, stack in zip(fused, slices, strict=True)
     ]
+
+
+@pytest.mark.parametrize("which", ["fused", "truth"])
+def test_a_stack_is_not_measured_as_if_it_were_a_picture(
+    which: str, tmp_path: Path, capsys: Any
+) -> None:
+    slices = focus_stack()
+    for name, pixels in (("picture", slices[1]), ("stack", slices)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, photometric="minisblack")
+    picture, stack = str(tmp_path / "picture.tif"), str(tmp_path / "stack.tif")
+    fused, truth = (stack, picture) if which == "fused" else (picture, stack)
+    assert main(["evaluate", fused, stack, "--truth", truth]) == 1
+    assert "stack.tif is a stack of 3 slices, and no fused" in capsys.readouterr().err

@@ -221,3 +221,22 @@ def test_an_interrupted_zarr_is_finished_by_the_same_command(
     expected = ff.fuse(stack_file, "sml", device="cpu").fused
     fused = ff.as_stack(out).read(0, [0], slice(None), slice(None))[0, 0]
     np.testing.assert_array_equal(fused, expected)
+
+
+def test_no_result_replaces_a_stack_that_is_still_to_be_fused(
+    tmp_path: Path, capsys: Any
+) -> None:
+    for seed, name in enumerate(("a.tif", "a_fused.ome.tif")):
+        pixels = focus_stack(seed=seed)
+        tifffile.imwrite(
+            tmp_path / name, pixels, photometric="minisblack", metadata={"axes": "ZYX"}
+        )
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    out = tmp_path / "{stem}_fused.ome.tif"
+    command = ["fuse", str(tmp_path), "-o", str(out), *FAST, "--overwrite", "--json"]
+    assert main(command) == 1
+    first, second = report_of(capsys)["results"]
+    assert not first["ok"] and "never overwritten" in first["error"]
+    assert second["ok"]
+    for name, content in before.items():
+        assert (tmp_path / name).read_bytes() == content

@@ -393,3 +393,18 @@ def test_weights_without_a_file_have_a_hash_of_their_values() -> None:
         again.encoder[2].normalise.running_mean[3] += 1e-6
     assert hash_of_tensors(first) != hash_of_tensors(again)
     assert hash_of_tensors(load_model("sml")) == ""
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -> None:
+    model = load_model("sesf")
+    with torch.no_grad():
+        next(model.parameters())[0, 0, 0, 0] = value
+    with pytest.raises(FocusFusionError, match=r"SESF-Fuse.*holds NaN or infinite"):
+        load_model(model)
+    path = tmp_path / "broken.safetensors"
+    save_weights(model, path, {})
+    with pytest.raises(FocusFusionError, match=r"broken.*holds NaN or infinite"):
+        load_model(path)
+    with pytest.raises(FocusFusionError, match="holds NaN or infinite"):
+        fuse(np.zeros((2, 40, 40), np.uint8), model)

@@ -47,8 +47,9 @@ def run(args: argparse.Namespace) -> int:
     """Print each measure, a column for each time point and channel."""
     from napari_focus_fusion import evaluate
 
-    fused, sources = _planes(args.fused), _planes(*args.sources, series=args.series)
-    truths = _planes(args.truth) if args.truth else [None] * len(fused)
+    fused = _pictures(args.fused)
+    sources = _planes(*args.sources, series=args.series)
+    truths = _pictures(args.truth) if args.truth else [None] * len(fused)
     if not len(fused) == len(sources) == len(truths):
         raise FocusFusionError(
             f"{args.fused} has {len(fused)} channels and time points, the slices have "
@@ -56,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
         )
     results = [
         evaluate(
-            image[0],
+            image,
             slices,
-            None if truth is None else truth[0],
+            truth,
             data_range=args.data_range,
             measures=args.measures,
         )
@@ -70,6 +71,17 @@ def run(args: argparse.Namespace) -> int:
     for name in results[0]:
         print(f"{name:<10}", *(f"{measured[name]:>9.4f}" for measured in results))
     return OK
+
+
+def _pictures(path: str) -> list[NDArray[Any]]:
+    """Pictures (Y, X) or (Y, X, 3), one a time point and channel."""
+    planes = _planes(path)
+    if len(planes[0]) > 1:
+        raise FocusFusionError(
+            f"{path} is a stack of {len(planes[0])} slices, and no fused image. Fuse "
+            "it first, or give the image that was made of it."
+        )
+    return [slices[0] for slices in planes]
 
 
 def _planes(*paths: str, series: str | None = None) -> list[NDArray[Any]]:

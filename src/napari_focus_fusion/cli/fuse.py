@@ -145,6 +145,7 @@ def _add_result_options(options: Options) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fuse every stack that is found; one that fails does not stop the others."""
     from napari_focus_fusion.opening import find_jobs
+    from napari_focus_fusion.write.places import places_of
 
     started = time.perf_counter()
     jobs, failures = find_jobs(
@@ -155,6 +156,8 @@ def run(args: argparse.Namespace) -> int:
     )
     targets = _targets(jobs, args.out)
     keywords = _keywords(args)
+    # What one stack gives must not replace another that is still to be read.
+    read = places_of([job.files for job in jobs])
     reports: list[dict[str, Any]] = []
     for inputs, text in failures:
         print_error(f"{inputs}: {text}")
@@ -165,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
         for job, target in zip(jobs, targets, strict=True):
             try:
                 report = _done_before(job, target, args) or _fuse_one(
-                    job, target, args, keywords, stop
+                    job, target, args, keywords, read, stop
                 )
             except Cancelled:
                 interrupted = "interrupted"
@@ -227,11 +230,13 @@ def _fuse_one(
     target: Path,
     args: argparse.Namespace,
     keywords: dict[str, Any],
+    inputs: frozenset[str],
     stop: threading.Event,
 ) -> dict[str, Any]:
     from napari_focus_fusion import fuse
     from napari_focus_fusion.result import result_files
     from napari_focus_fusion.write.picture import PICTURE_SUFFIXES, check_picture
+    from napari_focus_fusion.write.places import places_of
     from napari_focus_fusion.write.saving import check_targets
 
     started = time.perf_counter()
@@ -241,7 +246,8 @@ def _fuse_one(
     files = result_files(target, keywords.get("scale", 1))
     if target.suffix.lower() in PICTURE_SUFFIXES and keywords.get("scale", 1) == 1:
         check_picture(target, stack.fused_shape, stack.fused_axes, stack.dtype)
-    check_targets(files, overwrite=args.overwrite, source=stack.source)
+    inputs |= places_of(stack, keywords.get("reference"))
+    check_targets(files, overwrite=args.overwrite, inputs=inputs)
     if target.suffix.lower() == ZARR_SUFFIX:
         # Written tile by tile: neither the result nor an interruption costs much.
         keywords = keywords | {"out": target, "overwrite": args.overwrite}

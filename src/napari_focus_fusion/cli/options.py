@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from napari_focus_fusion.cli.console import UsageError
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.parameters import memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,10 +187,12 @@ def fuse_keywords(args: argparse.Namespace) -> dict[str, Any]:
 
 def memory(text: str) -> int:
     """Bytes from ``2GB``, ``512 MB`` or a plain number."""
-    match = re.fullmatch(r"([\d.]+)\s*([kmgt]?)i?b?", text.strip().lower())
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory, like 2GB")
-    return int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))
+    try:
+        return memory_bytes("memory", text)
+    except FocusFusionError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no amount of memory, like 2GB"
+        ) from None
 
 
 def names(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_focus_fusion.cli.console import OK, Bar, print_json, stop_on_interrupt
@@ -40,12 +41,18 @@ def run(args: argparse.Namespace) -> int:
     """Print the report, and write it where that was asked for."""
     from napari_focus_fusion import as_stack
     from napari_focus_fusion.report import load_result, report
+    from napari_focus_fusion.write.places import places_of
+    from napari_focus_fusion.write.saving import check_targets
 
     paths = args.sources
     stack = as_stack(
         paths[0] if len(paths) == 1 else list(paths), axes=args.axes, series=args.series
     )
     loaded = load_result(args.fused, stack)
+    # Checked before the work, not after it.
+    inputs = places_of(stack, args.fused)
+    for name in filter(None, (args.csv, args.png)):
+        check_targets([Path(name)], overwrite=args.overwrite, inputs=inputs)
     with stop_on_interrupt() as stop, Bar(stack.name) as bar:
         found = report(
             stack, loaded, t=args.time, progress=bar, should_stop=stop.is_set

@@ -29,6 +29,11 @@ MAX_SENT_BYTES = 64 << 20
 JOBS_A_THREAD = 4
 #: Seconds between two polls of the jobs.
 INTERVAL = 0.05
+#: How often jobs are sent anew whose data were lost with their workers; those of a
+#: worker that others can replace are done again by these without our help.
+ROUNDS = 3
+#: Seconds after which a cluster without workers is given up.
+PATIENCE = 60
 
 
 class Executor(Protocol):
@@ -94,29 +99,101 @@ def run_on_dask(
     """Run a step on the workers of a ``dask.distributed.Client``.
 
     They write into the partial result, on a file system that all of them share; jobs
-    under way when the run is stopped end on their workers. See :class:`Executor`.
+    under way when the run is stopped end on their workers. What a lost worker was
+    computing is done again. See :class:`Executor`.
+
+    Raises
+    ------
+    FocusFusionError
+        If the cluster has no workers any more, or its client was closed.
     """
     assert isinstance(store, OpenStore)
     sent = point.to(torch.device("cpu")).without_sample()
-    shared = client.scatter(sent, broadcast=True, hash=False)
-    waiting = {
-        client.submit(_run_job, step, shared, store.partial, region, pure=False): region
-        for region in regions
-    }
+    left = list(regions)
+    for _ in range(ROUNDS):
+        lost: list[Tile] = []
+        yield from _run_round(step, sent, store, left, lost, monitor, client)
+        left = lost
+        if not left:
+            return
+    raise _lost_cluster(store, f"{ROUNDS} times all that a job needs was lost")
+
+
+def _run_round(
+    step: Step,
+    sent: Prepared,
+    store: OpenStore,
+    regions: Sequence[Tile],
+    lost: list[Tile],
+    monitor: Monitor,
+    client: Any,
+) -> Iterator[Tile]:
+    """Send what jobs need, and each region's job; add to `lost` what did not return."""
+    _check_open(client, store)
+    try:
+        shared = client.scatter(sent, broadcast=True, hash=False, timeout=PATIENCE)
+        waiting = {
+            client.submit(
+                _run_job, step, shared, store.partial, region, pure=False
+            ): region
+            for region in regions
+        }
+    except (TimeoutError, RuntimeError) as error:
+        raise _lost_cluster(store, f"no worker answers ({error})") from error
+    except OSError:  # a worker that was lost just now: its connection is closed
+        lost += regions
+        time.sleep(1)
+        return
+    heard = time.monotonic()
     try:
         while waiting:
+            _check_open(client, store)
             for future in [future for future in waiting if future.done()]:
                 region = waiting.pop(future)
-                notes, absent = future.result()
+                if future.status in ("cancelled", "lost"):
+                    lost.append(region)
+                    continue
+                notes, absent = _outcome_of(future, store)
                 for note in notes:
                     monitor.warn(note)
                 some, everywhere = monitor.absent
                 monitor.absent = (some + absent[0], everywhere + absent[1])
                 yield region
             monitor.check_cancelled()
+            if time.monotonic() - heard > PATIENCE:
+                if not client.nthreads():
+                    raise _lost_cluster(store, "it has no workers any more")
+                heard = time.monotonic()
             time.sleep(INTERVAL)
     finally:
-        client.cancel(list(waiting))
+        if client.status == "running":
+            client.cancel(list(waiting))
+
+
+def _check_open(client: Any, store: OpenStore) -> None:
+    if client.status in ("closed", "closing"):
+        raise _lost_cluster(store, "its client was closed, or its scheduler ended")
+
+
+def _outcome_of(future: Any, store: OpenStore) -> tuple[list[str], tuple[int, int]]:
+    """What a finished job returned; raises what it raised."""
+    from distributed import KilledWorker
+
+    try:
+        outcome: tuple[list[str], tuple[int, int]] = future.result()
+    except KilledWorker as error:
+        raise _lost_cluster(
+            store, "one job after the other ended its worker, probably for memory"
+        ) from error
+    return outcome
+
+
+def _lost_cluster(store: OpenStore, why: str) -> FocusFusionError:
+    return FocusFusionError(
+        f"The cluster does not compute any more: {why}. What is finished is kept in "
+        f"{str(store.partial)!r}: the same call with a client of a running cluster, or "
+        "with less memory= for each job, goes on from there."
+    )
 
 
 def _run_job(

@@ -19,6 +19,7 @@ from napari_focus_fusion.composite import (
     similarity,
 )
 from napari_focus_fusion.decision import VERIFY_HALO, Maps, verify
+from napari_focus_fusion.engine.normalise import is_wide
 from napari_focus_fusion.engine.reading import prefetch, read_components
 from napari_focus_fusion.engine.scoring import BLOCK_SIDE
 from napari_focus_fusion.tiling import TilePlan
@@ -181,7 +182,7 @@ def _apply_luminance(
 
     Hues stay: all samples of a pixel change by the difference of its luminance.
     """
-    missing = reconstruction - channel.mixed(fused)
+    missing = (reconstruction - channel.mixed(fused)).astype(fused.dtype, copy=False)
     missing *= channel.white - channel.black
     for component, weight in zip(fused, channel.weights, strict=True):
         if weight:
@@ -377,8 +378,9 @@ def _feather(
     stack, device, halo = point.plan.stack, point.plan.device, COMPOSITE_HALO
     labels = torch.from_numpy(chosen.labels.astype(np.int32)).to(device)
     blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
-    precise = stack.dtype.itemsize > 2 and stack.dtype != np.float32
-    selected = chosen.pixels[:, *_INNER].astype(np.float64 if precise else np.float32)
+    selected = chosen.pixels[:, *_INNER].astype(
+        np.float64 if is_wide(stack.dtype) else np.float32
+    )
     near_labels = [
         set(labels[block.window(2 * GUIDE_RADIUS, offset=halo)].unique().tolist())
         for block in blocks
@@ -416,7 +418,7 @@ def _feather(
             total[block.slices] += share
             for c, component in enumerate(values):
                 difference = component[here] - selected[c][block.slices]
-                weighted = share * difference.astype(np.float32, copy=False)
+                weighted = share * difference
                 if present is not None and lacking is not None:
                     there = present[c][here]
                     weighted *= there

@@ -9,8 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_focus_fusion.engine.normalise import black_and_white
-from napari_focus_fusion.engine.reading import Reference, filled_from_slices, sample
+from napari_focus_fusion.engine.normalise import black_and_white, check_span, is_wide
+from napari_focus_fusion.engine.reading import (
+    Reference,
+    filled_from_slices,
+    sample,
+    sample_places,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +117,42 @@ def prepare(plan: RunPlan, t: int, monitor: Monitor) -> Prepared:
     return Prepared(plan, t, reference, context, channels, upscale_context, planes)
 
 
+def with_first_range(reference: Reference) -> Reference:
+    """The same with intensities of 0 and 1 at which its sample can be read as float32.
+
+    Integers are brought to 0..1, floats left alone. Of numbers with more digits than
+    float32 the darkest and brightest in the sample's windows, which are read twice.
+
+    Raises
+    ------
+    FocusFusionError
+        If these are too far apart to compute with.
+    """
+    stack = reference.stack
+    if not is_wide(stack.dtype):
+        return replace(reference, black=0.0, white=_white(stack))
+    size = stack.height, stack.width
+    lowest, highest = np.inf, -np.inf
+    for z in range(stack.n_slices):
+        for window in sample_places(stack):
+            y, x = (
+                slice(max(s.start, 0), min(s.stop, n))
+                for s, n in zip(window, size, strict=True)
+            )
+            values = stack.read(reference.t, slice(z, z + 1), y, x)
+            values = values[np.flatnonzero(reference.weights)]
+            present = values[np.isfinite(values)]
+            if present.size:
+                lowest = min(lowest, float(present.min()))
+                highest = max(highest, float(present.max()))
+    if lowest > highest:
+        return replace(reference, black=0.0, white=1.0)
+    if highest == lowest:
+        highest = lowest + max(1.0, abs(lowest) * 1e-6)
+    check_span(lowest, highest, stack.dtype, stack.name)
+    return replace(reference, black=lowest, white=highest)
+
+
 def _needs_sample(stack: FocusStack) -> bool:
     """Whether the range is not given by the type, as with 8- and 16-bit integers."""
     return stack.dtype not in (np.uint8, np.int8, np.uint16, np.int16)
@@ -123,18 +164,18 @@ def _white(stack: FocusStack) -> float:
 
 def _normalised(reference: Reference) -> tuple[Reference, list[Tensor]]:
     """A plane with the intensities of its sample, and that, (windows, 1, h, w) each."""
-    # Integers are brought to 0..1 first, floats left alone: the sample is read once.
-    white = _white(reference.stack)
-    windows, present = zip(
-        *sample(replace(reference, black=0.0, white=white)), strict=True
-    )
+    first = with_first_range(reference)
+    windows, present = zip(*sample(first), strict=True)
     low, high = black_and_white(windows, present)
+    span = first.white - first.black
+    black, white = first.black + low * span, first.black + high * span
+    check_span(black, white, reference.stack.dtype, reference.stack.name)
     planes = filled_from_slices(windows, present)
     for slices in planes:
         slices -= np.float32(low)
         slices /= np.float32(high - low)
     return (
-        replace(reference, black=low * white, white=high * white),
+        replace(reference, black=black, white=white),
         [torch.from_numpy(slices)[:, None] for slices in planes],
     )
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import torch
 
+from napari_focus_fusion.engine.normalise import is_wide, relative
 from napari_focus_fusion.filters import box_sum
 
 if TYPE_CHECKING:
@@ -151,13 +152,17 @@ class Reference:
         return self._mix(used, values[used] if len(used) < len(values) else values)
 
     def _mix(self, used: list[int], values: np.ndarray) -> np.ndarray:
-        gain = 1 / (self.white - self.black)
+        black, white = self.black, self.white
+        if is_wide(self.stack.dtype):
+            values = relative(values, black, white)
+            black, white = 0.0, 1.0
+        gain = 1 / (white - black)
         mixed = np.empty(values.shape[1:], np.float32)
         np.multiply(values[0], np.float32(gain * self.weights[used[0]]), out=mixed)
         for component, plane in zip(used[1:], values[1:], strict=True):
             mixed += plane * np.float32(gain * self.weights[component])
-        if self.black:
-            mixed -= np.float32(gain * self.black)
+        if black:
+            mixed -= np.float32(gain * black)
         return mixed
 
 

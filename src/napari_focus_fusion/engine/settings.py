@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from napari_focus_fusion.composite import Background, Blend
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.parameters import (
+    LEAST_MEMORY,
+    memory_bytes,
+    one_of,
+    real_number,
+    shown,
+    text_of,
+    whole_number,
+    yes_or_no,
+)
+from napari_focus_fusion.stack import FocusStack
 
 if TYPE_CHECKING:
-    from napari_focus_fusion.stack import FocusStack
+    from collections.abc import Callable
 
 #: The least side of a model's tile, in pixels.
 SMALLEST_TILE = 16
@@ -30,7 +41,8 @@ class FusionSettings:
     blend, smoothness, surface, background, verify
         How the decision map and the fused pixels are made.
     tile, device, memory
-        Device, tile size and memory; the result does not depend on them.
+        Device, tile size and memory in bytes, which may be given as text like
+        ``"2GB"``; the result does not depend on them.
 
     Raises
     ------
@@ -51,28 +63,12 @@ class FusionSettings:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        if self.blend not in get_args(Blend):
-            raise FocusFusionError(
-                f"blend={self.blend!r} is unknown; use 'feather' or 'select'."
-            )
-        if self.background not in get_args(Background):
-            raise FocusFusionError(
-                f"background={self.background!r} is unknown; use 'nearest' or 'mean'."
-            )
+        for name, checked in _CHECKS.items():
+            object.__setattr__(self, name, checked(name, getattr(self, name)))
         if self.background == "mean" and self.blend == "select":
             raise FocusFusionError(
                 "blend='select' takes every pixel from one slice, so that the mean of "
                 "all slices cannot be the background. Use blend='feather'."
-            )
-        if not 0 <= self.smoothness <= 10:
-            raise FocusFusionError(
-                f"smoothness={self.smoothness} must lie between 0 and 10."
-            )
-        if not 0 <= self.surface <= 4:
-            raise FocusFusionError(f"surface={self.surface} must lie between 0 and 4.")
-        if self.tile is not None and self.tile < SMALLEST_TILE:
-            raise FocusFusionError(
-                f"tile={self.tile} is too small; use at least {SMALLEST_TILE} pixels."
             )
 
     def recorded(self) -> dict[str, Any]:
@@ -86,3 +82,59 @@ class FusionSettings:
             "background": self.background,
             "verify": self.verify,
         }
+
+
+def checked_channel(name: str, value: Any) -> int | str | None:
+    """A channel's number or name, or None.
+
+    Raises
+    ------
+    FocusFusionError
+        If it is none of these.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return text_of(name, value)
+    try:
+        return whole_number(name, value, least=0)
+    except FocusFusionError as error:
+        raise FocusFusionError(
+            f"{name}={shown(value)} is no channel: give its number from 0, its name, "
+            "'mean', or 'luminance' of RGB."
+        ) from error
+
+
+def _reference(name: str, value: Any) -> int | str | FocusStack | None:
+    return value if isinstance(value, FocusStack) else checked_channel(name, value)
+
+
+def _memory(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    size = memory_bytes(name, value)
+    if size < LEAST_MEMORY:
+        raise FocusFusionError(
+            f"{name}={shown(value)}: {size} bytes of working memory are too few; give "
+            f"at least {LEAST_MEMORY} (16 MB), or leave it out."
+        )
+    return size
+
+
+def _tile(name: str, value: Any) -> int | None:
+    return None if value is None else whole_number(name, value, least=SMALLEST_TILE)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "reference": _reference,
+    "scale": lambda name, value: whole_number(name, value, least=1),
+    "joint": yes_or_no,
+    "blend": lambda name, value: one_of(name, value, get_args(Blend)),
+    "smoothness": lambda name, value: real_number(name, value, least=0, most=10),
+    "surface": lambda name, value: real_number(name, value, least=0, most=4),
+    "background": lambda name, value: one_of(name, value, get_args(Background)),
+    "verify": yes_or_no,
+    "tile": _tile,
+    "device": text_of,
+    "memory": _memory,
+}

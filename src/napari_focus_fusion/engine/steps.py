@@ -82,12 +82,16 @@ def score_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) ->
         maps = Maps(labels, sure, labels.astype(np.float32))
     elif plan.model is not None and plan.model.kind == "reconstructor":
         maps, reconstructions = reconstruct_region(point, region, monitor)
-        for stored, values in zip(store.reconstructions, reconstructions, strict=True):
-            stored[t, region.y, region.x] = values
+        with store.access():
+            for stored, values in zip(
+                store.reconstructions, reconstructions, strict=True
+            ):
+                stored[t, region.y, region.x] = values
     else:
         maps = score_region(point, region, monitor)
-    put_raw(store.raw, t, region, maps)
-    store.mark_done("scored", t, region)
+    with store.access():
+        put_raw(store.raw, t, region, maps)
+        store.mark_done("scored", t, region)
 
 
 def finish_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -> None:
@@ -96,16 +100,18 @@ def finish_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -
     stack, upscale = plan.stack, plan.upscale
     halo = FINISH_HALO if upscale is None else super_resolving_halo(upscale)
     area = region.grown(halo).inside_plane(stack.height, stack.width)
-    raw = get_raw(store.raw, t, area)
-    consistency = None
-    if upscale is None:
+    with store.access():
+        raw = get_raw(store.raw, t, area)
         reconstructions = [
             np.asarray(whole[t, region.y, region.x]) for whole in store.reconstructions
         ]
+    consistency = None
+    if upscale is None:
         fused, maps = finish_region(point, region, raw, area, monitor, reconstructions)
     else:
         fused, maps, consistency = super_resolve_region(
             point, region, raw, area, monitor
         )
-    put_finished(store.outputs, stack, t, region, fused, maps, consistency)
-    store.mark_done("fused", t, region)
+    with store.access():
+        put_finished(store.outputs, stack, t, region, fused, maps, consistency)
+        store.mark_done("fused", t, region)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +19,15 @@ from napari_focus_fusion.write.ome_zarr import (
     create_output,
     open_output,
 )
-from napari_focus_fusion.write.saving import check_targets, put_in_place
+from napari_focus_fusion.write.places import places_of
+from napari_focus_fusion.write.saving import (
+    check_targets,
+    put_in_place,
+    translated_errors,
+)
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from napari_focus_fusion.stack import FocusStack
@@ -53,6 +60,10 @@ class MemoryStore:
         }
         if scale > 1:
             self.outputs["consistency"] = np.zeros(stack.map_shape, np.float32)
+
+    def access(self) -> AbstractContextManager[None]:
+        """What reads and writes results: nothing can fail."""
+        return nullcontext()
 
     def is_done(self, stage: str, t: int, region: Rectangle) -> bool:
         """Whether a region was finished by an earlier run: never."""
@@ -90,6 +101,14 @@ class OpenStore:
             zarr.open_array(path, mode="r+")
             for path in sorted((partial / "raw").glob("picture-*"))
         ]
+
+    def access(self) -> AbstractContextManager[None]:
+        """What reads and writes results: what fails on the disk is said in words."""
+        return translated_errors(
+            self.partial.absolute().parent,
+            f"What is finished is kept in {str(self.partial)!r}: the same call goes on "
+            "from there.",
+        )
 
     @property
     def notes(self) -> Path:
@@ -136,11 +155,14 @@ class ZarrStore(OpenStore):
         How many planes the model reconstructs.
     scale
         Factor of super-resolution.
+    inputs
+        What the run reads beside the stack, which is never overwritten either.
 
     Raises
     ------
     FocusFusionError
-        If the name is taken, or a partial result of another run lies there.
+        If the name is taken or one of these, or a partial result of another run lies
+        there.
     """
 
     def __init__(
@@ -151,6 +173,7 @@ class ZarrStore(OpenStore):
         overwrite: bool,
         reconstructions: int = 0,
         scale: int = 1,
+        inputs: frozenset[str] = frozenset(),
     ) -> None:
         self.path, self.overwrite = path, overwrite
         if path.suffix != ".zarr":
@@ -159,16 +182,35 @@ class ZarrStore(OpenStore):
                 "does not end in .ome.zarr. For a TIFF, leave out= away and save the "
                 "result."
             )
-        check_targets([path], overwrite=overwrite, source=stack.source)
+        inputs |= places_of(stack)
+        check_targets([path], overwrite=overwrite, inputs=inputs)
         self.partial, self.stack = path.with_name(path.name + ".partial"), stack
-        if self.partial.exists():
-            self._check_same(run)
-        else:
-            create_output(self.partial, stack, scale=scale, chunk=CHUNK)
-            self._create_raw(reconstructions)
-            self.notes.mkdir()
-            self._run_file.write_text(_as_text(run), encoding="utf-8")
-        super().__init__(self.partial, stack)
+        with translated_errors(path.absolute().parent):
+            if self.partial.exists():
+                self._check_same(run)
+            else:
+                self._create(run, scale, reconstructions, overwrite=overwrite)
+            super().__init__(self.partial, stack)
+
+    def _create(
+        self,
+        run: dict[str, Any],
+        scale: int,
+        reconstructions: int,
+        *,
+        overwrite: bool,
+    ) -> None:
+        """An empty partial result, if there is room for all that it will hold."""
+        stack = self.stack
+        plane = stack.n_times * stack.height * stack.width
+        fused = stack.n_components * stack.dtype.itemsize * scale**2
+        # Decision, confidence, depth, consistency, and the raw maps.
+        maps = 10 + 4 * (scale > 1) + 10 + 4 * reconstructions
+        check_targets([self.path], overwrite=overwrite, nbytes=plane * (fused + maps))
+        create_output(self.partial, stack, scale=scale, chunk=CHUNK)
+        self._create_raw(reconstructions)
+        self.notes.mkdir()
+        self._run_file.write_text(_as_text(run), encoding="utf-8")
 
     @property
     def _run_file(self) -> Path:
@@ -201,6 +243,10 @@ class ZarrStore(OpenStore):
 
     def finish(self, provenance: dict[str, Any]) -> dict[str, Any]:
         """Give the result its final name; its arrays, opened for reading there."""
+        with self.access():
+            return self._finish(provenance)
+
+    def _finish(self, provenance: dict[str, Any]) -> dict[str, Any]:
         complete_output(self.partial, provenance)
         # From here on there is nothing to resume: a failure leaves a whole result
         # under its temporary name.

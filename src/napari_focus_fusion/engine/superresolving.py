@@ -25,6 +25,7 @@ from napari_focus_fusion.engine.finishing import (
     component_slices,
     finish_region,
 )
+from napari_focus_fusion.engine.normalise import is_wide, relative
 from napari_focus_fusion.tiling import TilePlan, shifted
 
 if TYPE_CHECKING:
@@ -255,6 +256,8 @@ def _resolve(
 
 
 def _normalised(values: np.ndarray, reference: Reference) -> np.ndarray:
+    if is_wide(reference.stack.dtype):
+        return relative(values, reference.black, reference.white).astype(np.float32)
     gain = np.float32(1 / (reference.white - reference.black))
     return (values * gain - np.float32(reference.black) * gain).astype(
         np.float32, copy=False

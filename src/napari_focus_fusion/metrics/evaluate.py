@@ -17,6 +17,7 @@ from napari_focus_fusion.metrics.phase import phase_features, q_p
 from napari_focus_fusion.metrics.sharpness import sharpness_plane
 from napari_focus_fusion.metrics.structure import q_s_plane, q_y_plane
 from napari_focus_fusion.metrics.truth import depth_errors, psnr, ssim
+from napari_focus_fusion.parameters import several, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -79,6 +80,13 @@ def prepare(
     return replace(checked, phase=phase)
 
 
+def names_of_measures(measures: Iterable[str]) -> tuple[str, ...]:
+    """Names from one or several; whether they are known is not looked at."""
+    if isinstance(measures, str):
+        return (measures,)
+    return tuple(text_of("measures", name) for name in several("measures", measures))
+
+
 def evaluate(
     fused: ArrayLike,
     sources: Sources | ArrayLike | Sequence[ArrayLike],
@@ -137,7 +145,7 @@ def evaluate(
     known = (*WITHOUT_TRUTH, *WITH_TRUTH)
     if measures is None:
         measures = known if truth is not None else WITHOUT_TRUTH
-    names = (measures,) if isinstance(measures, str) else tuple(measures)
+    names = names_of_measures(measures)
     if unknown := [name for name in names if name not in known]:
         raise FocusFusionError(
             f"There is no measure {', '.join(map(repr, unknown))}; choose from "

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.parameters import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -59,9 +60,24 @@ def thread_map(function: Callable[..., _Out], *items: Iterable[Any]) -> Iterator
         torch.set_num_threads(own)
 
 
+def as_array(values: Any, name: str) -> NDArray[Any]:
+    """Return values as an array, or raise an error."""
+    if isinstance(values, str | os.PathLike):
+        raise FocusFusionError(
+            f"{name} is {shown(values)}, and files are not read here. Give its pixels, "
+            "for example as_stack(path).data."
+        )
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise FocusFusionError(
+            f"{name} is no array of numbers, but {shown(values)}."
+        ) from error
+
+
 def _checked(image: ArrayLike, name: str) -> NDArray[Any]:
     """Return a real, finite image (Y, X) or (Y, X, 3), or raise an error."""
-    array = np.asarray(image)
+    array = as_array(image, name)
     if array.dtype.kind not in "uif":
         raise FocusFusionError(
             f"{name} holds values of type {array.dtype}; a grey or RGB picture of "
@@ -77,6 +93,8 @@ def _checked(image: ArrayLike, name: str) -> NDArray[Any]:
             f"{name} has the shape {array.shape}; a single grey plane (Y, X) or an RGB "
             "picture (Y, X, 3) is needed. Measure channels and time points one by one."
         )
+    if array.size == 0:
+        raise FocusFusionError(f"{name} has no pixels: its shape is {array.shape}.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise FocusFusionError(
             f"{name} contains NaN or infinite values; fill or crop these pixels first."
@@ -112,7 +130,7 @@ def _value_range(images: Sequence[NDArray[Any]], data_range: DataRange) -> Range
         low = high = 0.0
     if not (np.isfinite((low, high)).all() and low < high):
         raise FocusFusionError(
-            f"data_range={data_range!r} is not a range: give the largest possible "
+            f"data_range={shown(data_range)} is not a range: give the largest possible "
             "value (65535 for full 16-bit data, 1 for 0..1) or a pair (low, high)."
         )
     return low, high

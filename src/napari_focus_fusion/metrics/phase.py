@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import fft
 
-from napari_focus_fusion.metrics.images import PhaseFeatures, as_sources, thread_map
+from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.metrics.images import (
+    PhaseFeatures,
+    as_array,
+    as_sources,
+    thread_map,
+)
 from napari_focus_fusion.metrics.windows import gaussian, smooth_same
 
 if TYPE_CHECKING:
@@ -183,18 +189,35 @@ def _median_square(values: Plane) -> float:
     return float(upper if values.size % 2 else (upper + parted[:middle].max() ** 2) / 2)
 
 
-def phase_features(plane: Plane) -> PhaseFeatures:
+def _as_plane(values: ArrayLike) -> Plane:
+    plane = as_array(values, "The plane")
+    if plane.dtype.kind not in "uif" or plane.ndim != 2 or not plane.size:
+        raise FocusFusionError(
+            f"Phase congruency is that of one plane (Y, X) of numbers, and this is "
+            f"{plane.dtype} of shape {plane.shape}."
+        )
+    if not np.isfinite(plane).all():
+        raise FocusFusionError("The plane contains NaN or infinite values.")
+    return plane.astype(np.float64, copy=False)
+
+
+def phase_features(plane: ArrayLike) -> PhaseFeatures:
     """Return the phase congruency of one plane and its moments.
 
     Parameters
     ----------
-    plane : float64 array (Y, X)
+    plane : array (Y, X)
         Grey levels 0..255.
 
     Returns
     -------
     PhaseFeatures
         All zero for a constant plane.
+
+    Raises
+    ------
+    FocusFusionError
+        If it is no plane of finite numbers.
 
     References
     ----------
@@ -211,6 +234,7 @@ def phase_features(plane: Plane) -> PhaseFeatures:
     >>> bool(np.allclose(faint.congruency, strong.congruency, atol=1e-3))
     True
     """
+    plane = _as_plane(plane)
     if plane.min() == plane.max():
         zeros = np.zeros_like(plane)
         return PhaseFeatures(zeros, zeros, zeros)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.metrics.images import as_pair
+from napari_focus_fusion.metrics.images import as_array, as_pair
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -163,8 +163,8 @@ def depth_errors(depth: ArrayLike, true_depth: ArrayLike) -> dict[str, float]:
     >>> depth_errors([[0, 1, 4, 7]], true_depth)
     {'depth error': 0.66..., 'depth >1': 0.33...}
     """
-    found = np.asarray(depth, dtype=np.float64)
-    true = np.asarray(true_depth, dtype=np.float64)
+    found = _as_depth(depth, "The depth map")
+    true = _as_depth(true_depth, "The true depth")
     if found.ndim != 2 or found.shape != true.shape:
         raise FocusFusionError(
             f"The depth map has the shape {found.shape}, the true depth {true.shape}; "
@@ -184,6 +184,13 @@ def depth_errors(depth: ArrayLike, true_depth: ArrayLike) -> dict[str, float]:
     if band.any():
         errors["depth edge"] = float(error[band].mean())
     return errors
+
+
+def _as_depth(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    array = as_array(values, name)
+    if array.dtype.kind not in "uif":
+        raise FocusFusionError(f"{name} holds {array.dtype} values, no numbers.")
+    return array.astype(np.float64, copy=False)
 
 
 def _near_steps(depth: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.parameters import file_path, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,7 +46,7 @@ def models_folder(folder: str | Path | None = None) -> Path:
     'elsewhere'
     """
     if folder is not None:
-        return Path(folder).expanduser()
+        return file_path("folder", folder)
     if given := os.environ.get(FOLDER_VARIABLE):
         return Path(given).expanduser()
     home = Path.home()
@@ -77,7 +78,7 @@ def path_of_name(
     FocusFusionError
         If the name is not fit for a file, or there is a model of that name.
     """
-    if not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
+    if not _NAME.fullmatch(text_of("name", name)) or _RESERVED.fullmatch(name):
         raise FocusFusionError(
             f"A model cannot be called {name!r}. Use letters, digits, - and _, at most "
             "64 of them, beginning with a letter or digit."

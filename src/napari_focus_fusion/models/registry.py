@@ -25,6 +25,7 @@ from napari_focus_fusion.models.fine_tuned import (
     spec_of_file,
 )
 from napari_focus_fusion.models.spec import ModelSpec, import_target
+from napari_focus_fusion.parameters import file_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -302,7 +303,8 @@ def load_model(
     Raises
     ------
     FocusFusionError
-        If there is no such model or file, or the weights do not belong to the model.
+        If there is no such model or file, or the weights do not belong to the model,
+        or hold NaN or infinite values.
 
     Examples
     --------
@@ -321,19 +323,19 @@ def load_model(
                 f"{type(model).__name__} has no spec. Set model.spec to a ModelSpec "
                 "that states its name and halo."
             )
+        check_weights(model, f"The weights of {model.spec.title}")
         return model.eval()
+    path = file_path("model", model)
     known = models(folder)
     if str(model) in known:
         spec = known[str(model)]
-        path = weights_folder() / spec.weights if spec.weights else None
-        return _build(spec, path)
-    path = Path(model)
-    if path.suffix != ".safetensors" and not path.exists():
+        return _build(spec, weights_folder() / spec.weights if spec.weights else None)
+    if path.suffix != ".safetensors" and not os.path.exists(path):
         raise FocusFusionError(
             f"There is no model {str(model)!r}. There are: {', '.join(known)}; or give "
             "the path of a .safetensors file."
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FocusFusionError(f"There is no file of weights {str(path)!r}.")
     spec = spec_of_file(path, known)
     # Weights that were not tuned from others are those of the model itself.
@@ -487,3 +489,33 @@ def _load_weights(model: FusionModel, path: Path) -> None:
             f"{str(path)!r} does not fit {model.spec.title}: it was made by another "
             f"version or for another model ({error})."
         ) from error
+    check_weights(model, repr(str(path)))
+
+
+def check_weights(model: FusionModel, name: str) -> None:
+    """Raise if weights hold what is no number: every result would be wrong.
+
+    Parameters
+    ----------
+    model
+        Its parameters and buffers are checked.
+    name
+        What messages call them.
+
+    Raises
+    ------
+    FocusFusionError
+        Naming the first tensor that holds NaN or infinity.
+
+    Examples
+    --------
+    >>> from napari_focus_fusion.models.registry import load_model
+    >>> check_weights(load_model("sesf"), "The weights")
+    """
+    for tensor_name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise FocusFusionError(
+                f"{name}: {tensor_name} holds NaN or infinite values, so every result "
+                "would be wrong. The training broke down, or the file is damaged. Use "
+                "other weights."
+            )

@@ -161,6 +161,7 @@ class Surface(FusionModel):
         for along, across, spacing, z_spacing in zip(
             self.along, self.across, DILATIONS, Z_SPACINGS, strict=True
         ):
+            assert isinstance(along, nn.Conv2d)
             y = F.leaky_relu(beside_neighbours(along, x, z_spacing), 0.1)
             if whole:
                 y = F.pad(y, [spacing] * 4, mode="replicate")

@@ -12,18 +12,17 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import pickle
 import time
 import traceback
 import warnings
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from napari_focus_fusion._version import __version__
 from napari_focus_fusion.device import choose_device, describe, deterministic
+from napari_focus_fusion.engine.settings import checked_channel
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.fusion import fuse
 from napari_focus_fusion.metrics import evaluate
@@ -38,8 +37,21 @@ from napari_focus_fusion.models.registry import (
     trainable_models,
 )
 from napari_focus_fusion.opening import as_stack
+from napari_focus_fusion.parameters import (
+    callback,
+    file_path,
+    real_number,
+    text_of,
+    whole_number,
+)
 from napari_focus_fusion.progress import Meter
-from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
+from napari_focus_fusion.training.fit import (
+    DAMAGED,
+    Fitted,
+    Schedule,
+    fit,
+    write_history,
+)
 from napari_focus_fusion.training.patches import (
     Drawn,
     Patches,
@@ -53,6 +65,7 @@ from napari_focus_fusion.write.saving import remove, translated_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from napari_focus_fusion.models.base import FusionModel
     from napari_focus_fusion.progress import Progress
@@ -245,8 +258,18 @@ def finetune(
     >>> len(result.history), sorted(result.before)
     (3, ['Q_AB/F', 'VIFF', 'error', 'loss'])
     """
-    _check(steps, minutes, lr, patch, holdout, seed)
-    asked = should_stop or (lambda: False)
+    steps = whole_number("steps", steps, least=1)
+    patch = whole_number("patch", patch, least=SMALLEST_PATCH)
+    seed = whole_number("seed", seed, least=0)
+    holdout = _share(holdout)
+    minutes = None if minutes is None else real_number("minutes", minutes, above=0)
+    lr = None if lr is None else real_number("lr", lr, above=0)
+    reference = checked_channel("reference", reference)
+    callback("on_step", on_step, "a row of the history")
+    callback("on_validation", on_validation, "a model")
+    callback("progress", progress, "a Progress")
+    callback("should_stop", should_stop)
+    asked = (lambda: False) if should_stop is None else should_stop
     where = choose_device(device)
     parent = load_model(model, folder)
     recipe = _recipe_of(parent)
@@ -324,38 +347,21 @@ def stopped_at(checkpoint: Path | None) -> tuple[int, int]:
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         return int(state["step"]), int(state["schedule"]["steps"])
-    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError):
+    except DAMAGED:
         return 0, 0
 
 
 # Before any work ----------------------------------------------------------------------
 
 
-def _check(
-    steps: int,
-    minutes: float | None,
-    lr: float | None,
-    patch: int,
-    holdout: float,
-    seed: int,
-) -> None:
-    if steps < 1:
-        raise FocusFusionError(f"steps={steps} must be at least 1.")
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise FocusFusionError(f"minutes={minutes} must be above 0.")
-    if lr is not None and not 0 < lr < math.inf:
-        raise FocusFusionError(f"lr={lr}: the learning rate must be above 0.")
-    if patch < SMALLEST_PATCH:
+def _share(holdout: Any) -> float:
+    share = real_number("holdout", holdout)
+    if not 0 < share <= 0.5:
         raise FocusFusionError(
-            f"patch={patch} is too small; use at least {SMALLEST_PATCH} pixels."
-        )
-    if not 0 < holdout <= 0.5:
-        raise FocusFusionError(
-            f"holdout={holdout}: the share that is held back must be above 0 and at "
+            f"holdout={share}: the share that is held back must be above 0 and at "
             "most 0.5, or nothing could tell whether tuning helps."
         )
-    if seed < 0:
-        raise FocusFusionError(f"seed={seed} must not be negative.")
+    return share
 
 
 def _recipe_of(model: FusionModel) -> Recipe:
@@ -378,13 +384,14 @@ def _free_path(
     if name is not None and out is not None:
         raise FocusFusionError("Give the tuned model a name or a file, not both.")
     if name is not None:
+        name = text_of("name", name)
         left = models_folder(folder) / f"{name}.checkpoint"
         taken = models(folder)
-        if left.exists() and name in taken and taken[name].base:
+        if name in taken and left.exists() and taken[name].base:
             del taken[name]
         path = path_of_name(name, taken, folder)
     elif out is not None:
-        path = Path(out).expanduser()
+        path = file_path("out", out)
         if path.suffix != SUFFIX:
             raise FocusFusionError(f"{str(path)!r} must end in {SUFFIX}.")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import os
 import pickle
 import time
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     Draw = Callable[[int], Any]
     #: network in evaluation mode -> score, lower is better.
     Validate = Callable[[nn.Module], float]
+
+
+#: What a checkpoint holds.
+_KEPT = ("network", "optimiser", "best", "step", "history", "best_step", "best_score")
+#: What reading a damaged one, or a file that is none, raises.
+DAMAGED = (
+    *(RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError),
+    *(KeyError, TypeError, AttributeError, IndexError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +155,13 @@ def fit(
     identity = identity or {}
     if checkpoint is not None and checkpoint.exists():
         state = _load_checkpoint(checkpoint, device, _as_row(schedule) | identity)
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
+        try:
+            network.load_state_dict(state["network"])
+            optimiser.load_state_dict(state["optimiser"])
+            network.load_state_dict(state["best"])
+            network.load_state_dict(state["network"])
+        except DAMAGED as error:
+            raise _unreadable(checkpoint, error) from error
         best, first = state["best"], state["step"]
         fitted = Fitted(state["history"], state["best_step"], state["best_score"])
 
@@ -165,7 +180,10 @@ def fit(
             "identity": identity,
         }
         partial = checkpoint.with_name(checkpoint.name + ".partial")
-        torch.save(state, partial)
+        # Written by ourselves: PyTorch does not say that a disk is full.
+        content = io.BytesIO()
+        torch.save(state, content)
+        partial.write_bytes(content.getbuffer())
         os.replace(partial, checkpoint)
 
     for step in range(first, schedule.steps + 1):
@@ -259,16 +277,24 @@ def _as_row(schedule: Schedule) -> dict[str, Any]:
     return {name: getattr(schedule, name) for name in Schedule.__dataclass_fields__}
 
 
+def _unreadable(path: Path, error: Exception) -> FocusFusionError:
+    why = " ".join(str(error).split())[:200]
+    return FocusFusionError(
+        f"{path} is no readable checkpoint ({why}); delete it to begin anew."
+    )
+
+
 def _load_checkpoint(
     path: Path, device: torch.device, identity: dict[str, Any]
 ) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         other = state["schedule"] | state.get("identity", {})
-    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
-        raise FocusFusionError(
-            f"{path} is no readable checkpoint ({error}); delete it to begin anew."
-        ) from error
+        missing = [name for name in _KEPT if name not in state]
+        if missing:
+            raise ValueError(f"without {', '.join(missing)}")
+    except DAMAGED as error:
+        raise _unreadable(path, error) from error
     names = identity.keys() | other.keys()
     differ = sorted(name for name in names if identity.get(name) != other.get(name))
     if differ:

@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_focus_fusion.engine.normalise import black_and_white
+from napari_focus_fusion.engine.normalise import black_and_white, is_wide
+from napari_focus_fusion.engine.prepare import with_first_range
 from napari_focus_fusion.engine.reading import ABSENT, Reference, sample
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
+from napari_focus_fusion.parameters import several, shown
 from napari_focus_fusion.tiling import Rectangle, evenly_spread
 from napari_focus_fusion.training.rng import generator_of, random_integer
 
@@ -271,6 +273,7 @@ def _inside(
     """For each stack the rectangles that windows lie in, cut to the plane."""
     if regions is None:
         regions = [None] * len(stacks)
+    regions = several("regions", regions)
     if len(regions) != len(stacks):
         raise FocusFusionError(
             f"There are {len(stacks)} stacks and regions for {len(regions)}; give one "
@@ -280,6 +283,12 @@ def _inside(
     for stack, rectangles in zip(stacks, regions, strict=True):
         if rectangles is None:
             rectangles = [Rectangle(0, stack.height, 0, stack.width)]
+        rectangles = several("regions", rectangles)
+        for rectangle in rectangles:
+            if not isinstance(rectangle, Rectangle):
+                raise FocusFusionError(
+                    f"regions: {shown(rectangle)} is no Rectangle of rows and columns."
+                )
         cut = [r.inside_plane(stack.height, stack.width) for r in rectangles]
         found.append([r for r in cut if r.height > 0 and r.width > 0])
         if not found[-1]:
@@ -388,14 +397,19 @@ def _read_stack(
     weights = tuple(float(w) for w in stack.reference_weights(reference))
     for t in sorted({place.t for place in places}):
         raw = Reference(stack, t, weights)
+        if is_wide(stack.dtype):
+            raw = with_first_range(raw)
         found = []
         for one in sample(raw):
             found.append(one)
             if should_stop():
                 raise Cancelled
         windows, present = zip(*found, strict=True)
-        black, white = black_and_white(windows, present)
-        normal = replace(raw, black=black, white=white)
+        low, high = black_and_white(windows, present)
+        span = raw.white - raw.black
+        normal = replace(
+            raw, black=raw.black + low * span, white=raw.black + high * span
+        )
         for together in _neighbours(stack, [p for p in places if p.t == t]):
             yield from _read_together(normal, together, side, should_stop)
 

@@ -20,10 +20,18 @@ from napari_focus_fusion.models.registry import (
     save_weights,
     trainable_models,
 )
+from napari_focus_fusion.parameters import (
+    callback,
+    file_path,
+    text_of,
+    whole_number,
+    yes_or_no,
+)
 from napari_focus_fusion.training.data import Pool, make_pool, read_pictures
 from napari_focus_fusion.training.fit import Fitted, Schedule, fit, write_history
 from napari_focus_fusion.training.recipe import Recipe, recipe_of
 from napari_focus_fusion.training.scores import score_on_lytro, score_on_scenes
+from napari_focus_fusion.write.saving import translated_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -103,9 +111,18 @@ def train(
         ...
     napari_focus_fusion.errors.FocusFusionError: 'sml' cannot be trained; there is: ...
     """
-    spec = _check(name, out, scale, overwrite)
+    out, overwrite = file_path("out", out), yes_or_no("overwrite", overwrite)
+    scale = None if scale is None else whole_number("scale", scale, least=2)
+    steps = None if steps is None else whole_number("steps", steps, least=1)
+    seed = whole_number("seed", seed, least=0)
+    pictures = None if pictures is None else file_path("pictures", pictures)
+    callback("on_step", on_step, "a row of the history")
+    callback("on_scene", on_scene, "scenes drawn", "scenes in all")
+    callback("should_stop", should_stop)
+    spec = _check(text_of("name", name), out, scale, overwrite)
     recipe = recipe_of(spec)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with translated_errors(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
     stages = [
         replace(stage, schedule=_shortened(stage.schedule, steps, recipe.steps))
         for stage in (recipe, *recipe.next_stages)

@@ -6,21 +6,29 @@ import contextlib
 import errno
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.parameters import shown
+from napari_focus_fusion.write.places import looks_like_zarr, zarr_around
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Iterator, Sequence
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
+#: Bytes of a file's name: 255, less what temporary names add to it.
+LONGEST_NAME = 230
 
 
 def check_targets(
-    targets: Sequence[Path], *, overwrite: bool, source: str = "", nbytes: int = 0
+    targets: Sequence[Path],
+    *,
+    overwrite: bool,
+    inputs: Collection[str] = (),
+    nbytes: int = 0,
 ) -> None:
     """Raise before any work is done if these files could not be saved.
 
@@ -30,8 +38,9 @@ def check_targets(
         Files or Zarr folders that are to appear.
     overwrite
         Whether existing ones may be replaced.
-    source
-        Path(s) of the stack, which is never overwritten.
+    inputs
+        Places of what is read (:func:`~napari_focus_fusion.write.places.places_of`),
+        which are never overwritten.
     nbytes
         Size of what is to be written, to compare with the free space; 0: do not.
 
@@ -41,36 +50,45 @@ def check_targets(
         Naming the file and what to do.
     """
     folder = targets[0].absolute().parent
+    with translated_errors(folder):
+        _check_targets(targets, folder, overwrite=overwrite, inputs=inputs)
+        free = shutil.disk_usage(folder).free
+    if nbytes > free:
+        raise FocusFusionError(
+            f"The disk of {str(folder)!r} has {_size(free)} free, but the result "
+            f"needs {_size(nbytes)}. Free some space, or save elsewhere."
+        )
+
+
+def _check_targets(
+    targets: Sequence[Path], folder: Path, *, overwrite: bool, inputs: Collection[str]
+) -> None:
     if not folder.is_dir():
         raise FocusFusionError(
             f"The folder {str(folder)!r} does not exist. Create it, or save elsewhere."
         )
     for target in targets:
+        if len(os.fsencode(target.name)) > LONGEST_NAME:
+            raise FocusFusionError(
+                f"The name {shown(target.name)} is too long: with what is added while "
+                f"it is written it has more than 255 characters. Use {LONGEST_NAME} "
+                "at most."
+            )
+    _check_apart(targets, inputs)
+    for target in targets:
         if not os.path.lexists(target):
             continue
-        if _holds(target, source):
-            raise FocusFusionError(
-                f"{str(target)!r} is the stack itself and is never overwritten. Choose "
-                "another name."
-            )
         if not overwrite:
             raise FocusFusionError(
                 f"{str(target)!r} exists already. Choose another name, or allow it to "
                 "be replaced (overwrite=True; --overwrite on the command line)."
             )
         is_zarr = target.suffix == ".zarr"
-        if target.is_dir() and not (is_zarr and _looks_like_zarr(target)):
+        if target.is_dir() and not (is_zarr and looks_like_zarr(target)):
             raise FocusFusionError(
                 f"{str(target)!r} is a folder, and not a Zarr, so it is not replaced. "
                 "Choose another name."
             )
-    with translated_errors(folder):
-        free = shutil.disk_usage(folder).free
-    if nbytes > free:
-        raise FocusFusionError(
-            f"The disk of {str(folder)!r} has {free / 2**30:.2f} GB free, but the "
-            f"result needs {nbytes / 2**30:.2f} GB. Free some space, or save elsewhere."
-        )
 
 
 @contextlib.contextmanager
@@ -95,7 +113,8 @@ def written_whole(targets: Sequence[Path], *, overwrite: bool) -> Iterator[list[
                     placed.append(target)
     except BaseException:
         for leftover in (*partials, *placed):
-            remove(leftover)
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                remove(leftover)
         raise
 
 
@@ -132,8 +151,16 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def translated_errors(folder: Path) -> Iterator[None]:
-    """Translate errors of the operating system about a folder into our own."""
+def translated_errors(folder: Path, kept: str = "") -> Iterator[None]:
+    """Translate errors of the operating system about a folder into our own.
+
+    Parameters
+    ----------
+    folder
+        Where files are written.
+    kept
+        A sentence about what is not lost.
+    """
     try:
         yield
     except OSError as error:
@@ -141,19 +168,50 @@ def translated_errors(folder: Path) -> Iterator[None]:
             why = "the disk is full. Free some space, or save elsewhere."
         elif error.errno in _FORBIDDEN:
             why = "you have no permission to write there. Save elsewhere."
+        elif error.errno == errno.EROFS:
+            why = "that disk can only be read. Save elsewhere."
+        elif error.errno == errno.ENAMETOOLONG:
+            why = "the path is too long. Use shorter names, or save elsewhere."
         elif error.errno == errno.EFBIG:
             why = "a file got larger than this disk allows. Save as OME-Zarr instead."
         else:
             why = f"{error.strerror or error}. Check the disk, or save elsewhere."
-        raise FocusFusionError(f"Cannot save in {str(folder)!r}: {why}") from error
+        raise FocusFusionError(
+            f"Cannot save in {str(folder)!r}: {why}{' ' * bool(kept)}{kept}"
+        ) from error
 
 
-def _holds(target: Path, source: str) -> bool:
-    """Whether a path is one of the source's, or a folder that it lies in."""
-    paths = [os.path.realpath(p) for p in (source, *source.split(", ")) if p]
-    place = os.path.realpath(target)
-    return any(path == place or path.startswith(place + os.sep) for path in paths)
+def _check_apart(targets: Sequence[Path], inputs: Collection[str]) -> None:
+    """Raise if writing somewhere would destroy what is read, or write into it."""
+    around = {folder for place in inputs for folder in (place, *_folders_of(place))}
+    stacks = {_identity(folder) for folder in around}
+    zarrs = {_identity(zarr): zarr for zarr in map(zarr_around, inputs) if zarr}
+    for target in targets:
+        if target.exists() and _identity(target) in stacks:
+            raise FocusFusionError(
+                f"{str(target)!r} is the stack itself, or holds it, and is never "
+                "overwritten. Choose another name."
+            )
+        for folder in map(_identity, _folders_of(target)):
+            if folder in zarrs:
+                raise FocusFusionError(
+                    f"{str(target)!r} lies inside {zarrs[folder]!r}, which is read and "
+                    "never written to. Choose a name outside of it."
+                )
 
 
-def _looks_like_zarr(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("zarr.json", ".zgroup", ".zarray"))
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.2f} GB" if nbytes >> 30 else f"{nbytes / 2**20:.1f} MB"
+
+
+def _folders_of(path: str | Path) -> list[str]:
+    return [str(folder) for folder in Path(os.path.realpath(path)).parents]
+
+
+def _identity(path: str | Path) -> tuple[int, int] | str:
+    """What two names of one file or folder have in common."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
