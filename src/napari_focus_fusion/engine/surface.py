@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 #: Cells x slices that the network looks at together: some 500 bytes each.
 CELLS_AT_ONCE = 1 << 18
 SMALLEST_SIDE = 16
+#: How much neighbours count beside what the network learnt of that. Over all families of
+#: scenes it neither gains nor loses; in brightfield, where real stacks hold more than
+#: scenes do, it gains .4 dB, and islands of far slices go.
+LEAST_TRUST = 1.0
 #: Slices whose weight is a smaller share of the highest are not near the surface.
 NEAR = 0.02
 
@@ -122,7 +126,7 @@ def find_surface(
     for tile in tiles:
         y, x = shifted(tiles.window_of(tile), SURFACE_HALO)
         features = coarse_features(focus[None, :, y, x], intensity[None, :, y, x])
-        found = network(features)
+        found = network(features, least_trust=LEAST_TRUST)
         inside = shifted(tile.inside, -SURFACE_HALO)
         shares[:, tile.y, tile.x] = found.along_z[0].softmax(0)[:, *inside]
         presence[tile.y, tile.x] = found.presence[0].sigmoid()[*inside]

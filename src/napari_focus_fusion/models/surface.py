@@ -140,7 +140,9 @@ class Surface(FusionModel):
             for _ in range(2)
         )
 
-    def forward(self, features: Tensor, whole: bool = False) -> Found:
+    def forward(
+        self, features: Tensor, *, whole: bool = False, least_trust: float = 0.0
+    ) -> Found:
         """Logits along Z, and of there being anything.
 
         Parameters
@@ -150,6 +152,8 @@ class Surface(FusionModel):
         whole
             Whether they are all there is: their border is repeated as often as needed,
             and the result is as large as they are.
+        least_trust
+            How much the votes of neighbours count beside what the network says.
 
         Returns
         -------
@@ -180,7 +184,7 @@ class Surface(FusionModel):
         else:
             logits, pooled = logits[..., r:-r, r:-r], pooled[..., r:-r, r:-r]
         votes = (box_mean(shares, r) + VOTE_FLOOR).log()
-        logits = logits + F.softplus(self.trust(pooled)) * votes
+        logits = logits + (F.softplus(self.trust(pooled)) + least_trust) * votes
         return Found(logits, self.presence(pooled)[:, 0])
 
 

@@ -243,9 +243,9 @@ def _coherent(number: int, **common: Any) -> tuple[FamilyScene, ...]:
     # Defocus a slice in waves: about as much from the first slice to the last.
     waves = {5: 0.5, 10: 0.3, 16: 0.2, 32: 0.12}
     rows: tuple[Row, ...] = (
-        (5, None, cells),
+        (5, None, cells | {"surface": "relief", "span": (0.5, 3.5)}),
         (10, 4e3, smear | {"rgb": True}),
-        (10, 1e3, grains),
+        (10, 1e3, grains | {"surface": "relief", "span": (1.5, 7.5)}),
         (16, None, smear | {"surface": "tilt"}),
         (16, 1e3, cells | {"surface": "layers"}),
         (32, 1e3, fibres),
