@@ -20,6 +20,7 @@ from napari_focus_fusion.models.surface import (
     SURFACE_HALO,
     cell_means,
     coarse_features,
+    detail_above_noise,
 )
 from napari_focus_fusion.tiling import Rectangle, TilePlan, shifted
 
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 #: Cells x slices that the network looks at together: some 500 bytes each.
 CELLS_AT_ONCE = 1 << 18
 SMALLEST_SIDE = 16
-#: How much neighbours count beside what the network learnt of that. Over all families of
-#: scenes it neither gains nor loses; in brightfield, where real stacks hold more than
-#: scenes do, it gains .4 dB, and islands of far slices go.
+#: How much neighbours count beside what the network learnt of that. Over all families
+#: of scenes it neither gains nor loses; in brightfield it gains .4 dB, and in real
+#: stacks islands of slices far from the surface go.
 LEAST_TRUST = 1.0
 #: Slices whose weight is a smaller share of the highest are not near the surface.
 NEAR = 0.02
@@ -129,7 +130,9 @@ def find_surface(
         found = network(features, least_trust=LEAST_TRUST)
         inside = shifted(tile.inside, -SURFACE_HALO)
         shares[:, tile.y, tile.x] = found.along_z[0].softmax(0)[:, *inside]
-        presence[tile.y, tile.x] = found.presence[0].sigmoid()[*inside]
+        # Noise that may hide detail is background all the same.
+        present = found.presence[0].sigmoid() * detail_above_noise(features)[0]
+        presence[tile.y, tile.x] = present[*inside]
         monitor.check_cancelled()
     highest = shares.amax(0)
     weights = (shares / highest) ** point.plan.settings.surface

@@ -50,7 +50,7 @@ __all__ = [
 ENTRY_POINTS = "napari_focus_fusion.models"
 
 #: The model that is used where none is named.
-DEFAULT_MODEL = "sesf"
+DEFAULT_MODEL = "sml"
 
 DUAL_PATH = ModelSpec(
     name="dual-path",

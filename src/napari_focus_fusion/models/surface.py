@@ -36,6 +36,12 @@ SURFACE_HALO = max(WINDOWS) + sum(DILATIONS) + VOTE_RADIUS
 #: Features of a cell of a slice, and channels of the network.
 INPUTS, WIDTH = 2 * len(WINDOWS) + 2, 16
 TINY = 1e-12
+#: By window, the logarithm of the ratio of the largest to the smallest mean along Z that
+#: white noise did not exceed in 64 slices of 512 x 512 pixels.
+CHANGE_BY_NOISE = {1: 0.35, 2: 0.1}
+#: Share of that below which there is no detail: less than 1 % of the windows of 9 slices
+#: of white noise exceed .7.
+NOISE = 0.6
 
 
 def coarse_features(focus: Tensor, intensity: Tensor) -> Tensor:
@@ -83,6 +89,26 @@ class Found(NamedTuple):
 
     along_z: Tensor
     presence: Tensor
+
+
+def detail_above_noise(features: Tensor) -> Tensor:
+    """Whether the focus measure changes along Z by more than noise alone makes it.
+
+    Parameters
+    ----------
+    features
+        Of :func:`coarse_features`, (B, N, INPUTS, h, w).
+
+    Returns
+    -------
+    Tensor
+        (B, h, w) from 0 to 1, less as many cells on each side as of the network.
+    """
+    inner = sum(DILATIONS) + VOTE_RADIUS
+    change = features[:, :, 1 : 2 * len(WINDOWS) : 2].amax(1)
+    change = 2 * change[..., inner:-inner, inner:-inner]
+    above = [change[:, i] / most for i, most in CHANGE_BY_NOISE.items()]
+    return ((torch.stack(above).amax(0) - NOISE) / (1 - NOISE)).clamp(0, 1)
 
 
 def beside_neighbours(layer: nn.Conv2d, x: Tensor, spacing: int = 1) -> Tensor:
