@@ -36,11 +36,11 @@ SURFACE_HALO = max(WINDOWS) + sum(DILATIONS) + VOTE_RADIUS
 #: Features of a cell of a slice, and channels of the network.
 INPUTS, WIDTH = 2 * len(WINDOWS) + 2, 16
 TINY = 1e-12
-#: By window, the logarithm of the ratio of the largest to the smallest mean along Z that
-#: white noise did not exceed in 64 slices of 512 x 512 pixels.
+#: By window, the logarithm of the ratio of the largest to the smallest mean along Z
+#: that white noise did not exceed in 64 slices of 512 x 512 pixels.
 CHANGE_BY_NOISE = {1: 0.35, 2: 0.1}
-#: Share of that below which there is no detail: less than 1 % of the windows of 9 slices
-#: of white noise exceed .7.
+#: Share of that below which there is no detail: less than 1 % of the windows of 9
+#: slices of white noise exceed .7.
 NOISE = 0.6
 
 
