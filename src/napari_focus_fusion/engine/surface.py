@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: Cells x slices that the network looks at together: some 500 bytes each.
 CELLS_AT_ONCE = 1 << 18
 SMALLEST_SIDE = 16
+#: Agreement along Z that white noise can have.
+NOISE_AGREES = 0.55
 #: How much neighbours count beside what the network learnt of that. Over all families
 #: of scenes it neither gains nor loses; in brightfield it gains .4 dB, and in real
 #: stacks islands of slices far from the surface go.
@@ -129,14 +131,30 @@ def find_surface(
         features = coarse_features(focus[None, :, y, x], intensity[None, :, y, x])
         found = network(features, least_trust=LEAST_TRUST)
         inside = shifted(tile.inside, -SURFACE_HALO)
-        shares[:, tile.y, tile.x] = found.along_z[0].softmax(0)[:, *inside]
-        # Noise that may hide detail is background all the same.
-        present = found.presence[0].sigmoid() * detail_above_noise(features)[0]
+        along_z = found.along_z[0].softmax(0)
+        # Noise that may hide detail is background, unless the surroundings know.
+        detail = detail_above_noise(features)[0].maximum(_agreement(along_z))
+        present = found.presence[0].sigmoid() * detail
         presence[tile.y, tile.x] = present[*inside]
+        shares[:, tile.y, tile.x] = along_z[:, *inside]
         monitor.check_cancelled()
     highest = shares.amax(0)
     weights = (shares / highest) ** point.plan.settings.surface
     return SurfaceShares(weights, weights >= NEAR, highest * presence, region)
+
+
+def _agreement(shares: Tensor) -> Tensor:
+    """How far neighbours and Z agree on a depth, (h, w) from 0 to 1.
+
+    By the largest share (N, h, w) of three slices next to each other, between what all
+    slices alike would have and all of it; white noise reaches half of that.
+    """
+    count = len(shares)
+    if count <= 3:
+        return torch.zeros_like(shares[0])
+    together = shares[:-2] + shares[1:-1] + shares[2:]
+    above = (together.amax(0) - 3 / count) / (1 - 3 / count)
+    return ((above - NOISE_AGREES) / (1 - NOISE_AGREES) * 2).clamp(0, 1)
 
 
 def _scan(point: Prepared, cells: Rectangle, monitor: Monitor) -> tuple[Tensor, Tensor]:
