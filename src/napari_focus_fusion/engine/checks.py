@@ -30,7 +30,7 @@ MIN_CORRELATION = 0.1
 MAX_INCONSISTENCY = 0.05
 #: A pixel more confident than this counts as in focus; with a smaller share of the
 #: plane than the second, nothing is.
-SURE, LEAST_IN_FOCUS = 0.5, 0.02
+SURE, LEAST_IN_FOCUS = 0.8, 0.005
 #: More than this share of what is in focus in the first or last of four slices or more:
 #: the stack may end inside the specimen.
 MOST_AT_END, FEW_SLICES = 0.25, 4
