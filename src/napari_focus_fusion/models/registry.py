@@ -71,8 +71,8 @@ OURS = (
     ModelSpec(
         name="sml",
         title="Sum-modified-Laplacian",
-        summary="Plain focus measure: fast, no weights; the best on clean, detailed "
-        "stacks.",
+        summary="Plain focus measure: fast, and with the surface good on nearly all "
+        "stacks of three slices or more.",
         target="napari_focus_fusion.models.sml:SumModifiedLaplacian",
         halo=1,
         paper="Nayar and Nakagawa, Shape from Focus, IEEE TPAMI 16(8), 1994",
@@ -82,7 +82,8 @@ OURS = (
     ModelSpec(
         name="sesf",
         title="SESF-Fuse",
-        summary="Spatial frequency of learned features: sees through noise.",
+        summary="Spatial frequency of learned features: sees through noise, also in "
+        "pairs.",
         target="napari_focus_fusion.models.sesf:SESF",
         halo=5,
         paper="Ma et al., SESF-Fuse: an unsupervised deep model for multi-focus image "
