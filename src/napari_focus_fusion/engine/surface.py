@@ -36,7 +36,7 @@ NOISE_AGREES = 0.55
 #: How much neighbours count beside what the network learnt of that. Over all families
 #: of scenes it neither gains nor loses; in brightfield it gains .4 dB, and in real
 #: stacks islands of slices far from the surface go.
-LEAST_TRUST = 1.0
+LEAST_TRUST = 0.7
 #: Slices whose weight is a smaller share of the highest are not near the surface.
 NEAR = 0.02
 
