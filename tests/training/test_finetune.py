@@ -223,7 +223,7 @@ def test_a_tuned_model_can_be_tuned_again_on_many_stacks(
     """On colour and on time points, without repeating their axes."""
     data = dark_stack()
     stacks = [np.stack([data] * 3, -1), as_stack(np.stack([data] * 2), axes="TZYX")]
-    again = tune(model=tuned.path, stacks=stacks, name="second", axes=None, lr=3e-3)
+    again = tune(model=tuned.path, stacks=stacks, name="second", axes=None, steps=6)
     assert again.better
     assert [stack["axes"] for stack in again.card["stacks"]] == ["ZYXS", "TZYX"]
     assert again.card["parent"] == {
