@@ -71,7 +71,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {
             **{"stack": SLICES, "model": "sml", "axes": "ZYX", "reference": None},
             **{"scale": 1, "decision": None, "joint": True, "blend": "feather"},
-            **{"smoothness": 1.0, "surface": 0.0, "verify": True, "tile": None},
+            **{"smoothness": 1.0, "surface": 0.0, "background": "nearest"},
+            **{"verify": True, "tile": None, "series": None},
             **{"device": "cpu", "memory": None, "out": None, "overwrite": False},
             **{"client": None, "progress": None, "should_stop": None},
         },
@@ -83,6 +84,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             **{"name": None, "channel_names": None, "display": None, "series": None},
         },
     ),
+    "series_in": (ff.series_in, {"path": "saved.tif"}),
     "FocusStack": (
         ff.FocusStack,
         {
@@ -221,6 +223,8 @@ def test_every_public_function_is_tried() -> None:
         ({"scale": True}, "scale=True is no whole number"),
         ({"smoothness": float("nan")}, "smoothness=nan is no finite number"),
         ({"surface": "1"}, "surface='1' is no finite number"),
+        ({"background": "black"}, "background='black' is unknown; use"),
+        ({"background": "mean", "blend": "select"}, "takes every pixel from one slice"),
         ({"memory": "much"}, "memory='much' is no amount of memory"),
         ({"memory": "1MB"}, "too few"),
         ({"device": 0}, "device=0 is no text"),

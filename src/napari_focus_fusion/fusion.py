@@ -169,9 +169,10 @@ def fuse(
     Examples
     --------
     >>> import numpy as np
-    >>> grain = np.random.default_rng(0).integers(0, 255, (40, 64)).astype(np.uint8)
-    >>> stack = np.stack([grain, grain])
-    >>> stack[0, :, 32:] = stack[1, :, :32] = 127  # each slice is sharp on one side
+    >>> rng = np.random.default_rng(0)
+    >>> grain = rng.integers(0, 255, (40, 64)).astype(np.uint8)
+    >>> stack = rng.integers(125, 130, (2, 40, 64)).astype(np.uint8)  # noise
+    >>> stack[0, :, :32], stack[1, :, 32:] = grain[:, :32], grain[:, 32:]
     >>> result = ff.fuse(stack, "sml")
     >>> result.decision[20, 10], result.decision[20, 50]
     (np.uint16(0), np.uint16(1))

@@ -59,7 +59,11 @@ from napari_focus_fusion.read.name_axes import (
 )
 from napari_focus_fusion.read.ome_zarr import is_plate, read_group
 from napari_focus_fusion.read.own_results import is_own_result
-from napari_focus_fusion.read.series import index_of_series, name_of_series
+from napari_focus_fusion.read.series import (
+    checked_series,
+    index_of_series,
+    name_of_series,
+)
 from napari_focus_fusion.read.sizes import without_sizes_of
 from napari_focus_fusion.read.zarr_chunks import notes_on_chunks
 from napari_focus_fusion.stack import FocusStack, check_dtype
@@ -342,6 +346,7 @@ def as_stack(
     """
     axes = None if axes is None else text_of("axes", axes)
     name = None if name is None else text_of("name", name)
+    series = checked_series(series)
     try:
         stack = _open(source, axes=axes, name=name, series=series)
     except FocusFusionError:

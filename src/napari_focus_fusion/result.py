@@ -88,7 +88,7 @@ class FusionResult:
     --------
     >>> import numpy as np
     >>> ff.fuse(np.zeros((5, 40, 64), np.uint8), "sml")
-    <FusionResult 'stack': fused 40 x 64 uint8 of 5 slices, by sml>
+    <FusionResult 'stack': fused 40 x 64 uint8 of 5 slices, by sml; 1 note>
     """
 
     fused: Any

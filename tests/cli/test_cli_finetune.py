@@ -86,7 +86,7 @@ def test_one_that_is_not_better_is_not_kept(
     inputs: list[str], folder: Path, tmp_path: Path, capsys: Any
 ) -> None:
     out = tmp_path / "worse.safetensors"
-    options = ["-o", str(out), *SHORT, "--lr", "1", "--json"]
+    options = ["-o", str(out), *SHORT, "--steps", "1", "--lr", "0.5", "--json"]
     assert main(["finetune", "sesf", inputs[1], *options]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["better"] is False

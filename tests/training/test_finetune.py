@@ -223,7 +223,7 @@ def test_a_tuned_model_can_be_tuned_again_on_many_stacks(
     """On colour and on time points, without repeating their axes."""
     data = dark_stack()
     stacks = [np.stack([data] * 3, -1), as_stack(np.stack([data] * 2), axes="TZYX")]
-    again = tune(model=tuned.path, stacks=stacks, name="second", axes=None, lr=3e-3)
+    again = tune(model=tuned.path, stacks=stacks, name="second", axes=None, steps=6)
     assert again.better
     assert [stack["axes"] for stack in again.card["stacks"]] == ["ZYXS", "TZYX"]
     assert again.card["parent"] == {
@@ -426,9 +426,9 @@ def never(row: dict[str, float]) -> None:
         ({"minutes": 0.0}, r"minutes=0\.0 must be above 0"),
         ({"regions": []}, r"1 stacks and regions for 0"),
         ({"regions": [[Rectangle(0, 60, 0, 60)]]}, r"no part is left to hold back"),
-        ({"lr": 0.0}, r"lr=0\.0: the learning rate must be above 0"),
+        ({"lr": 0.0}, r"lr=0\.0 must be above 0"),
         ({"lr": float("nan")}, r"lr=nan"),
-        ({"patch": 16}, r"patch=16 is too small; use at least 48"),
+        ({"patch": 16}, r"patch=16 must be at least 48"),
         ({"holdout": 0.0}, r"holdout=0\.0.*above 0"),
         ({"holdout": 0.9}, r"holdout=0\.9.*at most 0\.5"),
         ({"seed": -1}, r"seed=-1"),

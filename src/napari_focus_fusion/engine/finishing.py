@@ -255,8 +255,8 @@ def _take_nearest(
     far = np.iinfo(np.int32).max
     distance = np.where(missing, far, -1)
     nearest, wanted = index.copy(), instead.astype(np.int32)
-    own = point.reference.stack is point.plan.stack
-    leading = point.reference.used[0] if own else 0
+    own = point.guide.stack is point.plan.stack
+    leading = point.guide.used[0] if own else 0
     slices = range(point.plan.stack.n_slices)
     for z, values, present in component_slices(point, area, slices):
         away = np.abs(wanted - z)
@@ -321,7 +321,7 @@ class _Slice(NamedTuple):
 
 def _slices_and_planes(point: Prepared, area: Rectangle) -> Iterator[_Slice]:
     """Every slice of an area."""
-    reference, device = point.reference, point.plan.device
+    reference, device = point.guide, point.plan.device
     own = reference.stack is point.plan.stack
 
     def read(z: int) -> tuple[np.ndarray | None, ...]:
@@ -467,7 +467,7 @@ def _selected_and_noise(
     monitor: Monitor,
 ) -> _Chosen:
     """One pass over the slices: the pixels that the decision selects, and the noise."""
-    reference, stack = point.reference, point.plan.stack
+    reference, stack = point.guide, point.plan.stack
     device, area = point.plan.device, region.grown(COMPOSITE_HALO)
     own = reference.stack is stack
     values = np.zeros((stack.n_components, *index.shape), stack.dtype)

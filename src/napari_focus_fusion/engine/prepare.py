@@ -58,6 +58,18 @@ class Prepared:
     upscale_context: Any = None
     windows: tuple[np.ndarray, ...] = ()
 
+    @property
+    def guide(self) -> Reference:
+        """The reference plane that seams and noise are judged by.
+
+        Of 8 and 16 bits always the whole range of the type, whatever the model, so that
+        the same decision map gives the same pixels, and no sample is read for them.
+        """
+        if _needs_sample(self.reference.stack):
+            return self.reference
+        white = _white(self.reference.stack)
+        return replace(self.reference, black=0.0, white=white)
+
     def to(self, device: torch.device) -> Prepared:
         """The same with its networks and their statistics on another device."""
         for network in self.plan.networks:

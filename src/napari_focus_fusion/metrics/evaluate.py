@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -84,6 +85,8 @@ def names_of_measures(measures: Iterable[str]) -> tuple[str, ...]:
     """Names from one or several; whether they are known is not looked at."""
     if isinstance(measures, str):
         return (measures,)
+    if isinstance(measures, Mapping):  # of figures by their names
+        measures = list(measures)
     return tuple(text_of("measures", name) for name in several("measures", measures))
 
 

@@ -13,10 +13,10 @@ import warnings
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.parameters import file_path, text_of
+from napari_focus_fusion.parameters import file_path, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -59,6 +59,23 @@ def models_folder(folder: str | Path | None = None) -> Path:
     return data / "napari-focus-fusion" / "models"
 
 
+def checked_name(name: Any) -> str:
+    """A name that is fit for a model and its files.
+
+    Raises
+    ------
+    FocusFusionError
+        If it is not.
+    """
+    fit = isinstance(name, str) and _NAME.fullmatch(name)
+    if not fit or _RESERVED.fullmatch(name):
+        raise FocusFusionError(
+            f"A model cannot be called {shown(name)}. Use letters, digits, - and _, at "
+            "most 64 of them, beginning with a letter or digit."
+        )
+    return str(name)
+
+
 def path_of_name(
     name: str, taken: Mapping[str, ModelSpec], folder: str | Path | None = None
 ) -> Path:
@@ -78,11 +95,7 @@ def path_of_name(
     FocusFusionError
         If the name is not fit for a file, or there is a model of that name.
     """
-    if not _NAME.fullmatch(text_of("name", name)) or _RESERVED.fullmatch(name):
-        raise FocusFusionError(
-            f"A model cannot be called {name!r}. Use letters, digits, - and _, at most "
-            "64 of them, beginning with a letter or digit."
-        )
+    name = checked_name(name)
     # Case does not tell files apart everywhere.
     if name.lower() in {other.lower() for other in taken}:
         raise FocusFusionError(

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.parameters import file_path
 from napari_focus_fusion.read.name_axes import is_no_slice
 from napari_focus_fusion.read.names import (
     IMAGE_SUFFIXES,
@@ -142,7 +143,7 @@ def series_in(path: str | os.PathLike[str]) -> list[str]:
     Raises
     ------
     FocusFusionError
-        If the file is damaged.
+        If there is no such file, or it is damaged.
 
     Examples
     --------
@@ -157,11 +158,14 @@ def series_in(path: str | os.PathLike[str]) -> list[str]:
     >>> ff.fuse("day.ome.tif", "sml", series="well B").stack.name
     'day_well_B'
     """
+    file_path("path", path)
     path = local_path(os.path.expanduser(os.fspath(path)))
     if "://" in path or is_zarr(path):
         from napari_focus_fusion.read.ome_zarr import series_in_zarr
 
         return series_in_zarr(path)
+    if not os.path.exists(path):
+        raise FocusFusionError(f"There is no file or folder {path!r}.")
     if os.path.splitext(path)[1].lower() in TIFF_SUFFIXES:
         from napari_focus_fusion.read.tiff import series_in_tiff
 

@@ -26,7 +26,12 @@ from napari_focus_fusion.engine.settings import checked_channel
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.fusion import fuse
 from napari_focus_fusion.metrics import evaluate
-from napari_focus_fusion.models.fine_tuned import SUFFIX, derived_spec, path_of_name
+from napari_focus_fusion.models.fine_tuned import (
+    SUFFIX,
+    checked_name,
+    derived_spec,
+    path_of_name,
+)
 from napari_focus_fusion.models.registry import (
     hash_of_tensors,
     installed_models,
@@ -41,7 +46,6 @@ from napari_focus_fusion.parameters import (
     callback,
     file_path,
     real_number,
-    text_of,
     whole_number,
 )
 from napari_focus_fusion.progress import Meter
@@ -384,7 +388,7 @@ def _free_path(
     if name is not None and out is not None:
         raise FocusFusionError("Give the tuned model a name or a file, not both.")
     if name is not None:
-        name = text_of("name", name)
+        name = checked_name(name)
         left = models_folder(folder) / f"{name}.checkpoint"
         taken = models(folder)
         if name in taken and left.exists() and taken[name].base:
