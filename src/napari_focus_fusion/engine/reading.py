@@ -219,10 +219,13 @@ def limited(planes: np.ndarray, y: slice, x: slice) -> np.ndarray:
                 above = np.concatenate([above, above[-2:-1]])
             highest = _extreme_neighbour(above, np.maximum)
             lowest = _extreme_neighbour(above, np.minimum)
-            centre, room = above[1:-1], highest - lowest
-            room *= OUTLIER_RANGES
-            outlying = centre > highest + room
-            outlying |= centre < lowest - room
+            centre = above[1:-1]
+            # Nothing lies outside a range that is too wide for a number.
+            with np.errstate(over="ignore"):
+                room = highest - lowest
+                room *= OUTLIER_RANGES
+                outlying = centre > highest + room
+                outlying |= centre < lowest - room
             rows = slice(top - y.start, bottom - y.start)
             result[rows] = centre[:, inner]
             if outlying.any():
