@@ -112,9 +112,7 @@ def test_the_border_of_an_image_is_no_edge() -> None:
 def test_pixel_by_pixel_the_border_of_an_image_changes_nothing() -> None:
     stack = small()
     beside = np.concatenate([stack, stack[:, :, ::-1]], 2)
-    alone, middle = (
-        fuse(s, "sml", verify=False, surface=0) for s in (stack, beside)
-    )
+    alone, middle = (fuse(s, "sml", verify=False, surface=0) for s in (stack, beside))
     width = stack.shape[2]
     np.testing.assert_array_equal(alone.decision, middle.decision[:, :width])
     error = alone.fused.astype(int) - middle.fused[:, :width]

@@ -139,9 +139,7 @@ def test_no_more_is_read_at_once_for_more_slices_or_a_larger_plane(
         shape = (slices, rows, 64)
         pixels = np.random.default_rng(0).integers(0, 99, shape, dtype=np.uint8)
         requests = Requests(pixels)
-        fuse(
-            requests, MODELS[name](), axes="ZYX", memory=16 << 20, surface=surface
-        )
+        fuse(requests, MODELS[name](), axes="ZYX", memory=16 << 20, surface=surface)
         most.append(requests.most)
     assert most[0] == most[1] == most[2]
 
@@ -162,9 +160,7 @@ def test_twice_the_pixels_or_slices_are_twice_the_work(
         shape = (slices * more, height * larger, 64)
         pixels = np.random.default_rng(0).integers(0, 99, shape, dtype=np.uint8)
         source, (model, seen) = Watched(pixels), watched(MODELS[name]())
-        fuse(
-            source, model, axes="ZYX", tile=64, memory=16 << 20, surface=surface
-        )
+        fuse(source, model, axes="ZYX", tile=64, memory=16 << 20, surface=surface)
         work.append(np.array([source.read.sum(), sum(seen)]))
     once, more_slices, larger_plane = work
     assert (once > 0).all()
