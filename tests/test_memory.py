@@ -68,7 +68,7 @@ for number, (shape, blend) in enumerate(runs):
     path = folder / f"{number}.zarr"
     stack = make(path, *shape)
     peaks.append(peak_of(lambda: fuse(
-        stack, "sml", axes="CZYX", reference=0, blend=blend, memory=16 << 20,
+        stack, "sml", axes="CZYX", reference=0, blend=blend, memory=16 << 20, surface=0,
         out=folder / f"{number}.ome.zarr",
     )))
     shutil.rmtree(path)

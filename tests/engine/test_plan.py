@@ -130,7 +130,11 @@ def test_which_models_score_and_reconstruct() -> None:
     plain = load_model("sml")
     decision = np.zeros(stack.map_shape, np.uint16)
     plan = plan_run(stack, finer, settings, decision=plain)
-    assert plan.model is plain and plan.networks == (plain, finer)
+    assert plan.model is plain and plan.surface is not None
+    assert plan.networks == (plain, finer, plan.surface)
+    pixelwise = FusionSettings(device="cpu", scale=2, surface=0)
+    alone = plan_run(stack, finer, pixelwise, decision=plain)
+    assert alone.surface is None and alone.networks == (plain, finer)
     given = plan_run(stack, finer, settings, decision=decision)
     assert given.model is None and given.networks == (finer,)
     assert given.halo == 0 and not given.settings.verify

@@ -143,7 +143,7 @@ def test_verification_is_the_same_however_the_plane_is_cut() -> None:
 
 def test_a_score_is_the_models_own_added_up_over_its_window() -> None:
     """The engine against the model on one mirrored plane, all at once."""
-    point = point_with(load_model("sml"), smoothness=0.7)
+    point = point_with(load_model("sml"), smoothness=0.7, surface=0)
     halo = 120
     planes = point.reference.planes(
         slice(0, 4), slice(-halo, HIGH + halo), slice(-halo, WIDE + halo)

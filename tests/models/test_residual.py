@@ -179,9 +179,13 @@ def test_tiles_are_invisible(name: str) -> None:
 def test_the_order_of_the_slices_does_not_matter(name: str) -> None:
     stack = relief(60, 70, 5).stack
     order = [2, 4, 0, 3, 1]
-    result, other = fuse(stack, name), fuse(stack[order], name)
+    # Averages depend on the order: noise is measured between neighbouring slices.
+    result, other = (
+        fuse(s, name, surface=0, blend="select") for s in (stack, stack[order])
+    )
     np.testing.assert_array_equal(np.asarray(order)[other.decision], result.decision)
     np.testing.assert_array_equal(other.fused, result.fused)
+    np.testing.assert_array_equal(other.confidence, result.confidence)
 
 
 @pytest.mark.parametrize("name", ["residual", "residual-zero"])
@@ -235,7 +239,8 @@ def test_it_beats_itself_untrained_and_the_prior(surface: str) -> None:
         "prior": load_model("residual-zero"),
         "plain": load_model("sml"),
     }.items():
-        depth = fuse(scene.stack, network).depth
+        # Without the help of a surface, which is the same for all.
+        depth = fuse(scene.stack, network, surface=0).depth
         distance = np.abs(depth - scene.depth)[scene.textured]
         errors[name] = np.minimum(distance, 3).mean()
     assert errors["trained"] < 0.95 * errors["untrained"]

@@ -220,7 +220,7 @@ def limited(planes: np.ndarray, y: slice, x: slice) -> np.ndarray:
             highest = _extreme_neighbour(above, np.maximum)
             lowest = _extreme_neighbour(above, np.minimum)
             centre = above[1:-1]
-            # Beyond the largest number there is no outlier.
+            # Nothing lies outside a range that is too wide for a number.
             with np.errstate(over="ignore"):
                 room = highest - lowest
                 room *= OUTLIER_RANGES
