@@ -146,6 +146,49 @@ def test_the_time_point_on_screen(window, slices, qtbot):
     assert decision.extent.world[0, 0] == decision.extent.world[1, 0] == 1
 
 
+def test_surface_and_background(window, slices, qtbot):
+    viewer, widget = window
+    viewer.add_image(slices, name="leaves")
+    assert widget.model.value == "sml" and widget.surface.value == 1
+    assert widget.background.value == "nearest"
+    for field, title in (
+        (widget.surface, "Surface"),
+        (widget.background, "Background"),
+    ):
+        assert widget._labels[field].text().replace("&", "") == title
+    widget.more.click()
+    assert widget.surface.isVisibleTo(widget) and widget.background.isVisibleTo(widget)
+    only(widget, "fused")
+
+    def ran(**asked):
+        run(widget, qtbot)
+        fused = viewer.layers.selection.active
+        parameters = fused.metadata[METADATA_KEY]["parameters"]
+        for name, value in asked.items():
+            assert parameters[name] == value
+        options = {"axes": "ZYX", "device": "cpu", **asked}
+        np.testing.assert_allclose(
+            fused.data, fuse(slices, "sml", **options).fused, atol=1
+        )
+        return np.asarray(fused.data)
+
+    as_it_is = ran(surface=1, background="nearest")
+    widget.background.value = "mean"
+    assert (ran(surface=1, background="mean") != as_it_is).any()
+    widget.background.value = "nearest"
+    widget.surface.setValue(0)
+    assert (ran(surface=0, background="nearest") != as_it_is).any()
+    # Selected pixels are those of one slice each: there is no mean to show.
+    widget.background.value = "mean"
+    widget.blend.value = "select"
+    assert widget.background.isHidden()
+    assert "background" not in widget.options
+    ran(surface=0, blend="select", background="nearest")
+    widget.blend.value = "feather"
+    assert not widget.background.isHidden()
+    assert widget.options["background"] == "mean"
+
+
 def test_super_resolution(window, slices, qtbot, monkeypatch):
     viewer, widget = window
     can = [spec for spec in widget.model.specs.values() if max(spec.upscale) > 1]
@@ -214,7 +257,7 @@ def test_a_queue(window, slices, qtbot):
     widget.smoothness.setValue(3)
     widget.add_button.click()
     bad = slices.astype(np.float32)
-    bad[0, 0, 0] = np.nan
+    bad[0, 0, 0] = np.inf
     viewer.add_image(bad, name="bad", contrast_limits=(0, 1))
     widget.add_button.click()
     viewer.add_image(slices, name="third")
