@@ -148,6 +148,9 @@ def test_the_time_point_on_screen(window, slices, qtbot):
 
 def test_surface_and_background(window, slices, qtbot):
     viewer, widget = window
+    slices = slices.copy()
+    empty = slices[:, :, 60:]  # noise alone: no slice has detail there
+    empty[:] = np.random.default_rng(0).normal(9000, 200, empty.shape)
     viewer.add_image(slices, name="leaves")
     assert widget.model.value == "sml" and widget.surface.value == 1
     assert widget.background.value == "nearest"

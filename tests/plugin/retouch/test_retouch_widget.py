@@ -202,16 +202,18 @@ def test_of_lazy_stacks_only_what_is_painted_is_read(window, slices, qtbot):
 
 def test_axes_that_only_the_results_know(window, slices, qtbot):
     viewer, widget = window
-    last = np.ascontiguousarray(np.moveaxis(slices, 0, -1))
-    fused_stack(viewer, last, axes="YXZ")
+    channels = np.stack([slices, slices // 2, slices], axis=1)
+    fused_stack(viewer, channels, axes="ZCYX")  # or 5 channels of 3 slices?
     viewer.add_labels(np.zeros((90, 120), np.uint8), name="cells")
     without_fused(viewer)
     assert widget.map.currentText() == "mine decision [sml]"
     labels = begin(widget, qtbot)
-    labels.paint((40, 50), 1 + labels.data[40, 50] % 5)
+    place = (*(0,) * (labels.ndim - 2), 40, 50)
+    labels.paint(place, 1 + labels.data[place] % 5)
     settle(widget, qtbot)
-    (fused,) = widget.session.fused
-    np.testing.assert_array_equal(fused.data, expected(widget, last, "YXZ"))
+    wanted = expected(widget, channels, "ZCYX")
+    for fused, channel in zip(widget.session.fused, wanted, strict=True):
+        np.testing.assert_array_equal(np.squeeze(fused.data), channel)
 
 
 def test_zarr_and_multiscale(window, slices, tmp_path, qtbot):
