@@ -534,7 +534,7 @@ def test_the_window_answers_while_it_fuses(window, qtbot, tail):
     """
     viewer, widget = window
     rng = np.random.default_rng(0)
-    viewer.add_image(rng.integers(0, 255, (24, 600, 600), np.uint8), name="long")
+    viewer.add_image(rng.integers(0, 255, (24, 320, 320), np.uint8), name="long")
     widget.outputs["surface"].setChecked(True)
     gaps: list[float] = []
     last = time.perf_counter()
@@ -547,7 +547,7 @@ def test_the_window_answers_while_it_fuses(window, qtbot, tail):
     stages = set()
     timer = QTimer(interval=5)
     timer.timeout.connect(tick)
-    with qtbot.waitSignal(widget.ended, timeout=60_000):
+    with qtbot.waitSignal(widget.ended, timeout=120_000):
         worker = widget.run()
         worker.progressed.connect(lambda progress: stages.add(progress.stage))
         timer.start()
