@@ -393,7 +393,7 @@ def test_settings_are_remembered(window, slices, qtbot, remembered):
     _, third = viewer.window.add_plugin_dock_widget(
         "napari-focus-fusion", "Fuse focus stack"
     )
-    assert third.model.value == "sesf" and third.smoothness.value == 1
+    assert third.model.value == "sml" and third.smoothness.value == 1
     qtbot.waitUntil(third.run_button.isEnabled, timeout=60_000)
 
 
