@@ -111,7 +111,7 @@ def test_the_first_five_minutes(make_napari_viewer, qtbot):
     fused, decision, depth, surface = made
     assert fused.colormap.name == tubules.colormap.name
     assert str(depth.units[0]) == "micrometer"
-    assert np.ptp(depth.data) <= 15 * 0.5 and decision.data.max() <= 15
+    assert np.ptp(depth.data) <= 15 * 0.5 + 1e-4 and decision.data.max() <= 15
     for layer in (fused, decision, depth):
         np.testing.assert_allclose(layer.extent.world, tubules.extent.world[:, 1:])
 

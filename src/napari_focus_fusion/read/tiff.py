@@ -407,6 +407,8 @@ def series_in_tiff(path: str) -> list[str]:
 
     try:
         with open_tiff(path) as tiff:
+            if len(tiff.pages) == 0:
+                raise _damaged(path, "it has no plane")
             return image_names(tiff)
     except (tifffile.TiffFileError, OSError, IndexError, struct.error) as error:
         raise _damaged(path, error) from error

@@ -222,7 +222,11 @@ def test_every_kind_of_data_gives_the_same(slices, tmp_path):
     for kind, layer in kinds(slices, tmp_path):
         found = fuse_layer(layer, model="sml")
         for there, (here, *_) in zip(expected, found, strict=True):
-            np.testing.assert_array_equal(np.squeeze(here), there, err_msg=kind)
+            # Exact but for the rounding of confidence between tilings.
+            close = 1e-5 if there.dtype.kind == "f" else 0
+            np.testing.assert_allclose(
+                np.squeeze(here), there, rtol=0, atol=close, err_msg=kind
+            )
 
 
 def test_taking_a_lazy_layer_down_reads_nothing(slices):
@@ -242,9 +246,10 @@ def test_taking_a_lazy_layer_down_reads_nothing(slices):
     reads.clear()
     stack = stack_from_layer(layer)
     assert not reads
-    fuse(stack, model="sml", blend="select")
-    # Once for the focus measure, and once for the fused pixels.
-    assert set(Counter(reads).values()) <= {1, 2} and len(set(reads)) == 5
+    fuse(stack, model="sml", blend="select", surface=0)
+    # Once for the focus measure, once for the fused pixels where a slice is chosen, and
+    # for the first and the last row, which say whether slices fill the plane.
+    assert set(Counter(reads).values()) <= {3, 4} and len(set(reads)) == 5
 
 
 def test_the_focus_is_measured_in_another_layer(slices):

@@ -34,6 +34,6 @@ def test_axes_are_read_as_they_were_fused(slices):
     film = Image(np.stack([slices] * 3, 1), name="film")
     fused = fuse_layer(film, axes="ZTYX", model="sml", device="cpu")[0]
     result = Image(fused[0], **fused[1])
-    assert stack_of(film).axes != "ZTYX"
+    assert stack_of(film) is None  # 5 slices and 3 channels, or the reverse?
     assert stack_of(film, result).axes == "ZTYX"
     assert stack_of([film, film]) is None

@@ -146,6 +146,52 @@ def test_the_time_point_on_screen(window, slices, qtbot):
     assert decision.extent.world[0, 0] == decision.extent.world[1, 0] == 1
 
 
+def test_surface_and_background(window, slices, qtbot):
+    viewer, widget = window
+    slices = slices.copy()
+    empty = slices[:, :, 60:]  # noise alone: no slice has detail there
+    empty[:] = np.random.default_rng(0).normal(9000, 200, empty.shape)
+    viewer.add_image(slices, name="leaves")
+    assert widget.model.value == "sml" and widget.surface.value == 1
+    assert widget.background.value == "nearest"
+    for field, title in (
+        (widget.surface, "Surface"),
+        (widget.background, "Background"),
+    ):
+        assert widget._labels[field].text().replace("&", "") == title
+    widget.more.click()
+    assert widget.surface.isVisibleTo(widget) and widget.background.isVisibleTo(widget)
+    only(widget, "fused")
+
+    def ran(**asked):
+        run(widget, qtbot)
+        fused = viewer.layers.selection.active
+        parameters = fused.metadata[METADATA_KEY]["parameters"]
+        for name, value in asked.items():
+            assert parameters[name] == value
+        options = {"axes": "ZYX", "device": "cpu", **asked}
+        np.testing.assert_allclose(
+            fused.data, fuse(slices, "sml", **options).fused, atol=1
+        )
+        return np.asarray(fused.data)
+
+    as_it_is = ran(surface=1, background="nearest")
+    widget.background.value = "mean"
+    assert (ran(surface=1, background="mean") != as_it_is).any()
+    widget.background.value = "nearest"
+    widget.surface.setValue(0)
+    assert (ran(surface=0, background="nearest") != as_it_is).any()
+    # Selected pixels are those of one slice each: there is no mean to show.
+    widget.background.value = "mean"
+    widget.blend.value = "select"
+    assert widget.background.isHidden()
+    assert "background" not in widget.options
+    ran(surface=0, blend="select", background="nearest")
+    widget.blend.value = "feather"
+    assert not widget.background.isHidden()
+    assert widget.options["background"] == "mean"
+
+
 def test_super_resolution(window, slices, qtbot, monkeypatch):
     viewer, widget = window
     can = [spec for spec in widget.model.specs.values() if max(spec.upscale) > 1]
@@ -214,7 +260,7 @@ def test_a_queue(window, slices, qtbot):
     widget.smoothness.setValue(3)
     widget.add_button.click()
     bad = slices.astype(np.float32)
-    bad[0, 0, 0] = np.nan
+    bad[0, 0, 0] = np.inf
     viewer.add_image(bad, name="bad", contrast_limits=(0, 1))
     widget.add_button.click()
     viewer.add_image(slices, name="third")
@@ -347,7 +393,7 @@ def test_settings_are_remembered(window, slices, qtbot, remembered):
     _, third = viewer.window.add_plugin_dock_widget(
         "napari-focus-fusion", "Fuse focus stack"
     )
-    assert third.model.value == "sesf" and third.smoothness.value == 1
+    assert third.model.value == "sml" and third.smoothness.value == 1
     qtbot.waitUntil(third.run_button.isEnabled, timeout=60_000)
 
 
@@ -488,7 +534,7 @@ def test_the_window_answers_while_it_fuses(window, qtbot, tail):
     """
     viewer, widget = window
     rng = np.random.default_rng(0)
-    viewer.add_image(rng.integers(0, 255, (24, 600, 600), np.uint8), name="long")
+    viewer.add_image(rng.integers(0, 255, (24, 320, 320), np.uint8), name="long")
     widget.outputs["surface"].setChecked(True)
     gaps: list[float] = []
     last = time.perf_counter()
@@ -501,7 +547,7 @@ def test_the_window_answers_while_it_fuses(window, qtbot, tail):
     stages = set()
     timer = QTimer(interval=5)
     timer.timeout.connect(tick)
-    with qtbot.waitSignal(widget.ended, timeout=60_000):
+    with qtbot.waitSignal(widget.ended, timeout=120_000):
         worker = widget.run()
         worker.progressed.connect(lambda progress: stages.add(progress.stage))
         timer.start()

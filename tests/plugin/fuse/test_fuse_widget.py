@@ -333,7 +333,7 @@ def still_works(window, slices, qtbot):
 def test_pixels_that_are_no_numbers(window, slices, qtbot, caplog):
     viewer, widget = window
     bad = slices.astype(np.float32)
-    bad[2, 30, 40] = np.nan
+    bad[2, 30, 40] = np.inf
     viewer.add_image(bad, name="bad", contrast_limits=(0, 65535))
     run(widget, qtbot)
     message = last_notification()
@@ -341,6 +341,18 @@ def test_pixels_that_are_no_numbers(window, slices, qtbot, caplog):
     assert widget.status.text() == message
     assert len(viewer.layers) == 1 and not caplog.records
     still_works(window, slices, qtbot)
+
+
+def test_absent_pixels_are_noted(window, slices, qtbot):
+    viewer, widget = window
+    holed = slices.astype(np.float32)
+    holed[2, 30, 40] = np.nan
+    viewer.add_image(holed, name="holed", contrast_limits=(0, 65535))
+    run(widget, qtbot)
+    notes = [note for note in notification_manager.records if "absent" in note.message]
+    assert [note.severity for note in notes] == [NotificationSeverity.WARNING]
+    assert notes[0].message.startswith("1 pixels (0.0%) are absent in some slices")
+    assert np.isfinite(viewer.layers["holed fused [sml]"].data).all()
 
 
 def test_pixels_that_cannot_be_fused(window, slices, qtbot):

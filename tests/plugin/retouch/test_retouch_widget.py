@@ -169,7 +169,7 @@ class Counted:
         n, height, width = self.pixels.shape
         return da.map_blocks(
             read,
-            chunks=((1,) * n, (30,) * (height // 30), (30,) * (width // 30)),
+            chunks=((1,) * n, (45,) * (height // 45), (40,) * (width // 40)),
             dtype=self.pixels.dtype,
             meta=np.empty((0, 0, 0), self.pixels.dtype),
         )
@@ -187,17 +187,33 @@ def test_of_lazy_stacks_only_what_is_painted_is_read(window, slices, qtbot):
     (fused,) = widget.session.fused
     np.testing.assert_array_equal(fused.data, before)
     labels.brush_size = 5
-    labels.paint((15, 15), 1 + labels.data[15, 15] % 5)
+    labels.paint((20, 20), 1 + labels.data[20, 20] % 5)
     settle(widget, qtbot)
-    # One chunk of 16, of five slices, for the noise and again for the pixels.
-    assert 0 < counted.read <= 2 * 5 * 30 * 30
-    near = (slice(8, 23), slice(8, 23))
+    # One chunk of six, of five slices, for the noise and again for the pixels.
+    assert 0 < counted.read <= 2 * 5 * 45 * 40
+    near = (slice(13, 28), slice(13, 28))
     assert (fused.data != before).any()
     np.testing.assert_array_equal(
         fused.data[near], expected(widget, slices, "ZYX")[near]
     )
     # Results are of their own: the layer it began with is as it was.
     np.testing.assert_array_equal(viewer.layers["mine fused [sml]"].data, before)
+
+
+def test_axes_that_only_the_results_know(window, slices, qtbot):
+    viewer, widget = window
+    channels = np.stack([slices, slices // 2, slices], axis=1)
+    fused_stack(viewer, channels, axes="ZCYX")  # or 5 channels of 3 slices?
+    viewer.add_labels(np.zeros((90, 120), np.uint8), name="cells")
+    without_fused(viewer)
+    assert widget.map.currentText() == "mine decision [sml]"
+    labels = begin(widget, qtbot)
+    place = (*(0,) * (labels.ndim - 2), 40, 50)
+    labels.paint(place, 1 + labels.data[place] % 5)
+    settle(widget, qtbot)
+    wanted = expected(widget, channels, "ZCYX")
+    for fused, channel in zip(widget.session.fused, wanted, strict=True):
+        np.testing.assert_array_equal(np.squeeze(fused.data), channel)
 
 
 def test_zarr_and_multiscale(window, slices, tmp_path, qtbot):
@@ -619,7 +635,7 @@ def test_pixels_that_are_no_numbers(window, slices, qtbot):
     bad = slices.astype(np.float32)
     fused_stack(viewer, bad, contrast_limits=(0, 65535))
     labels = begin(widget, qtbot)
-    bad[2, 40, 50] = np.nan
+    bad[2, 40, 50] = np.inf
     labels.paint((40, 50), 1 + labels.data[40, 50] % 5)
     settle(widget, qtbot)
     assert "slice 2, row 40, column 50" in last_notification()

@@ -56,6 +56,7 @@ class FuseForm(FuseFields):
         self.model.changed.connect(self._describe_model)
         self.model.refreshed.connect(self._describe_model)
         self.scale.changed.connect(self._show_rows)
+        self.blend.changed.connect(self._show_rows)
         self._viewer.layers.selection.events.active.connect(self._follow)
 
     # Available values
@@ -202,6 +203,7 @@ class FuseForm(FuseFields):
             (self.reference, self.reference.count() > 1),
             (self.scale, self.scale.count() > 1),
             (self.joint, finer),
+            (self.background, self.blend.value == "feather"),
         ):
             field.setVisible(shown)
             self._labels[field].setVisible(shown)

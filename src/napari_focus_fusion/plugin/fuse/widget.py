@@ -56,8 +56,9 @@ class FuseWidget(FuseForm):
     """Fuse an image layer of the viewer; docked by napari.
 
     From a script: set the ``value`` of ``layer``, ``z_axis``, ``other_axes``, ``time``,
-    ``reference``, ``model``, ``scale``, ``smoothness``, ``blend``, ``joint``,
-    ``device``, ``destination``, ``outputs["depth"]`` and so on, and call :meth:`run`.
+    ``reference``, ``model``, ``scale``, ``smoothness``, ``surface``, ``background``,
+    ``blend``, ``joint``, ``device``, ``destination``, ``outputs["depth"]`` and so on,
+    and call :meth:`run`.
 
     Parameters
     ----------

@@ -174,6 +174,10 @@ class RetouchForm(JobWidget):
         if self.layer.value is not None:
             stack, sources = stack_of(self.layer.value), self.layer.sources
             others = [one for one in self._viewer.layers if one not in sources]
+            if stack is None:  # it does not say which axis is which; its results do
+                known = {one: stack_of(self.layer.value, one) for one in others}
+                others = [one for one in others if known[one] is not None]
+                stack = known[others[-1]] if others else None
             maps = [] if stack is None else maps_of(others, stack)
         self.map.set_choices([(layer.name, layer) for layer in maps])
         self.advice.setText(self._advice())

@@ -125,7 +125,7 @@ class RetouchWidget(RetouchForm):
             Running; or None where there is no stack.
         """
         session, layer, first = self.session, self.layer.value, self.first.value
-        stack = None if layer is None else stack_of(layer)
+        stack = None if layer is None else stack_of(layer, self.map.value)
         if session is not None:
             stack = session.result.stack
         if stack is None:
