@@ -71,7 +71,7 @@ def score_scene(
         ``depth_error``, mean distance in slices where there is detail, each pixel's
         capped at 3; ``off_by_more_than_one``, share of those pixels.
     """
-    result = fuse(scene.stack, model, axes=scene.axes, device=device)
+    result = fuse(scene.stack, model, axes=scene.axes, surface=0.0, device=device)
     return score_of(scene, result.fused, result.depth)
 
 
