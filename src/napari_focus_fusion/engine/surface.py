@@ -17,10 +17,13 @@ from napari_focus_fusion.engine.reading import DOUBTFUL, flagged_slabs
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.models.surface import (
     CELL,
+    NETWORK_HALO,
     SURFACE_HALO,
+    VOTE_RADIUS,
     cell_means,
     coarse_features,
     detail_above_noise,
+    vote,
 )
 from napari_focus_fusion.tiling import Rectangle, TilePlan, shifted
 
@@ -28,9 +31,9 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.prepare import Prepared
 
-#: Cells x slices that the network looks at together: some 500 bytes each.
-CELLS_AT_ONCE = 1 << 18
-SMALLEST_SIDE = 16
+#: Cells x slices that the network looks at together: some 300 bytes each. Fewer would
+#: mostly be halo.
+CELLS_AT_ONCE, SMALLEST_SIDE = 1 << 19, 48
 #: Agreement along Z that white noise can have.
 NOISE_AGREES = 0.55
 #: How much neighbours count beside what the network learnt of that. Over all families
@@ -121,26 +124,33 @@ def find_surface(
         -(-region.x1 // CELL) + 1,
     )
     focus, intensity = _scan(point, cells.grown(SURFACE_HALO), monitor)
-    count = len(focus)
-    shares = torch.empty(count, cells.height, cells.width, device=point.plan.device)
-    presence = torch.empty(cells.height, cells.width, device=point.plan.device)
-    side = max(int((CELLS_AT_ONCE / count) ** 0.5) - 2 * SURFACE_HALO, SMALLEST_SIDE)
-    tiles = TilePlan(cells.height, cells.width, (side, side), SURFACE_HALO)
+    count, wide = len(focus), cells.grown(VOTE_RADIUS)
+    plane = (wide.height, wide.width)
+    logits = torch.empty(count, *plane, device=point.plan.device)
+    presence, detail, trust = (
+        torch.empty(plane, device=point.plan.device) for _ in range(3)
+    )
+    side = max(int((CELLS_AT_ONCE / count) ** 0.5) - 2 * NETWORK_HALO, SMALLEST_SIDE)
+    tiles = TilePlan(*plane, (side, side), NETWORK_HALO)
     for tile in tiles:
-        y, x = shifted(tiles.window_of(tile), SURFACE_HALO)
+        y, x = shifted(tiles.window_of(tile), NETWORK_HALO)
         features = coarse_features(focus[None, :, y, x], intensity[None, :, y, x])
-        found = network(features, least_trust=LEAST_TRUST)
-        inside = shifted(tile.inside, -SURFACE_HALO)
-        along_z = found.along_z[0].softmax(0)
-        # Noise that may hide detail is background, unless the surroundings know.
-        detail = detail_above_noise(features)[0].maximum(_agreement(along_z))
-        present = found.presence[0].sigmoid() * detail
-        presence[tile.y, tile.x] = present[*inside]
-        shares[:, tile.y, tile.x] = along_z[:, *inside]
+        found = network(features)
+        inside = shifted(tile.inside, -NETWORK_HALO)
+        logits[:, tile.y, tile.x] = found.along_z[0, :, *inside]
+        trust[tile.slices] = found.trust[0, *inside]
+        presence[tile.slices] = found.presence[0, *inside].sigmoid()
+        detail[tile.slices] = detail_above_noise(features)[0, *inside]
         monitor.check_cancelled()
+    del focus, intensity
+    core = (slice(VOTE_RADIUS, -VOTE_RADIUS),) * 2
+    shares = vote(logits[None], trust[core][None] + LEAST_TRUST)[0].softmax(0)
+    del logits
+    # Noise that may hide detail is background, unless the surroundings know.
+    present = presence[core] * detail[core].maximum(_agreement(shares))
     highest = shares.amax(0)
     weights = (shares / highest) ** point.plan.settings.surface
-    return SurfaceShares(weights, weights >= NEAR, highest * presence, region)
+    return SurfaceShares(weights, weights >= NEAR, highest * present, region)
 
 
 def _agreement(shares: Tensor) -> Tensor:

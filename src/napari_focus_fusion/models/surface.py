@@ -31,8 +31,9 @@ WINDOWS = (1, 2, 8, 20)
 DILATIONS, Z_SPACINGS = (1, 2, 4, 8, 1), (1, 2, 4, 2, 1)
 #: Radius in cells of the surroundings that vote, and what is added to their shares.
 VOTE_RADIUS, VOTE_FLOOR = 12, 1e-3
-#: Cells around a cell that its result depends on.
-SURFACE_HALO = max(WINDOWS) + sum(DILATIONS) + VOTE_RADIUS
+#: Cells around a cell that the network looks at, and that its result depends on.
+NETWORK_HALO = max(WINDOWS) + sum(DILATIONS)
+SURFACE_HALO = NETWORK_HALO + VOTE_RADIUS
 #: Features of a cell of a slice, and channels of the network.
 INPUTS, WIDTH = 2 * len(WINDOWS) + 2, 16
 TINY = 1e-12
@@ -85,10 +86,13 @@ class Found(NamedTuple):
         that the surface passes through a cell of each slice.
     presence
         (B, h, w), logit of whether any slice shows detail there. Background has none.
+    trust
+        (B, h, w), at least 0, how much the votes of neighbours count: see :func:`vote`.
     """
 
     along_z: Tensor
     presence: Tensor
+    trust: Tensor
 
 
 def detail_above_noise(features: Tensor) -> Tensor:
@@ -104,7 +108,7 @@ def detail_above_noise(features: Tensor) -> Tensor:
     Tensor
         (B, h, w) from 0 to 1, less as many cells on each side as of the network.
     """
-    inner = sum(DILATIONS) + VOTE_RADIUS
+    inner = sum(DILATIONS)
     change = features[:, :, 1 : 2 * len(WINDOWS) : 2].amax(1)
     change = 2 * change[..., inner:-inner, inner:-inner]
     above = [change[:, i] / most for i, most in CHANGE_BY_NOISE.items()]
@@ -166,9 +170,7 @@ class Surface(FusionModel):
             for _ in range(2)
         )
 
-    def forward(
-        self, features: Tensor, *, whole: bool = False, least_trust: float = 0.0
-    ) -> Found:
+    def forward(self, features: Tensor, *, whole: bool = False) -> Found:
         """Logits along Z, and of there being anything.
 
         Parameters
@@ -178,13 +180,11 @@ class Surface(FusionModel):
         whole
             Whether they are all there is: their border is repeated as often as needed,
             and the result is as large as they are.
-        least_trust
-            How much the votes of neighbours count beside what the network says.
 
         Returns
         -------
         Found
-            Its planes less ``sum(DILATIONS) + VOTE_RADIUS`` cells on each side.
+            Its planes less ``sum(DILATIONS)`` cells on each side.
         """
         shape = features.shape[:2]
         x = beside_neighbours(self.first, features).unflatten(0, shape)
@@ -202,16 +202,37 @@ class Surface(FusionModel):
         # Sums in double precision do not depend on the order of the slices.
         mean = x.mean(1, dtype=torch.float64).to(x.dtype)
         pooled = torch.cat([x.amax(1), mean], 1)
-        # Neighbours vote; how much that counts is decided cell by cell, since at a step
-        # or where layers overlap they belong to other depths.
-        shares, r = logits.softmax(1), VOTE_RADIUS
-        if whole:
-            shares = F.pad(shares, [r] * 4, mode="replicate")
-        else:
-            logits, pooled = logits[..., r:-r, r:-r], pooled[..., r:-r, r:-r]
-        votes = (box_mean(shares, r) + VOTE_FLOOR).log()
-        logits = logits + (F.softplus(self.trust(pooled)) + least_trust) * votes
-        return Found(logits, self.presence(pooled)[:, 0])
+        trust = F.softplus(self.trust(pooled)[:, 0])
+        return Found(logits, self.presence(pooled)[:, 0], trust)
+
+
+def vote(logits: Tensor, trust: Tensor) -> Tensor:
+    """Logits along Z with the votes of neighbours.
+
+    How much those count is decided cell by cell, since at a step or where layers
+    overlap neighbours belong to other depths.
+
+    Parameters
+    ----------
+    logits
+        (B, N, h, w), of :class:`Found`.
+    trust
+        (B, h, w) less :data:`VOTE_RADIUS` cells on each side.
+
+    Returns
+    -------
+    Tensor
+        (B, N, h, w) less :data:`VOTE_RADIUS` cells on each side.
+    """
+    r = VOTE_RADIUS
+    shares = logits.softmax(1)
+    inner = logits[..., r:-r, r:-r]
+    # Slice by slice, since sums over windows need as much memory again.
+    voted = [
+        inner[:, z] + trust * (box_mean(shares[:, z], r) + VOTE_FLOOR).log()
+        for z in range(logits.shape[1])
+    ]
+    return torch.stack(voted, 1)
 
 
 def cell_means(planes: Tensor) -> Tensor:

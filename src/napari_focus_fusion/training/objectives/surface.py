@@ -18,9 +18,11 @@ from torch import Tensor
 
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.models.surface import (
+    VOTE_RADIUS,
     WINDOWS,
     cell_means,
     coarse_features,
+    vote,
 )
 from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.recipe import Recipe
@@ -85,7 +87,9 @@ def validation_error(network: Surface, batches: list[Batch]) -> float:
 def _losses(network: Surface, slices: Tensor, depth: Tensor) -> dict[str, Tensor]:
     cells = coarse(slices, depth)
     found = network(cells.features, whole=True)
-    log = found.along_z.log_softmax(1)
+    around = [VOTE_RADIUS] * 4
+    bordered = F.pad(found.along_z, around, mode="replicate")
+    log = vote(bordered, found.trust).log_softmax(1)
     z = torch.arange(log.shape[1], device=log.device)[None, :, None, None]
     target = torch.exp(-((z - cells.depth[:, None]) ** 2) / (2 * SPREAD**2))
     target = target / target.sum(1, keepdim=True)
