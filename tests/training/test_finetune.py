@@ -29,6 +29,7 @@ from napari_focus_fusion import (
 from napari_focus_fusion.models.registry import (
     hash_of,
     hash_of_tensors,
+    models_folder,
     new_model,
     our_models,
     save_weights,
@@ -223,17 +224,23 @@ def test_a_tuned_model_can_be_tuned_again_on_many_stacks(
     """On colour and on time points, without repeating their axes."""
     data = dark_stack()
     stacks = [np.stack([data] * 3, -1), as_stack(np.stack([data] * 2), axes="TZYX")]
-    again = tune(model=tuned.path, stacks=stacks, name="second", axes=None, steps=6)
+    # A parent that was tuned badly, so that another tuning is sure to mend it.
+    path = models_folder() / "my-first.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    network = new_model(our_models()["sesf"])
+    network.load_state_dict(random_sesf().state_dict())
+    save_weights(network, path, {}, {"parent": "sesf"})
+    again = tune(model=path, stacks=stacks, name="second", axes=None)
     assert again.better
     assert [stack["axes"] for stack in again.card["stacks"]] == ["ZYXS", "TZYX"]
     assert again.card["parent"] == {
-        "name": "my-Pollen_2",
-        "sha256": tuned.model.weights_hash,
+        "name": "my-first",
+        "sha256": ff.load_model(path).weights_hash,
     }
     spec = ff.models()["second"]
     assert again.model.spec is not None
     assert again.model.spec.title == spec.title
-    assert spec.title == "second: SESF-Fuse, fine-tuned from my-Pollen_2"
+    assert spec.title == "second: SESF-Fuse, fine-tuned from my-first"
     assert spec.base == "sesf"
 
 

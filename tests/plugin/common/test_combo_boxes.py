@@ -45,9 +45,9 @@ def test_a_new_model_appears_in_every_list(qtbot):
     every, learning = ModelComboBox(""), ModelComboBox("", lambda s: s.self_supervised)
     for widget in (every, learning):
         qtbot.addWidget(widget)
-    assert every.values == list(models()) and every.value == "sesf"
+    assert every.values == list(models()) and every.value == "sml"
     assert "sml" not in learning.values and learning.spec.name == "sesf"
-    every.value = "sml"
+    every.value = "residual"
     path = models_folder() / "my-cells.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -55,7 +55,7 @@ def test_a_new_model_appears_in_every_list(qtbot):
         refresh_model_lists()
         for widget in (every, learning):
             assert "my-cells" in widget.values
-        assert every.value == "sml"  # what was chosen stays chosen
+        assert every.value == "residual"  # what was chosen stays chosen
         every.value = "my-cells"
         assert model_page(every.spec) == model_page(models()["sesf"])
     finally:
