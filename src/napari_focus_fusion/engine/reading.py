@@ -375,14 +375,6 @@ def prefetch(tasks: Iterable[Callable[[], Item]], depth: int = 1) -> Iterator[It
             yield future.result()
 
 
-def slabs(
-    reference: Reference, area: Rectangle, slab: int, device: torch.device
-) -> Iterator[tuple[int, Tensor]]:
-    """The planes of :func:`flagged_slabs` without their flags."""
-    for z, planes, _ in flagged_slabs(reference, area, slab, device):
-        yield z, planes
-
-
 def flagged_slabs(
     reference: Reference, area: Rectangle, slab: int, device: torch.device
 ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
