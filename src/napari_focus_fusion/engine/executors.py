@@ -140,7 +140,9 @@ def _run_round(
         }
     except (TimeoutError, RuntimeError) as error:
         raise _lost_cluster(store, f"no worker answers ({error})") from error
-    except OSError:  # a worker that was lost just now: its connection is closed
+    except (OSError, KeyError):
+        # A worker that was lost just now: its connection is closed, or the scheduler
+        # forgot it while it was choosing where to send.
         lost += regions
         time.sleep(1)
         return
