@@ -12,6 +12,7 @@ from napari_focus_fusion.engine.store import CHUNK
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.base import SuperResolver
 from napari_focus_fusion.models.registry import load_surface
+from napari_focus_fusion.models.surface import CELL, SURFACE_HALO
 from napari_focus_fusion.stack import FocusStack
 from napari_focus_fusion.tiling import TilePlan
 
@@ -30,6 +31,9 @@ SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
 #: Working memory of a region's pixel in bytes, measured: state and temporaries, and
 #: what each component adds to them, the second for each of its own bytes.
 BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
+#: And of its slices, where a surface is found in them: focus measure at three scales,
+#: intensity and shares, in cells.
+SURFACE_BYTES = 1.25
 #: A band of whole rows is as high as this, or it would mostly read its halo.
 MIN_ROWS = 256
 #: Default working memory of a job on a cluster.
@@ -210,9 +214,9 @@ def plan_run(
         budget = settings.memory or JOB_BYTES
     surface = _surface_of(stack, scoring_model, settings.surface)
     state = bytes_a_pixel(stack, scoring_model, upscale, guide)
+    pixels = budget // state
     if surface is not None:
-        # Focus measure, intensity and shares of all slices, in cells.
-        state += stack.n_slices
+        pixels = _pixels_beside_surface(budget, state, stack)
     return RunPlan(
         stack=stack,
         settings=settings,
@@ -225,13 +229,21 @@ def plan_run(
         device=device,
         tile=settings.tile or TILE[device.type],
         slab=SLAB[device.type],
-        regions=plan_regions(
-            stack,
-            budget // state,
-            stored=stored,
-            jobs=jobs or 1,
-        ),
+        regions=plan_regions(stack, pixels, stored=stored, jobs=jobs or 1),
     )
+
+
+def _pixels_beside_surface(budget: int, state: int, stack: FocusStack) -> int:
+    """Pixels of a region whose slices are kept in cells, with a halo around them."""
+    kept = stack.n_slices * SURFACE_BYTES
+    plane = stack.height * stack.width
+    if budget >= (state + kept) * plane:
+        return plane
+    # The side s of a square: state * s ** 2 + kept * (s + 2 * halo) ** 2 = budget.
+    halo, both = CELL * SURFACE_HALO, state + kept
+    root = (2 * kept * halo) ** 2 - both * (kept * (2 * halo) ** 2 - budget)
+    side = (max(root, 0.0) ** 0.5 - 2 * kept * halo) / both
+    return int(max(side, 0)) ** 2
 
 
 def _surface_of(

@@ -1,7 +1,7 @@
 """The surface of a region, found in a pass of the plain focus measure.
 
 Everything lies on one grid of cells, fixed in the plane, so that the result does not
-depend on where a region ends; a sixteenth of the slices' pixels is kept.
+depend on where a region ends. Outside the plane cells are mirrored, not computed.
 """
 
 from __future__ import annotations
@@ -14,32 +14,39 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_focus_fusion.engine.reading import DOUBTFUL, flagged_slabs
-from napari_focus_fusion.models.sml import SumModifiedLaplacian
+from napari_focus_fusion.filters import box_mean
 from napari_focus_fusion.models.surface import (
+    BLOCK,
     CELL,
+    FOCUS_HALO,
     NETWORK_HALO,
-    SURFACE_HALO,
+    SCALES,
     VOTE_RADIUS,
-    cell_means,
+    Found,
     coarse_features,
     detail_above_noise,
+    focus_of,
     vote,
 )
-from napari_focus_fusion.tiling import Rectangle, TilePlan, shifted
+from napari_focus_fusion.tiling import Rectangle, TilePlan, even_split
 
 if TYPE_CHECKING:
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.prepare import Prepared
+    from napari_focus_fusion.models.surface import Surface
 
-#: Cells x slices that the network looks at together: some 300 bytes each. Fewer would
+#: Blocks x slices that the network looks at together: some 1000 bytes each. Fewer would
 #: mostly be halo.
-CELLS_AT_ONCE, SMALLEST_SIDE = 1 << 19, 48
+BLOCKS_AT_ONCE, SMALLEST_SIDE = 1 << 17, 32
+#: Rows of cells whose focus measure is computed together, in a processor's cache.
+BAND = 32
 #: Agreement along Z that white noise can have.
 NOISE_AGREES = 0.55
-#: How much neighbours count beside what the network learnt of that. Over all families
-#: of scenes it neither gains nor loses; in brightfield it gains .4 dB, and in real
-#: stacks islands of slices far from the surface go.
-LEAST_TRUST = 0.7
+#: How much neighbours count beside what the network learnt of that. More of it blurs
+#: steps; less leaves more islands in brightfield.
+LEAST_TRUST = 0.2
+#: Radius in cells over which it is averaged whether there is any detail.
+SMOOTHING = 2
 #: Slices whose weight is a smaller share of the highest are not near the surface.
 NEAR = 0.02
 
@@ -52,19 +59,22 @@ class SurfaceShares:
     ----------
     weights
         (N, h, w) in cells: the probability as a share of the highest along Z, to the
-        power of the strength; one cell more than the region touches on each side.
+        power of the strength.
     near
         (N, h, w) bool, where a slice is near the surface.
     certainty
         (h, w) in cells, the highest probability, times that of there being any detail.
     region
         In the plane's pixels.
+    cells
+        Those of the region and at least one more on each side.
     """
 
     weights: Tensor
     near: Tensor
     certainty: Tensor
     region: Rectangle
+    cells: Rectangle
 
     def of_slice(self, z: int) -> Tensor:
         """Weight of a slice (h, w) at each pixel of the region; 0 where not near."""
@@ -79,18 +89,21 @@ class SurfaceShares:
             mode="bilinear",
             align_corners=False,
         )[0, 0]
-        top = self.region.y0 % CELL + CELL
-        left = self.region.x0 % CELL + CELL
-        return fine[top : top + self.region.height, left : left + self.region.width]
+        return fine[
+            self.region.moved(-CELL * self.cells.y0, -CELL * self.cells.x0).slices
+        ]
 
     def passes(self, first: int, count: int, y: slice, x: slice) -> bool:
         """Whether any of some slices is near in a window of the region's pixels."""
         rows, columns = (
             slice(
-                max((offset % CELL + window.start) // CELL, 0),
-                max(-(-(offset % CELL + window.stop) // CELL) + 2, 0),
+                max((first_pixel + window.start) // CELL - first_cell - 1, 0),
+                max(-(-(first_pixel + window.stop) // CELL) - first_cell + 1, 0),
             )
-            for offset, window in ((self.region.y0, y), (self.region.x0, x))
+            for first_pixel, first_cell, window in (
+                (self.region.y0, self.cells.y0, y),
+                (self.region.x0, self.cells.x0, x),
+            )
         )
         return bool(self.near[first : first + count, rows, columns].any())
 
@@ -117,40 +130,83 @@ def find_surface(
     network = point.plan.surface
     if network is None:
         return None
-    cells = Rectangle(
-        region.y0 // CELL - 1,
-        -(-region.y1 // CELL) + 1,
-        region.x0 // CELL - 1,
-        -(-region.x1 // CELL) + 1,
+    stack = point.plan.stack
+    plane = _cells_of(Rectangle(0, stack.height, 0, stack.width))
+    cells = _cells_of(region).grown(BLOCK)
+    wide = cells.grown(VOTE_RADIUS)
+    inside = wide.inside_plane(plane.y1, plane.x1)
+    found, detail = _look(point, network, inside, plane, monitor)
+    logits = _cut(found.along_z, inside, wide, plane)
+    trust, detail = (
+        _cut(each, inside, cells, plane) for each in (found.trust, detail[0])
     )
-    focus, intensity = _scan(point, cells.grown(SURFACE_HALO), monitor)
-    count, wide = len(focus), cells.grown(VOTE_RADIUS)
-    plane = (wide.height, wide.width)
-    logits = torch.empty(count, *plane, device=point.plan.device)
-    presence, detail, trust = (
-        torch.empty(plane, device=point.plan.device) for _ in range(3)
-    )
-    side = max(int((CELLS_AT_ONCE / count) ** 0.5) - 2 * NETWORK_HALO, SMALLEST_SIDE)
-    tiles = TilePlan(*plane, (side, side), NETWORK_HALO)
-    for tile in tiles:
-        y, x = shifted(tiles.window_of(tile), NETWORK_HALO)
-        features = coarse_features(focus[None, :, y, x], intensity[None, :, y, x])
-        found = network(features)
-        inside = shifted(tile.inside, -NETWORK_HALO)
-        logits[:, tile.y, tile.x] = found.along_z[0, :, *inside]
-        trust[tile.slices] = found.trust[0, *inside]
-        presence[tile.slices] = found.presence[0, *inside].sigmoid()
-        detail[tile.slices] = detail_above_noise(features)[0, *inside]
-        monitor.check_cancelled()
-    del focus, intensity
-    core = (slice(VOTE_RADIUS, -VOTE_RADIUS),) * 2
-    shares = vote(logits[None], trust[core][None] + LEAST_TRUST)[0].softmax(0)
+    presence = _cut(found.presence[0], inside, cells.grown(2 * SMOOTHING), plane)
+    # Twice, so that the blocks of the network do not show.
+    presence = box_mean(box_mean(presence.sigmoid(), SMOOTHING), SMOOTHING)
+    del found
+    shares = vote(logits, trust + LEAST_TRUST)[0].softmax(0)
     del logits
     # Noise that may hide detail is background, unless the surroundings know.
-    present = presence[core] * detail[core].maximum(_agreement(shares))
+    present = presence * detail.maximum(_agreement(shares))
     highest = shares.amax(0)
     weights = (shares / highest) ** point.plan.settings.surface
-    return SurfaceShares(weights, weights >= NEAR, highest * present, region)
+    return SurfaceShares(weights, weights >= NEAR, highest * present, region, cells)
+
+
+def _cells_of(pixels: Rectangle) -> Rectangle:
+    """The cells of whole blocks that hold a rectangle of pixels."""
+    side = BLOCK * CELL
+    return Rectangle(
+        pixels.y0 // side * BLOCK,
+        -(-pixels.y1 // side) * BLOCK,
+        pixels.x0 // side * BLOCK,
+        -(-pixels.x1 // side) * BLOCK,
+    )
+
+
+def _look(
+    point: Prepared,
+    network: Surface,
+    inside: Rectangle,
+    plane: Rectangle,
+    monitor: Monitor,
+) -> tuple[Found, Tensor]:
+    """What the network finds in cells inside the plane, and where there is detail."""
+    halo = BLOCK * NETWORK_HALO
+    scanned = inside.grown(halo).inside_plane(plane.y1, plane.x1)
+    focus, intensity = _scan(point, scanned, monitor)
+    count, device = len(focus), point.plan.device
+    shape = (inside.height, inside.width)
+    found = Found(
+        torch.empty(1, count, *shape, device=device),
+        *(torch.empty(1, *shape, device=device) for _ in range(2)),
+    )
+    detail = torch.empty(1, *shape, device=device)
+    side = max(int((BLOCKS_AT_ONCE / count) ** 0.5) - 2 * NETWORK_HALO, SMALLEST_SIDE)
+    for tile in TilePlan(*shape, (BLOCK * side, BLOCK * side), align=(BLOCK, BLOCK)):
+        window = tile.moved(inside.y0, inside.x0).grown(halo)
+        features = coarse_features(
+            *(_cut(each[None], scanned, window, plane) for each in (focus, intensity))
+        )
+        for whole, part in zip(found, network(features), strict=True):
+            whole[..., tile.y, tile.x] = part
+        detail[..., tile.y, tile.x] = detail_above_noise(features)
+        monitor.check_cancelled()
+    return found, detail
+
+
+def _cut(
+    volume: Tensor, held: Rectangle, wanted: Rectangle, plane: Rectangle
+) -> Tensor:
+    """Of a volume (..., h, w) of the cells held those wanted, mirrored at the plane."""
+    for axis, first, last, length, offset in (
+        (-2, wanted.y0, wanted.y1, plane.height, held.y0),
+        (-1, wanted.x0, wanted.x1, plane.width, held.x0),
+    ):
+        index = torch.arange(first, last, device=volume.device) % (2 * length)
+        index = torch.minimum(index, 2 * length - 1 - index)
+        volume = volume.index_select(axis, index - offset)
+    return volume
 
 
 def _agreement(shares: Tensor) -> Tensor:
@@ -168,30 +224,26 @@ def _agreement(shares: Tensor) -> Tensor:
 
 
 def _scan(point: Prepared, cells: Rectangle, monitor: Monitor) -> tuple[Tensor, Tensor]:
-    """Focus measure and intensity of all slices, (N, h, w) in cells each."""
-    plan, plain = point.plan, SumModifiedLaplacian()
+    """Focus measure (N, scales, h, w) and intensity (N, h, w) of all slices."""
+    plan = point.plan
     area = Rectangle(*(CELL * n for n in (cells.y0, cells.y1, cells.x0, cells.x1)))
     shape = (plan.stack.n_slices, cells.height, cells.width)
-    focus, intensity = (torch.empty(shape, device=plan.device) for _ in "12")
+    intensity = torch.empty(shape, device=plan.device)
+    focus = intensity.new_empty(shape[0], len(SCALES), *shape[1:])
     for z, planes, flags in flagged_slabs(
-        point.reference, area.grown(1), plan.slab, plan.device
+        point.reference, area.grown(FOCUS_HALO), plan.slab, plan.device
     ):
-        for i, plane in enumerate(planes):
-            score = plain.score(plane[None, None])[0, 1:-1, 1:-1]
-            if flags is None:
-                focus[z + i] = cell_means(score[None])[0]
-            else:
-                focus[z + i] = _means_of_seen(score, flags[i, 1:-1, 1:-1])
-            intensity[z + i] = cell_means(plane[None, 1:-1, 1:-1])[0]
+        counts = None if flags is None else flags < DOUBTFUL
+        found = slice(z, z + len(planes))
+        for top, end in even_split(cells.height, BAND):
+            rows = slice(CELL * top, CELL * end + 2 * FOCUS_HALO)
+            seen = None if counts is None else counts[:, rows]
+            focus[found, :, top:end], intensity[found, top:end] = focus_of(
+                planes[:, rows], seen
+            )
         monitor.check_cancelled()
     unseen = focus.isnan()
     if unseen.any():
         # A slice that has no pixels there is neither sharp nor blurred.
         focus = torch.where(unseen, focus.nanmean(0).nan_to_num(), focus)
     return focus, intensity
-
-
-def _means_of_seen(score: Tensor, flags: Tensor) -> Tensor:
-    """(h, w) in cells: means of the scores that count, NaN where none does."""
-    counts = (flags < DOUBTFUL).to(score.dtype)
-    return cell_means((score * counts)[None])[0] / cell_means(counts[None])[0]

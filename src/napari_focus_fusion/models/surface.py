@@ -3,9 +3,10 @@
 Scores of single pixels are noise where there is little detail. Slices are samples along
 Z, though, and neighbouring pixels mostly lie at neighbouring depths: a small network
 that looks along Z and across the plane finds the surface that both agree on. Its input
-is the plain focus measure (Nayar and Nakagawa, IEEE TPAMI 16(8), 1994) and the
-intensity, both averaged over cells of 4 x 4 pixels, so that it costs little; scores at
-full resolution are then weighted by what it found.
+is the plain focus measure (Nayar and Nakagawa, IEEE TPAMI 16(8), 1994) at three scales,
+the coarser ones seeing through noise, and the intensity, averaged over cells of 4 x 4
+pixels. It works on blocks of 2 x 2 cells, so that it costs little, and tells their
+cells apart; scores at full resolution are then weighted by what it found.
 
 Reversing the slices reverses the result exactly: slices before and after a slice enter
 by their sum and by their absolute difference.
@@ -19,30 +20,97 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_focus_fusion.filters import box_mean
+from napari_focus_fusion.filters import box_mean, without_border
 from napari_focus_fusion.models.base import FusionModel, Kind
+from napari_focus_fusion.models.sml import SumModifiedLaplacian
 
-#: Side of a cell of the coarse grid, in pixels.
-CELL = 4
-#: Radii of the windows over which the focus measure is averaged, in cells.
-WINDOWS = (1, 2, 8, 20)
-#: Of each block the spacing of the convolution across the plane, in cells, and that of
+#: Side of a cell of the coarse grid in pixels, and of a block in cells.
+CELL, BLOCK = 4, 2
+#: The focus measure is computed of planes averaged over so many pixels a side.
+SCALES = (1, 2, 4)
+#: Pixels around a cell that its focus measure depends on.
+FOCUS_HALO = CELL
+#: Radius in cells of the windows over which cells average the focus measure.
+CELL_RADIUS = 1
+#: Radii in blocks of the windows over which blocks average it, by scale.
+BLOCK_RADII = {1: (1, 4, 10), 2: (2, 6), 4: (2, 6)}
+#: The largest of them.
+WINDOW_RADIUS = 10
+#: Of each layer the spacing of the convolution across the plane, in blocks, and that of
 #: the neighbours along Z, in slices.
-DILATIONS, Z_SPACINGS = (1, 2, 4, 8, 1), (1, 2, 4, 2, 1)
+DILATIONS, Z_SPACINGS = (1, 2, 4, 2, 1), (1, 2, 4, 2, 1)
+#: Blocks around a block that the network looks at.
+NETWORK_HALO = WINDOW_RADIUS + sum(DILATIONS)
 #: Radius in cells of the surroundings that vote, and what is added to their shares.
 VOTE_RADIUS, VOTE_FLOOR = 12, 1e-3
-#: Cells around a cell that the network looks at, and that its result depends on.
-NETWORK_HALO = max(WINDOWS) + sum(DILATIONS)
-SURFACE_HALO = NETWORK_HALO + VOTE_RADIUS
-#: Features of a cell of a slice, and channels of the network.
-INPUTS, WIDTH = 2 * len(WINDOWS) + 2, 16
+#: Cells around a cell whose focus measure its result depends on, votes included.
+SURFACE_HALO = BLOCK * NETWORK_HALO + VOTE_RADIUS
+#: Features of a block of a slice, and channels of the network.
+INPUTS = 2 * BLOCK**2 * (len(SCALES) + 1) + 2 * sum(map(len, BLOCK_RADII.values()))
+WIDTH = 24
 TINY = 1e-12
-#: By window, the logarithm of the ratio of the largest to the smallest mean along Z
-#: that white noise did not exceed in 64 slices of 512 x 512 pixels.
-CHANGE_BY_NOISE = {1: 0.35, 2: 0.1}
+#: Changes along Z of a smaller share of the measure are mostly rounding.
+SMALLEST_CHANGE = 3e-3
+#: By scale and radius of the window, the logarithm of the ratio of the largest to the
+#: smallest mean along Z that white noise did not exceed in 64 slices of 512 x 512
+#: pixels.
+CHANGE_BY_NOISE = {
+    **{(1, 1): 0.28, (1, 4): 0.09},
+    **{(2, 2): 0.33, (2, 6): 0.125},
+    **{(4, 2): 0.64, (4, 6): 0.28},
+}
 #: Share of that below which there is no detail: less than 1 % of the windows of 9
 #: slices of white noise exceed .7.
 NOISE = 0.6
+#: Radius in blocks of the windows over which it is averaged.
+DETAIL_RADIUS = 2
+
+
+def focus_of(planes: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The plain focus measure at each scale and the intensity, averaged over cells.
+
+    Parameters
+    ----------
+    planes
+        (n, h, w) float32, slices, with :data:`FOCUS_HALO` pixels more on each side.
+    counts
+        Of the same shape, bool, which pixels count. None: all do.
+
+    Returns
+    -------
+    focus
+        (n, scales, h / 4, w / 4), at least 0; NaN where no pixel of a cell counts.
+    intensity
+        (n, h / 4, w / 4).
+    """
+    plain, focus = SumModifiedLaplacian(), []
+    missing = None if counts is None else (~counts[:, None]).to(planes.dtype)
+    for scale in SCALES:
+        if scale > 1:
+            planes = halved(planes)
+            missing = None if missing is None else F.max_pool2d(missing, 2)
+        score = without_border(plain.score(planes[:, None]), FOCUS_HALO // scale)
+        if missing is None:
+            focus.append(cell_means(score, scale))
+            continue
+        # What is computed of a pixel that does not count does not count either.
+        around = F.max_pool2d(missing, 3, stride=1, padding=1)
+        share = 1 - without_border(around[:, 0], FOCUS_HALO // scale)
+        focus.append(cell_means(score * share, scale) / cell_means(share, scale))
+    return torch.stack(focus, 1), without_border(planes, FOCUS_HALO // scale)
+
+
+def cell_means(planes: Tensor, side: int = 1) -> Tensor:
+    """Means over cells of planes (..., h, w) of which a pixel has `side` of ours."""
+    while side < CELL:
+        planes, side = halved(planes), 2 * side
+    return planes
+
+
+def halved(planes: Tensor) -> Tensor:
+    """(..., h, w) -> (..., h / 2, w / 2): means; faster than a pooling layer."""
+    rows = planes[..., 0::2, :] + planes[..., 1::2, :]
+    return (rows[..., 0::2] + rows[..., 1::2]) / 4
 
 
 def coarse_features(focus: Tensor, intensity: Tensor) -> Tensor:
@@ -51,29 +119,41 @@ def coarse_features(focus: Tensor, intensity: Tensor) -> Tensor:
     Parameters
     ----------
     focus
-        (B, N, h, w) in cells, the mean of the focus measure; at least 0.
+        (B, N, scales, h, w) in cells, as :func:`focus_of` has it; rows and columns are
+        those of whole blocks.
     intensity
         (B, N, h, w), the mean intensity, normalised.
 
     Returns
     -------
     Tensor
-        (B, N, INPUTS, h, w) less ``max(WINDOWS)`` cells on each side.
+        (B, N, INPUTS, h / 2, w / 2) in blocks, less :data:`WINDOW_RADIUS` on each side.
     """
-    features = []
-    most = max(WINDOWS)
-    for radius in WINDOWS:
-        mean = box_mean(focus, radius)
-        inner = most - radius
-        if inner:
-            mean = mean[..., inner:-inner, inner:-inner]
-        highest = mean.amax(1, keepdim=True).clamp_min(TINY)
-        lowest = mean.amin(1, keepdim=True).clamp_min(TINY)
-        contrast = (mean / lowest).clamp_min(TINY).log().clamp(0, 4) / 2
-        features += [mean / highest, contrast]
-    seen = intensity[..., most:-most, most:-most]
+    border = BLOCK * WINDOW_RADIUS
+    of_blocks: list[Tensor] = []
+    of_cells: list[Tensor] = []
+    for i, scale in enumerate(SCALES):
+        near = without_border(focus[:, :, i], border - CELL_RADIUS)
+        of_cells += _along_z(box_mean(near, CELL_RADIUS))
+        blocks = halved(focus[:, :, i])
+        for radius in BLOCK_RADII[scale]:
+            mean = box_mean(blocks, radius)
+            inner = WINDOW_RADIUS - radius
+            of_blocks += _along_z(without_border(mean, inner) if inner else mean)
+    seen = without_border(intensity, border)
     change = (seen - seen.mean(1, keepdim=True)) * 4
-    return torch.stack([*features, seen.clamp(-0.5, 1.5), change.clamp(-2, 2)], 2)
+    of_cells += [seen.clamp(-0.5, 1.5), change.clamp(-2, 2)]
+    split = F.pixel_unshuffle(torch.stack(of_cells, 2), BLOCK)
+    return torch.cat([torch.stack(of_blocks, 2), split], 2)
+
+
+def _along_z(mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a measure (B, N, h, w) lies in its range along Z, and how far from 0."""
+    highest = mean.amax(1, keepdim=True)
+    lowest = mean.amin(1, keepdim=True)
+    change = highest - lowest + SMALLEST_CHANGE * highest + TINY
+    ratio = mean.clamp_min(TINY) / lowest.clamp_min(TINY)
+    return (mean - lowest) / change, ratio.log().clamp(0, 4) / 2
 
 
 class Found(NamedTuple):
@@ -82,8 +162,8 @@ class Found(NamedTuple):
     Attributes
     ----------
     along_z
-        (B, N, h, w), logits of the slices: their softmax along Z is how probable it is
-        that the surface passes through a cell of each slice.
+        (B, N, h, w) in cells, logits of the slices: their softmax along Z is how
+        probable it is that the surface passes through a cell of each slice.
     presence
         (B, h, w), logit of whether any slice shows detail there. Background has none.
     trust
@@ -106,19 +186,24 @@ def detail_above_noise(features: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (B, h, w) from 0 to 1, less as many cells on each side as of the network.
+        (B, 2 h, 2 w) in cells, from 0 to 1, less as many blocks on each side as of the
+        network.
     """
-    inner = sum(DILATIONS)
-    change = features[:, :, 1 : 2 * len(WINDOWS) : 2].amax(1)
-    change = 2 * change[..., inner:-inner, inner:-inner]
-    above = [change[:, i] / most for i, most in CHANGE_BY_NOISE.items()]
-    return ((torch.stack(above).amax(0) - NOISE) / (1 - NOISE)).clamp(0, 1)
+    windows = [(scale, radius) for scale in SCALES for radius in BLOCK_RADII[scale]]
+    above = [
+        2 * features[:, :, 2 * windows.index(window) + 1].amax(1) / most
+        for window, most in CHANGE_BY_NOISE.items()
+    ]
+    detail = ((torch.stack(above).amax(0) - NOISE) / (1 - NOISE)).clamp(0, 1)
+    # Averaged and interpolated, so that neither windows nor blocks show.
+    around = sum(DILATIONS) - DETAIL_RADIUS - 1
+    smooth = box_mean(without_border(detail, around), DETAIL_RADIUS)
+    cells = F.interpolate(smooth[:, None], scale_factor=BLOCK, mode="bilinear")
+    return without_border(cells[:, 0], BLOCK)
 
 
 def beside_neighbours(layer: nn.Conv2d, x: Tensor, spacing: int = 1) -> Tensor:
     """A 1 x 1 convolution of a slice, its neighbours' sum and their distance.
-
-    Of the sum it is computed before adding, which saves two copies of the features.
 
     Parameters
     ----------
@@ -132,17 +217,17 @@ def beside_neighbours(layer: nn.Conv2d, x: Tensor, spacing: int = 1) -> Tensor:
     Returns
     -------
     Tensor
-        (B * N, outputs, h, w).
+        (B, N, outputs, h, w).
     """
-    slices, width = x.shape[1:3]
-    z = torch.arange(slices, device=x.device)
-    before, after = (z - spacing).clamp_min(0), (z + spacing).clamp_max(slices - 1)
-    own, added, apart = layer.weight.split(width, 1)
-    distance = (x.index_select(1, before) - x.index_select(1, after)).abs()
-    y = F.conv2d(x.flatten(0, 1), added).unflatten(0, x.shape[:2])
-    total = (y.index_select(1, before) + y.index_select(1, after)).flatten(0, 1)
-    total = total + F.conv2d(x.flatten(0, 1), own, layer.bias)
-    return total + F.conv2d(distance.flatten(0, 1), apart)
+    assert layer.bias is not None
+    weight, bias = layer.weight[..., 0, 0], layer.bias[:, None]
+    last, found = x.shape[1] - 1, []
+    # Slice by slice, in a processor's cache; a matrix product is faster than conv2d.
+    for z in range(last + 1):
+        before, after = x[:, max(z - spacing, 0)], x[:, min(z + spacing, last)]
+        together = [x[:, z], before + after, (before - after).abs()]
+        found.append(torch.matmul(weight, torch.cat(together, 1).flatten(2)) + bias)
+    return torch.stack(found, 1).unflatten(-1, x.shape[-2:])
 
 
 class Surface(FusionModel):
@@ -155,17 +240,17 @@ class Surface(FusionModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv2d(3 * INPUTS, WIDTH, 1)
+        self.first = nn.Conv2d(INPUTS, WIDTH, 1)
         self.along = nn.ModuleList(nn.Conv2d(3 * WIDTH, WIDTH, 1) for _ in DILATIONS)
         self.across = nn.ModuleList(
             nn.Conv2d(WIDTH, WIDTH, 3, dilation=spacing) for spacing in DILATIONS
         )
-        self.last = nn.Conv2d(3 * WIDTH, 1, 1)
+        self.last = nn.Conv2d(3 * WIDTH, BLOCK**2, 1)
         self.presence, self.trust = (
             nn.Sequential(
                 nn.Conv2d(2 * WIDTH, WIDTH, 1),
                 nn.LeakyReLU(0.1),
-                nn.Conv2d(WIDTH, 1, 1),
+                nn.Conv2d(WIDTH, BLOCK**2, 1),
             )
             for _ in range(2)
         )
@@ -184,26 +269,27 @@ class Surface(FusionModel):
         Returns
         -------
         Found
-            Its planes less ``sum(DILATIONS)`` cells on each side.
+            In cells, less ``sum(DILATIONS)`` blocks on each side.
         """
         shape = features.shape[:2]
-        x = beside_neighbours(self.first, features).unflatten(0, shape)
+        x = F.leaky_relu(self.first(features.flatten(0, 1)), 0.1).unflatten(0, shape)
         for along, across, spacing, z_spacing in zip(
             self.along, self.across, DILATIONS, Z_SPACINGS, strict=True
         ):
             assert isinstance(along, nn.Conv2d)
-            y = F.leaky_relu(beside_neighbours(along, x, z_spacing), 0.1)
+            y = F.leaky_relu(beside_neighbours(along, x, z_spacing), 0.1).flatten(0, 1)
             if whole:
                 y = F.pad(y, [spacing] * 4, mode="replicate")
             else:
                 x = x[..., spacing:-spacing, spacing:-spacing]
             x = x + F.leaky_relu(across(y), 0.1).unflatten(0, shape)
-        logits = beside_neighbours(self.last, x).unflatten(0, shape)[:, :, 0]
+        logits = beside_neighbours(self.last, x)
         # Sums in double precision do not depend on the order of the slices.
         mean = x.mean(1, dtype=torch.float64).to(x.dtype)
         pooled = torch.cat([x.amax(1), mean], 1)
-        trust = F.softplus(self.trust(pooled)[:, 0])
-        return Found(logits, self.presence(pooled)[:, 0], trust)
+        trust = F.softplus(self.trust(pooled))
+        cells = [logits, self.presence(pooled), trust]
+        return Found(*(F.pixel_shuffle(x, BLOCK).squeeze(-3) for x in cells))
 
 
 def vote(logits: Tensor, trust: Tensor) -> Tensor:
@@ -233,8 +319,3 @@ def vote(logits: Tensor, trust: Tensor) -> Tensor:
         for z in range(logits.shape[1])
     ]
     return torch.stack(voted, 1)
-
-
-def cell_means(planes: Tensor) -> Tensor:
-    """(..., h, w) -> (..., h / 4, w / 4): means over cells."""
-    return F.avg_pool2d(planes, CELL)

@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.models.surface import (
+    BLOCK,
+    FOCUS_HALO,
     VOTE_RADIUS,
-    WINDOWS,
+    WINDOW_RADIUS,
     cell_means,
     coarse_features,
+    focus_of,
     vote,
 )
 from napari_focus_fusion.training.fit import Schedule
@@ -141,11 +143,11 @@ def _drawn(batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 def coarse(slices: Tensor, depth: Tensor) -> Cells:
     """Features of slices (stacks, N, h, w), and the depth on their grid."""
     stacks, count = slices.shape[:2]
-    padded = F.pad(slices.flatten(0, 1)[:, None], [1] * 4, mode="replicate")
-    score = SumModifiedLaplacian().score(padded)[:, 1:-1, 1:-1]
-    score = score.unflatten(0, (stacks, count))
+    around = [FOCUS_HALO] * 4
+    padded = F.pad(slices.flatten(0, 1)[:, None], around, mode="replicate")[:, 0]
     focus, intensity = (
-        _mirrored(cell_means(planes), max(WINDOWS)) for planes in (score, slices)
+        _mirrored(planes.unflatten(0, (stacks, count)), BLOCK * WINDOW_RADIUS)
+        for planes in focus_of(padded)
     )
     features = coarse_features(focus, intensity)
     known = torch.isfinite(depth).float()
@@ -181,24 +183,16 @@ RECIPE = Recipe(
     training_loss=training_loss,
     self_supervised_loss=None,
     validate=validation_error,
-    schedule=Schedule(steps=2800, learning_rate=2e-3, validate_every=175),
-    scenes=540,
+    schedule=Schedule(steps=4000, learning_rate=2e-3, validate_every=200),
+    scenes=560,
+    side=160,
     modalities=(
-        "grey",
-        "coherent",
-        "confocal",
-        "tissue",
-        "refractile",
-        "coherent",
-        "grey",
-        "fluorescence",
-        "coherent",
-        "tissue",
-        "brightfield",
-        "confocal",
+        *("grey", "coherent", "tissue", "grey", "refractile", "fluorescence"),
+        *("coherent", "grey", "confocal", "coherent", "grey", "brightfield"),
+        *("coherent", "tissue"),
     ),
     slices=24,
     stacks=3,
-    crop=128,
+    crop=160,
     scores=score_surface,
 )
