@@ -75,7 +75,7 @@ def _cost_of_scoring(plan: RunPlan) -> float:
 
 def score_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -> None:
     """Raw maps of a region from the scores of all slices, and reconstructions."""
-    plan, t = point.plan, point.t
+    plan, t, before = point.plan, point.t, monitor.found
     if plan.decision is not None:
         labels = plan.decision[t, region.y, region.x]
         sure = np.ones(labels.shape, np.float32)
@@ -91,12 +91,12 @@ def score_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) ->
         maps = score_region(point, region, monitor)
     with store.access():
         put_raw(store.raw, t, region, maps)
-        store.mark_done("scored", t, region)
+        store.mark_done("scored", t, region, monitor.found_since(before))
 
 
 def finish_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -> None:
     """Verified maps and fused pixels of a region; all raw maps around it are there."""
-    plan, t = point.plan, point.t
+    plan, t, before = point.plan, point.t, monitor.found
     stack, upscale = plan.stack, plan.upscale
     halo = FINISH_HALO if upscale is None else super_resolving_halo(upscale)
     area = region.grown(halo).inside_plane(stack.height, stack.width)
@@ -114,4 +114,4 @@ def finish_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -
         )
     with store.access():
         put_finished(store.outputs, stack, t, region, fused, maps, consistency)
-        store.mark_done("fused", t, region)
+        store.mark_done("fused", t, region, monitor.found_since(before))
