@@ -28,6 +28,7 @@ from napari_focus_fusion.engine.executors import (
     run_locally,
     run_on_dask,
 )
+from napari_focus_fusion.engine.identity import differences
 from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import plan_run
 from napari_focus_fusion.engine.prepare import prepare
@@ -45,6 +46,7 @@ from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model
 from napari_focus_fusion.opening import as_stack, axes_as_given
 from napari_focus_fusion.parameters import callback, file_path, shown, yes_or_no
 from napari_focus_fusion.progress import Meter, Progress
+from napari_focus_fusion.read.own_results import provenance_in
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.stack import FocusStack
 from napari_focus_fusion.write.places import places_of
@@ -277,6 +279,31 @@ def plan_fusion(
         jobs=jobs,
     )
     return source, plan
+
+
+def differences_from(
+    result: Path,
+    stack: Any,
+    model: str | Path | FusionModel = DEFAULT_MODEL,
+    **how: Any,
+) -> list[str]:
+    """In what a result differs from what :func:`fuse` would give now.
+
+    Parameters
+    ----------
+    result
+        A file or OME-Zarr that was saved.
+    stack, model, **how
+        As `fuse` takes them. Pixels are compared of stacks in files only.
+
+    Returns
+    -------
+    list of str
+        In words; empty if fusing again would give the same.
+    """
+    _, plan = plan_fusion(stack, model, **how)
+    now = provenance_of(plan, cluster=False) | fingerprints_of(plan, always=False)
+    return differences(provenance_in(str(result)), now)
 
 
 def _run(plan: RunPlan, store: Store, monitor: Monitor, client: Any) -> None:

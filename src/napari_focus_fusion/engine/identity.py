@@ -1,4 +1,4 @@
-"""What identifies a run: results of other pixels, models or settings are not its own."""
+"""What identifies a run: its pixels, its model and its settings."""
 
 from __future__ import annotations
 
@@ -59,15 +59,11 @@ def fingerprint(stack: FocusStack) -> str:
 def differences(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What two provenances, or a provenance and an identity, do not have in common.
 
-    In words; the version of the program, the device and the notes do not matter. A
-    provenance without a fingerprint agrees with none.
+    In words; the version of the program, the device and the notes do not matter.
     """
     same = json.loads(json.dumps(now, default=str))
     return [
-        words
-        for key, words in DECISIVE.items()
-        if earlier.get(key) != same.get(key)
-        or (key == "source_fingerprint" and key not in earlier)
+        words for key, words in DECISIVE.items() if earlier.get(key) != same.get(key)
     ]
 
 

@@ -17,13 +17,13 @@ from napari_focus_fusion.engine.identity import differences
 from napari_focus_fusion.engine.monitor import NOTHING, Found
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import Reordered
+from napari_focus_fusion.read.own_results import provenance_in
 from napari_focus_fusion.tiling import Rectangle
 from napari_focus_fusion.write.blocks import write_block
 from napari_focus_fusion.write.ome_zarr import (
     complete_output,
     create_output,
     open_output,
-    provenance_in,
 )
 from napari_focus_fusion.write.places import places_of
 from napari_focus_fusion.write.saving import (
@@ -114,6 +114,7 @@ class OpenStore:
         import zarr
 
         self.partial, self.stack = partial, stack
+        self._durable: set[Path] = set()
         self.outputs: dict[str, Any] = open_output(partial / RESULT, stack)
         raw: list[Any] = [
             zarr.open_array(partial / RAW / name, mode="r+") for name in Maps._fields
@@ -144,9 +145,8 @@ class OpenStore:
         into other regions. Files that are no longer what their note says, or have
         none, are deleted.
         """
-        chunks = _chunks_of(region)
-        # All of them, so that what is damaged is deleted everywhere.
-        return all([self._is_whole(stage, t, *chunk) for chunk in chunks])
+        whole = [self._is_whole(stage, t, *chunk) for chunk in _chunks_of(region)]
+        return all(whole)
 
     def recall(self, stage: str, t: int, region: Rectangle, monitor: Monitor) -> None:
         """Report what was found in a finished region."""
@@ -165,10 +165,13 @@ class OpenStore:
         """
         chunks = _chunks_of(region)
         states = [self._states(stage, t, *chunk) for chunk in chunks]
-        written = [Path(n) for states_ in states for n, s in states_.items() if s]
-        folders = {folder for name in written for folder in name.parents}
+        written = [Path(n) for files in states for n, state in files.items() if state]
+        above = {folder for name in written for folder in name.parent.parents}
+        # What lists the new files, and once what lists the folders that hold them.
+        folders = {name.parent for name in written} | (above - self._durable)
         for place in [*written, *sorted(folders, reverse=True)]:
             sync(self.partial / place)
+        self._durable |= above
         for chunk, files in zip(chunks, states, strict=True):
             note = {"region": _as_list(region), "files": files, **found._asdict()}
             write_durably(self._note_of(stage, t, *chunk), json.dumps(note))
@@ -192,8 +195,9 @@ class OpenStore:
         if self._noted(stage, t, row, column).get("files") == states:
             return True
         self._note_of(stage, t, row, column).unlink(missing_ok=True)
-        for name in states:
-            (self.partial / name).unlink(missing_ok=True)
+        for name, state in states.items():
+            if state is not None:
+                (self.partial / name).unlink()
         return False
 
     def _states(
@@ -287,7 +291,7 @@ class ZarrStore(OpenStore):
             opened.enter_context(_locked(self.partial, path))
             self._check_same(run)
             if interrupted and self._is_in_place(run):
-                self.earlier = provenance_in(path)
+                self.earlier = provenance_in(str(path))
                 self._clean_up()
                 self.outputs = open_output(path, stack)
                 return
@@ -303,7 +307,7 @@ class ZarrStore(OpenStore):
         """Whether the run was killed after it had given the result its name."""
         if (self.partial / RESULT).exists():
             return False
-        earlier = provenance_in(self.path)
+        earlier = provenance_in(str(self.path))
         return bool(earlier) and not differences(earlier, run)
 
     def _begin(self, run: dict[str, Any], reconstructions: int, scale: int) -> None:
@@ -424,8 +428,8 @@ def _locked(partial: Path, path: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             raise FocusFusionError(
-                f"Another process is writing {str(path)!r} at this moment. Wait until "
-                "it has finished, or choose another name."
+                f"Another run is writing {str(path)!r} at this moment. Wait until it "
+                "has finished, or choose another name."
             ) from None
     try:
         yield

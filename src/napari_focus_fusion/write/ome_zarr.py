@@ -169,16 +169,6 @@ def complete_output(path: Path, provenance: Mapping[str, Any]) -> None:
     group.attrs[METADATA_KEY] = ours
 
 
-def provenance_in(path: Path) -> dict[str, Any]:
-    """Where a finished result came from; empty if there is none that says so."""
-    try:
-        text = (path / "zarr.json").read_text(encoding="utf-8")
-        found: dict[str, Any] = json.loads(text)["attributes"][METADATA_KEY]
-        return dict(found["provenance"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
 def levels(array: Any) -> list[Any]:
     """Resolution levels of a full-resolution array of an OME-Zarr, itself first."""
     import zarr
