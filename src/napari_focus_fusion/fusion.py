@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_focus_fusion.decision import as_decision
-from napari_focus_fusion.device import deterministic, is_out_of_memory
+from napari_focus_fusion.device import (
+    deterministic,
+    is_out_of_memory,
+    number_of_threads,
+)
 from napari_focus_fusion.engine.checks import (
     contradiction_of_plain,
     inconsistency_with_slices,
@@ -38,7 +42,7 @@ from napari_focus_fusion.engine.provenance import (
     provenance_of,
 )
 from napari_focus_fusion.engine.settings import FusionSettings
-from napari_focus_fusion.engine.steps import steps_of
+from napari_focus_fusion.engine.steps import steps_of, threads_of, work_of
 from napari_focus_fusion.engine.store import MemoryStore, ZarrStore, check_out
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.base import FusionModel
@@ -212,7 +216,7 @@ def fuse(
         client=client,
     )
     inputs = places_of(source, plan.reference)
-    work = sum(step.cost for step in steps_of(plan)) * source.n_times * _voxels(source)
+    work = work_of(plan)
     monitor = Monitor(Meter(work, progress), should_stop)
     with no_memory_in_words(source):
         if out is not None:
@@ -324,7 +328,11 @@ def _run(plan: RunPlan, store: Store, monitor: Monitor, client: Any) -> None:
     for used in plan.networks:
         used.to(plan.device)
     # Only networks run convolutions; oneDNN selects its algorithms deterministically.
-    with torch.inference_mode(), deterministic(plan.device):
+    with (
+        torch.inference_mode(),
+        deterministic(plan.device),
+        number_of_threads(threads_of(plan)),
+    ):
         for t in range(stack.n_times):
             _fuse_time_point(plan, t, store, execute, monitor)
     for text in filter(None, [note_of_absent(stack, monitor)]):

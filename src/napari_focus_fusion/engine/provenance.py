@@ -9,6 +9,7 @@ from napari_focus_fusion._version import __version__
 from napari_focus_fusion.device import describe
 from napari_focus_fusion.engine.empty import with_empty_bands
 from napari_focus_fusion.engine.identity import fingerprint, lies_in_files
+from napari_focus_fusion.engine.steps import threads_of
 from napari_focus_fusion.models.registry import hash_of_tensors
 
 if TYPE_CHECKING:
@@ -26,14 +27,17 @@ def provenance_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
     cluster
         Whether the workers of a cluster compute it.
     """
-    stack, model, device = plan.stack, plan.model, plan.settings.device
+    stack, model = plan.stack, plan.model
+    device = describe(plan.device, threads_of(plan))
+    if cluster:
+        device = f"dask cluster ({plan.settings.device})"
     record: dict[str, Any] = {
         "software": "napari-focus-fusion",
         "version": __version__,
         "model": "given decision map" if model is None else _name_of(model),
         "weights_sha256": "" if model is None else _hash_of(model),
         **_super_resolution(plan),
-        "device": f"dask cluster ({device})" if cluster else describe(plan.device),
+        "device": device,
         "source": stack.source,
         "source_shape": list(stack.data.shape),
         "source_axes": stack.axes,

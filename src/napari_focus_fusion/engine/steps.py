@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from napari_focus_fusion.decision import Maps
 from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Multiply-adds of a network that take as long as the rest of scoring a pixel.
 BASE_COST = 2000
+#: Work of a run that one thread does in about two seconds.
+SMALL_WORK = 4e6
 #: Passes over the slices.
 PASSES = {"feather": 2.0, "select": 1.0}
 
@@ -60,6 +63,25 @@ def steps_of(plan: RunPlan) -> tuple[Step, Step]:
         Step("scored", "Finding what is sharp", _cost_of_scoring(plan), score_step),
         Step("fused", "Fusing", PASSES[plan.settings.blend], finish_step),
     )
+
+
+def work_of(plan: RunPlan) -> float:
+    """What a run costs, in pixels x slices x what the steps do with each."""
+    stack = plan.stack
+    voxels = stack.n_times * stack.n_slices * stack.height * stack.width
+    return voxels * sum(step.cost for step in steps_of(plan))
+
+
+def threads_of(plan: RunPlan) -> int:
+    """How many threads compute a run on the CPU: one where it is small.
+
+    Threads that share little work wait for each other most of the time, and tens of
+    times as long where other programs use the cores. It depends on nothing else, as the
+    last digit of the confidence depends on the number of threads.
+    """
+    if plan.upscale is None and work_of(plan) < SMALL_WORK:
+        return 1
+    return torch.get_num_threads()
 
 
 def _cost_of_scoring(plan: RunPlan) -> float:
