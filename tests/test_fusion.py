@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 import pytest
+import torch
 import zarr
 from scipy import ndimage
 from skimage.measure import label

@@ -207,9 +207,12 @@ def test_an_interrupted_zarr_is_finished_by_the_same_command(
     command = ["fuse", str(stack_file), "-o", str(out), *FAST]
 
     class InterruptingBar(Bar):
+        once = True
+
         def __call__(self, progress: ff.Progress) -> None:
             super().__call__(progress)
-            if progress.stage.startswith("Fusing"):
+            if self.once and progress.stage.startswith("Fusing"):
+                self.once = False
                 os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
