@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 import pytest
+import torch
 import zarr
 from scipy import ndimage
 from skimage.measure import label
@@ -675,3 +676,22 @@ def test_a_finer_image_by_the_sharpness_of_another_stack() -> None:
     assert (result.decision == own.decision).mean() > 0.99
     same = (result.decision == own.decision).repeat(2, 0).repeat(2, 1)
     assert np.abs(result.fused.astype(int) - own.fused)[same].mean() < 30
+
+
+def test_a_small_run_takes_one_thread_and_leaves_the_setting() -> None:
+    before, seen = torch.get_num_threads(), []
+
+    def look() -> bool:
+        seen.append(torch.get_num_threads())
+        return False
+
+    torch.set_num_threads(2)
+    try:
+        result = fuse(small(), "sml", device="cpu", should_stop=look)
+        with pytest.raises(Cancelled):
+            fuse(small(), "sml", device="cpu", should_stop=lambda: True)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
+    assert result.provenance["device"] == "cpu (1 thread)"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.parameters import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Share of the free memory that a run takes by default, and the most it takes:
 #: more memory does not make it faster.
@@ -100,12 +103,31 @@ def deterministic(device: torch.device) -> AbstractContextManager[Any]:
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
 
 
+@contextmanager
+def number_of_threads(count: int) -> Iterator[None]:
+    """Have PyTorch compute with so many threads, and then with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @functools.cache
-def describe(device: torch.device) -> str:
-    """The device in words, as it stands in a result's provenance."""
+def describe(device: torch.device, threads: int | None = None) -> str:
+    """The device in words, as it stands in a result's provenance.
+
+    Parameters
+    ----------
+    device
+        Where the arithmetic runs.
+    threads
+        With how many threads a CPU computes; None: as PyTorch is set.
+    """
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
-        threads = torch.get_num_threads()
+        threads = threads or torch.get_num_threads()
         return f"cpu ({threads} thread{'s' if threads > 1 else ''})"
     return str(device)

@@ -6,7 +6,7 @@ or super-resolve -> check -> result
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_focus_fusion.decision import as_decision
-from napari_focus_fusion.device import deterministic, is_out_of_memory
+from napari_focus_fusion.device import (
+    deterministic,
+    is_out_of_memory,
+    number_of_threads,
+)
 from napari_focus_fusion.engine.checks import (
     contradiction_of_plain,
     inconsistency_with_slices,
@@ -28,19 +32,25 @@ from napari_focus_fusion.engine.executors import (
     run_locally,
     run_on_dask,
 )
+from napari_focus_fusion.engine.identity import differences
 from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import plan_run
 from napari_focus_fusion.engine.prepare import prepare
-from napari_focus_fusion.engine.provenance import identity_of, provenance_of
+from napari_focus_fusion.engine.provenance import (
+    fingerprints_of,
+    identity_of,
+    provenance_of,
+)
 from napari_focus_fusion.engine.settings import FusionSettings
-from napari_focus_fusion.engine.steps import steps_of
-from napari_focus_fusion.engine.store import MemoryStore, ZarrStore
+from napari_focus_fusion.engine.steps import steps_of, threads_of, work_of
+from napari_focus_fusion.engine.store import MemoryStore, ZarrStore, check_out
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.base import FusionModel
 from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model
 from napari_focus_fusion.opening import as_stack, axes_as_given
 from napari_focus_fusion.parameters import callback, file_path, shown, yes_or_no
 from napari_focus_fusion.progress import Meter, Progress
+from napari_focus_fusion.read.own_results import provenance_in
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.stack import FocusStack
 from napari_focus_fusion.write.places import places_of
@@ -54,7 +64,9 @@ if TYPE_CHECKING:
     from napari_focus_fusion.composite import Background, Blend
     from napari_focus_fusion.engine.executors import Executor
     from napari_focus_fusion.engine.plan import RunPlan
+    from napari_focus_fusion.engine.steps import Step
     from napari_focus_fusion.engine.store import Store
+    from napari_focus_fusion.tiling import Tile
 
 
 def fuse(
@@ -179,11 +191,18 @@ def fuse(
     >>> bool((result.fused[:, :20] == grain[:, :20]).all())
     True
     """
-    settings = FusionSettings(
-        reference=without_empty_bands(reference)
-        if isinstance(reference, FocusStack)
-        else reference,
+    overwrite = yes_or_no("overwrite", overwrite)
+    out = None if out is None else file_path("out", out)
+    callback("progress", progress, "a Progress")
+    callback("should_stop", should_stop)
+    source, plan = plan_fusion(
+        stack,
+        model,
+        axes=axes,
+        series=series,
+        reference=reference,
         scale=scale,
+        decision=decision,
         joint=joint,
         blend=blend,
         smoothness=smoothness,
@@ -192,55 +211,132 @@ def fuse(
         verify=verify,
         tile=tile,
         device=device,
-        memory=memory,  # type: ignore[arg-type]  # text becomes a number
+        memory=memory,
+        out=out,
+        client=client,
     )
-    overwrite = yes_or_no("overwrite", overwrite)
-    out = None if out is None else file_path("out", out)
-    callback("progress", progress, "a Progress")
-    callback("should_stop", should_stop)
+    inputs = places_of(source, plan.reference)
+    work = work_of(plan)
+    monitor = Monitor(Meter(work, progress), should_stop)
+    with no_memory_in_words(source):
+        if out is not None:
+            check_out(out, source, inputs)
+        provenance = provenance_of(plan, cluster=client is not None)
+        provenance |= fingerprints_of(plan, always=out is not None)
+        store = _open_store(
+            plan, out, provenance, overwrite=overwrite, client=client, inputs=inputs
+        )
+        with closing(store):
+            if store.earlier is None:
+                _run(plan, store, monitor, client)
+                provenance |= {"notes": monitor.notes}
+                if out is not None:
+                    monitor.enter("Writing overviews", work)
+                outputs = store.finish(provenance)
+            else:
+                outputs, provenance = store.outputs, store.earlier
+    monitor.enter("Done", work)
+    return FusionResult(
+        **outputs,
+        stack=source,
+        provenance=provenance,
+        scale=plan.settings.scale,
+        inputs=inputs,
+    )
+
+
+def plan_fusion(
+    stack: Any,
+    model: str | Path | FusionModel = DEFAULT_MODEL,
+    *,
+    axes: str | None = None,
+    series: int | str | None = None,
+    decision: str | Path | FusionModel | NDArray[Any] | None = None,
+    out: Path | None = None,
+    client: Any = None,
+    **settings: Any,
+) -> tuple[FocusStack, RunPlan]:
+    """The stack that :func:`fuse` would fuse, and how, without computing anything.
+
+    Parameters
+    ----------
+    stack, model, axes, series, decision, out, client, **settings
+        As `fuse` takes them.
+
+    Raises
+    ------
+    FocusFusionError
+        If the input or a parameter is wrong.
+    """
+    reference, scale = settings.get("reference"), settings.get("scale", 1)
+    if isinstance(reference, FocusStack):
+        settings["reference"] = without_empty_bands(reference)
+    checked = FusionSettings(**settings)
     source = _open(stack, axes, series)
+    jobs = None if client is None else _check_cluster(source, reference, out, client)
     plan = plan_run(
         without_empty_bands(source),
         load_model(model),
-        settings,
+        checked,
         decision=_decision(decision, source, scale),
         stored=out is not None,
-        jobs=None if client is None else _check_cluster(source, reference, out, client),
+        jobs=jobs,
     )
-    cluster = client is not None
-    inputs = places_of(source, plan.reference)
-    with no_memory_in_words(source):
-        store = _open_store(
-            plan, out, overwrite=overwrite, cluster=cluster, inputs=inputs
-        )
-    work = sum(step.cost for step in steps_of(plan)) * source.n_times * _voxels(source)
-    monitor = Monitor(Meter(work, progress), should_stop)
-    for note in source.notes:
+    return source, plan
+
+
+def differences_from(
+    result: Path,
+    stack: Any,
+    model: str | Path | FusionModel = DEFAULT_MODEL,
+    **how: Any,
+) -> list[str]:
+    """In what a result differs from what :func:`fuse` would give now.
+
+    Parameters
+    ----------
+    result
+        A file or OME-Zarr that was saved.
+    stack, model, **how
+        As `fuse` takes them. Pixels are compared of stacks in files only.
+
+    Returns
+    -------
+    list of str
+        In words; empty if fusing again would give the same.
+    """
+    _, plan = plan_fusion(stack, model, **how)
+    now = provenance_of(plan, cluster=False) | fingerprints_of(plan, always=False)
+    return differences(provenance_in(str(result)), now)
+
+
+def _run(plan: RunPlan, store: Store, monitor: Monitor, client: Any) -> None:
+    """Fill the store, time point by time point."""
+    stack = plan.stack
+    for note in stack.notes:
         monitor.warn(note)
-    if source.n_slices == 1:
+    if stack.n_slices == 1:
         monitor.warn(
             "The stack has one slice, so there was nothing to fuse: the image is that "
             "slice."
             + " If its red, green and blue are slices, say so with the axes, for "
-            'example axes="ZYX".' * ("S" in source.axes)
+            'example axes="ZYX".' * ("S" in stack.axes)
         )
-    execute = partial(run_on_dask, client=client) if cluster else run_locally
+    execute: Executor = run_locally
+    if client is not None:
+        execute = partial(run_on_dask, client=client)
     for used in plan.networks:
         used.to(plan.device)
     # Only networks run convolutions; oneDNN selects its algorithms deterministically.
-    with no_memory_in_words(source), torch.inference_mode(), deterministic(plan.device):
-        for t in range(source.n_times):
+    with (
+        torch.inference_mode(),
+        deterministic(plan.device),
+        number_of_threads(threads_of(plan)),
+    ):
+        for t in range(stack.n_times):
             _fuse_time_point(plan, t, store, execute, monitor)
-    for text in filter(None, [note_of_absent(plan.stack, monitor)]):
+    for text in filter(None, [note_of_absent(stack, monitor)]):
         monitor.warn(text)
-    provenance = provenance_of(plan, cluster=cluster) | {"notes": monitor.notes}
-    if out is not None:
-        monitor.enter("Writing overviews", work)
-    outputs = store.finish(provenance)
-    monitor.enter("Done", work)
-    return FusionResult(
-        **outputs, stack=source, provenance=provenance, scale=scale, inputs=inputs
-    )
 
 
 @contextmanager
@@ -269,8 +365,7 @@ def _fuse_time_point(
     monitor.enter(f"Looking at the stack{when}", done)
     point = prepare(plan, t, monitor)
     for step in steps:
-        left = [r for r in plan.regions if not store.is_done(step.key, t, r)]
-        monitor.resumed |= len(left) < len(plan.regions)
+        left = _unfinished(plan, step, t, store, monitor)
         end = done + voxels * step.cost
         done = end - sum(r.area for r in left) * stack.n_slices * step.cost
         monitor.enter(step.title + when, done, step.cost)
@@ -286,12 +381,27 @@ def _fuse_time_point(
         monitor.warn(note)
 
 
+def _unfinished(
+    plan: RunPlan, step: Step, t: int, store: Store, monitor: Monitor
+) -> list[Tile]:
+    """Regions that no earlier run finished; what it found in others is reported."""
+    left = []
+    for region in plan.regions:
+        monitor.check_cancelled()
+        if store.is_done(step.key, t, region):
+            store.recall(step.key, t, region, monitor)
+        else:
+            left.append(region)
+    return left
+
+
 def _open_store(
     plan: RunPlan,
     path: Path | None,
+    provenance: dict[str, Any],
     *,
     overwrite: bool,
-    cluster: bool,
+    client: Any,
     inputs: frozenset[str],
 ) -> MemoryStore | ZarrStore:
     """Where the results of a run are kept: in memory, or in an OME-Zarr."""
@@ -299,7 +409,7 @@ def _open_store(
     reconstructions = stack.n_channels if plan.reconstructs else 0
     if path is None:
         return MemoryStore(stack, reconstructions, scale)
-    identity = identity_of(plan, cluster=cluster)
+    identity = identity_of(plan, provenance, cluster=client is not None)
     return ZarrStore(path, stack, identity, overwrite, reconstructions, scale, inputs)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +29,7 @@ from napari_focus_fusion.parameters import (
     yes_or_no,
 )
 from napari_focus_fusion.progress import Meter
-from napari_focus_fusion.read.image_files import description_of_picture
-from napari_focus_fusion.read.names import IMAGE_SUFFIXES
+from napari_focus_fusion.read.own_results import provenance_in
 from napari_focus_fusion.report_chart import histogram, page, slice_at
 from napari_focus_fusion.report_words import (
     channel_names,
@@ -508,38 +506,13 @@ def load_result(path: str | Path, stack: FocusStack) -> dict[str, Any]:
             ) from error
     found: dict[str, Any] = {
         "fused": as_stack(path).data,
-        "provenance": _description(path),
+        "provenance": provenance_in(str(path)),
     }
     _, *maps = result_files(path)
     for name, place in zip(("decision", "confidence"), maps, strict=False):
         if place.exists():
             found[name] = as_stack(place).data
     return found
-
-
-def _description(path: Path) -> dict[str, Any]:
-    """Provenance in the metadata of an image file of ours; empty for others."""
-    import tifffile
-
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        try:
-            known = json.loads(description_of_picture(str(path)))
-        except ValueError:
-            return {}
-        return known if isinstance(known, dict) else {}
-    try:
-        with tifffile.TiffFile(path) as file:
-            xml = file.ome_metadata
-    except (OSError, ValueError):  # no TIFF, or of another kind
-        return {}
-    if not xml:
-        return {}
-    try:
-        image = tifffile.xml2dict(xml)["OME"]["Image"]
-        known = json.loads(image["Description"])
-    except (KeyError, TypeError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
 
 
 @contextlib.contextmanager

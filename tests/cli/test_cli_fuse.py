@@ -207,9 +207,12 @@ def test_an_interrupted_zarr_is_finished_by_the_same_command(
     command = ["fuse", str(stack_file), "-o", str(out), *FAST]
 
     class InterruptingBar(Bar):
+        once = True
+
         def __call__(self, progress: ff.Progress) -> None:
             super().__call__(progress)
-            if progress.stage.startswith("Fusing"):
+            if self.once and progress.stage.startswith("Fusing"):
+                self.once = False
                 os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
@@ -240,3 +243,45 @@ def test_no_result_replaces_a_stack_that_is_still_to_be_fused(
     assert second["ok"]
     for name, content in before.items():
         assert (tmp_path / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["fused.ome.tif", "fused.ome.zarr"])
+@pytest.mark.parametrize("change", ["nothing", "setting", "stack", "lost file"])
+def test_resuming_leaves_only_what_would_come_out_again(
+    name: str, change: str, tmp_path: Path, stack_file: Path, capsys: Any
+) -> None:
+    out, options = tmp_path / name, ["--resume"]
+    command = ["fuse", str(stack_file), "-o", str(out), *FAST, "--json"]
+    assert main(command) == 0
+    capsys.readouterr()
+    if change == "setting":
+        options += ["--blend", "select"]
+    if change == "stack":
+        pixels = focus_stack()
+        pixels[0, 0, 0] ^= 1
+        tifffile.imwrite(stack_file, pixels, metadata={"axes": "ZYX"}, imagej=True)
+    if change == "lost file" and out.is_file():
+        (tmp_path / "fused_depth.ome.tif").unlink()
+    assert main([*command, *options]) == 0
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    again = change != "nothing" and not (change == "lost file" and out.is_dir())
+    assert (report["fused"], report["fused_before"]) == (int(again), int(not again))
+    words = {"setting": "the settings changed", "stack": "the stack changed"}
+    assert words.get(change, "") in printed.err
+    if again:
+        provenance = report["results"][0]["provenance"]
+        blend = "select" if change == "setting" else "feather"
+        assert provenance["parameters"]["blend"] == blend
+        assert all(Path(path).exists() for path in report["results"][0]["outputs"])
+
+
+def test_resuming_does_not_replace_the_file_of_another_program(
+    tmp_path: Path, stack_file: Path, capsys: Any
+) -> None:
+    out = tmp_path / "fused.ome.tif"
+    tifffile.imwrite(out, np.zeros((4, 4), np.uint8))
+    before = out.read_bytes()
+    assert main(["fuse", str(stack_file), "-o", str(out), *FAST, "--resume"]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert out.read_bytes() == before

@@ -105,6 +105,7 @@ def test_finished_chunks_are_known_however_the_plane_is_cut_next_time(
     path, stack = tmp_path / "a.ome.zarr", stack_of()
     store = ZarrStore(path, stack, RUN, overwrite=False)
     store.mark_done("scored", 0, Tile(0, 64, 0, WIDE))
+    store.close()
     again = ZarrStore(path, stack, RUN, overwrite=False)
     assert again.is_done("scored", 0, Tile(0, 32, 0, 64))
     assert again.is_done("scored", 0, Tile(32, 64, 96, WIDE))
@@ -118,6 +119,7 @@ def test_what_an_earlier_run_wrote_is_still_there(tmp_path: Path) -> None:
     region = Tile(0, 32, 0, WIDE)
     store = ZarrStore(path, stack, RUN, overwrite=False)
     put_raw(store.raw, 0, region, crop_maps(maps, region))
+    store.close()
     again = ZarrStore(path, stack, RUN, overwrite=False)
     for mine, other in zip(
         get_raw(again.raw, 0, region), crop_maps(maps, region), strict=True
@@ -129,6 +131,7 @@ def test_what_an_earlier_run_wrote_is_still_there(tmp_path: Path) -> None:
 def test_what_another_run_left_is_refused_and_kept(damage: str, tmp_path: Path) -> None:
     path, stack = tmp_path / "a.ome.zarr", stack_of()
     store = ZarrStore(path, stack, RUN, overwrite=False)
+    store.close()
     run = store.partial / "run.json"
     if damage == "no run":
         run.unlink()

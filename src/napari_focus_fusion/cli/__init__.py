@@ -46,6 +46,9 @@ COMMANDS = (fuse, demo, models, train, finetune, evaluate, report, benchmark)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     args = _parser().parse_args(argv)
+    # Threads of PyTorch that wait for each other leave the cores to other programs;
+    # else a run beside another takes tens of times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = int(args.run(args))
         sys.stdout.flush()

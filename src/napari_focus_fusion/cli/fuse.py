@@ -83,7 +83,7 @@ def add_parser(commands: Commands) -> None:
         "--resume",
         action="store_true",
         help="go on with an interrupted call: stacks whose results are there already "
-        "are left as they are",
+        "are left as they are, unless the stack, the model or a setting changed",
     )
     add_model_and_resources(parser)
     add_axes(parser)
@@ -167,9 +167,7 @@ def run(args: argparse.Namespace) -> int:
     with stop_on_interrupt() as stop:
         for job, target in zip(jobs, targets, strict=True):
             try:
-                report = _done_before(job, target, args) or _fuse_one(
-                    job, target, args, keywords, read, stop
-                )
+                report = _fuse_one(job, target, args, keywords, read, stop)
             except Cancelled:
                 interrupted = "interrupted"
                 if target.suffix.lower() == ZARR_SUFFIX:
@@ -207,21 +205,41 @@ def _keywords(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _done_before(
-    job: Job, target: Path, args: argparse.Namespace
-) -> dict[str, Any] | None:
-    """Report of a stack whose results are there; None if it is to be fused."""
+    job: Job, target: Path, args: argparse.Namespace, keywords: dict[str, Any]
+) -> tuple[dict[str, Any] | None, bool]:
+    """Report of a stack whose results are there; or None, and whether to replace them.
+
+    Results of other pixels, models or settings, or of which a file is missing, are made
+    again; files that are none of ours are never replaced.
+    """
+    from napari_focus_fusion.fusion import differences_from
+    from napari_focus_fusion.read.own_results import provenance_in
     from napari_focus_fusion.result import result_files
 
     files = result_files(target, args.scale or 1)
-    if not args.resume or not all(path.exists() for path in files):
-        return None
+    there = [path for path in files if path.exists()]
+    if not args.resume or not there:
+        return None, args.overwrite
+    if not all(provenance_in(str(path)) for path in there):
+        return None, False
+    if there == files:
+        stack = job.open(axes=args.axes, scale=args.pixel_size)
+        axes = stack.axes if args.axes else None
+        differing = differences_from(files[0], stack, axes=axes, **keywords)
+        if not differing:
+            return {**_report_of(job, files), "fused_before": True}, False
+        what = ", ".join(differing)
+        print(f"{job.name}: fused again, as {what} changed", file=sys.stderr)
+    return None, True
+
+
+def _report_of(job: Job, outputs: Sequence[Path]) -> dict[str, Any]:
     return {
         "ok": True,
         "name": job.name,
         **({"series": job.series} if job.series is not None else {}),
         "inputs": path_texts(job.files),
-        "outputs": path_texts(files),
-        "fused_before": True,
+        "outputs": path_texts(outputs),
     }
 
 
@@ -240,6 +258,9 @@ def _fuse_one(
     from napari_focus_fusion.write.saving import check_targets
 
     started = time.perf_counter()
+    before, overwrite = _done_before(job, target, args, keywords)
+    if before is not None:
+        return before
     stack = job.open(axes=args.axes, scale=args.pixel_size)
     # Checked before the work, not after it.
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -247,10 +268,12 @@ def _fuse_one(
     if target.suffix.lower() in PICTURE_SUFFIXES and keywords.get("scale", 1) == 1:
         check_picture(target, stack.fused_shape, stack.fused_axes, stack.dtype)
     inputs |= places_of(stack, keywords.get("reference"))
-    check_targets(files, overwrite=args.overwrite, inputs=inputs)
-    if target.suffix.lower() == ZARR_SUFFIX:
+    zarr = target.suffix.lower() == ZARR_SUFFIX
+    # A Zarr may be there of a run that was killed in the end: fuse() looks.
+    check_targets(files, overwrite=overwrite or zarr, inputs=inputs)
+    if zarr:
         # Written tile by tile: neither the result nor an interruption costs much.
-        keywords = keywords | {"out": target, "overwrite": args.overwrite}
+        keywords = keywords | {"out": target, "overwrite": overwrite}
     with Bar(job.name) as bar:
         # Axes that were given are meant, also those without slices.
         axes = stack.axes if args.axes else None
@@ -262,13 +285,9 @@ def _fuse_one(
     if "out" in keywords:
         outputs = [target]
     else:
-        outputs = result.save(target, overwrite=args.overwrite)
+        outputs = result.save(target, overwrite=overwrite)
     return {
-        "ok": True,
-        "name": job.name,
-        **({"series": job.series} if job.series is not None else {}),
-        "inputs": path_texts(job.files),
-        "outputs": path_texts(outputs),
+        **_report_of(job, outputs),
         "slices": stack.n_slices,
         "axes": stack.fused_axes,
         "shape": list(result.fused.shape),

@@ -166,9 +166,10 @@ def note_of_absent(stack: FocusStack, monitor: Monitor) -> str | None:
             f"{everywhere} pixels ({everywhere / whole:.1%}) are absent in every "
             f"slice: the fused image is {kept} there, and the confidence 0."
         )
-    if monitor.resumed:
+    if monitor.recut:
         parts.append(
-            "Only what this run computed is counted, not what it went on from."
+            "The run went on from an earlier one with another amount of memory, so "
+            "that some may be counted twice."
         )
     return " ".join(parts)
 

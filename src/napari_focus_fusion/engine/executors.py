@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from napari_focus_fusion.engine.monitor import Found
     from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.engine.steps import Step
     from napari_focus_fusion.engine.store import Store
@@ -155,11 +156,7 @@ def _run_round(
                 if future.status in ("cancelled", "lost"):
                     lost.append(region)
                     continue
-                notes, absent = _outcome_of(future, store)
-                for note in notes:
-                    monitor.warn(note)
-                some, everywhere = monitor.absent
-                monitor.absent = (some + absent[0], everywhere + absent[1])
+                monitor.recall(_outcome_of(future, store))
                 yield region
             monitor.check_cancelled()
             if time.monotonic() - heard > PATIENCE:
@@ -177,12 +174,12 @@ def _check_open(client: Any, store: OpenStore) -> None:
         raise _lost_cluster(store, "its client was closed, or its scheduler ended")
 
 
-def _outcome_of(future: Any, store: OpenStore) -> tuple[list[str], tuple[int, int]]:
+def _outcome_of(future: Any, store: OpenStore) -> Found:
     """What a finished job returned; raises what it raised."""
     from distributed import KilledWorker
 
     try:
-        outcome: tuple[list[str], tuple[int, int]] = future.result()
+        outcome: Found = future.result()
     except KilledWorker as error:
         raise _lost_cluster(
             store, "one job after the other ended its worker, probably for memory"
@@ -198,16 +195,14 @@ def _lost_cluster(store: OpenStore, why: str) -> FocusFusionError:
     )
 
 
-def _run_job(
-    step: Step, point: Prepared, partial: Path, region: Tile
-) -> tuple[list[str], tuple[int, int]]:
-    """One region, on a worker; the notes of it, and how many pixels are absent."""
+def _run_job(step: Step, point: Prepared, partial: Path, region: Tile) -> Found:
+    """One region, on a worker."""
     device = choose_device(point.plan.settings.device)
     monitor = Monitor()
     with torch.inference_mode(), deterministic(device):
         store = OpenStore(partial, point.plan.stack)
         step.run(point.to(device), store, region, monitor)
-    return monitor.notes, monitor.absent
+    return monitor.found
 
 
 def check_sendable(stack: FocusStack) -> None:

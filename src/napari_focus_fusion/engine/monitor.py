@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from napari_focus_fusion.errors import Cancelled
 
@@ -12,6 +12,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_focus_fusion.progress import Meter
+
+
+class Found(NamedTuple):
+    """What regions showed: warnings, and how many pixels are absent.
+
+    Attributes
+    ----------
+    notes
+        In sentences for the user.
+    absent
+        Pixels absent in some slices, and in all.
+    """
+
+    notes: tuple[str, ...] = ()
+    absent: tuple[int, int] = (0, 0)
+
+
+#: Of a region that showed nothing.
+NOTHING = Found()
 
 
 class Monitor:
@@ -36,8 +55,8 @@ class Monitor:
         tried again.
     absent
         How many pixels were found absent: in some slices, and in all.
-    resumed
-        Whether an earlier run had finished a part.
+    recut
+        Whether an earlier run had finished a part in other regions.
     """
 
     def __init__(
@@ -48,7 +67,7 @@ class Monitor:
         self.notes: list[str] = []
         self.smallest_failed = 1 << 62
         self.absent = (0, 0)
-        self.resumed = False
+        self.recut = False
         self._meter = meter
         self._should_stop = should_stop
         self._cost = 1.0
@@ -91,3 +110,23 @@ class Monitor:
         """Keep a note, once."""
         if note not in self.notes:
             self.notes.append(note)
+
+    @property
+    def found(self) -> Found:
+        """What was found so far."""
+        return Found(tuple(self.notes), self.absent)
+
+    def found_since(self, before: Found) -> Found:
+        """What was found of a region, which began with `before`."""
+        some, everywhere = before.absent
+        absent = self.absent[0] - some, self.absent[1] - everywhere
+        return Found(tuple(self.notes[len(before.notes) :]), absent)
+
+    def recall(self, found: Found) -> None:
+        """Add what another process, or an earlier run, found in its regions."""
+        for note in found.notes:
+            self.warn(note)
+        self.absent = (
+            self.absent[0] + found.absent[0],
+            self.absent[1] + found.absent[1],
+        )

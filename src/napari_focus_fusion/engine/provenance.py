@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from napari_focus_fusion._version import __version__
 from napari_focus_fusion.device import describe
 from napari_focus_fusion.engine.empty import with_empty_bands
-from napari_focus_fusion.engine.store import fingerprint
+from napari_focus_fusion.engine.identity import fingerprint, lies_in_files
+from napari_focus_fusion.engine.steps import threads_of
 from napari_focus_fusion.models.registry import hash_of_tensors
 
 if TYPE_CHECKING:
@@ -26,14 +27,17 @@ def provenance_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
     cluster
         Whether the workers of a cluster compute it.
     """
-    stack, model, device = plan.stack, plan.model, plan.settings.device
+    stack, model = plan.stack, plan.model
+    device = describe(plan.device, threads_of(plan))
+    if cluster:
+        device = f"dask cluster ({plan.settings.device})"
     record: dict[str, Any] = {
         "software": "napari-focus-fusion",
         "version": __version__,
         "model": "given decision map" if model is None else _name_of(model),
         "weights_sha256": "" if model is None else _hash_of(model),
         **_super_resolution(plan),
-        "device": f"dask cluster ({device})" if cluster else describe(plan.device),
+        "device": device,
         "source": stack.source,
         "source_shape": list(stack.data.shape),
         "source_axes": stack.axes,
@@ -49,20 +53,34 @@ def provenance_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
     return record
 
 
-def identity_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
+def fingerprints_of(plan: RunPlan, *, always: bool) -> dict[str, Any]:
+    """What of a provenance identifies the pixels that a run reads.
+
+    Parameters
+    ----------
+    plan
+        The run.
+    always
+        Whether every pixel may be read for it; else there is none of a stack in memory.
+    """
+    stacks = {"source_fingerprint": with_empty_bands(plan.stack)}
+    if plan.reference is not plan.stack:
+        stacks["reference_fingerprint"] = with_empty_bands(plan.reference)
+    if not always and not all(lies_in_files(stack.data) for stack in stacks.values()):
+        return {}
+    return {name: fingerprint(stack) for name, stack in stacks.items()}
+
+
+def identity_of(
+    plan: RunPlan, provenance: dict[str, Any], *, cluster: bool
+) -> dict[str, Any]:
     """What identifies a run: a partial result is resumed only by the same one."""
     stack = plan.stack
-    identity = provenance_of(plan, cluster=cluster) | {
+    return provenance | {
         "device": plan.settings.device if cluster else plan.device.type,
-        "fingerprint": fingerprint(with_empty_bands(stack)),
         "pixel_sizes": {axis: stack.pixel_size(axis) for axis in stack.axes},
         "units": {axis: stack.unit(axis) for axis in stack.axes},
     }
-    if plan.reference is not stack:
-        identity["reference_fingerprint"] = fingerprint(
-            with_empty_bands(plan.reference)
-        )
-    return identity
 
 
 def _name_of(model: FusionModel) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from napari_focus_fusion.decision import Maps
 from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Multiply-adds of a network that take as long as the rest of scoring a pixel.
 BASE_COST = 2000
+#: Work of a run that one thread does in about two seconds.
+SMALL_WORK = 4e6
 #: Passes over the slices.
 PASSES = {"feather": 2.0, "select": 1.0}
 
@@ -62,6 +65,25 @@ def steps_of(plan: RunPlan) -> tuple[Step, Step]:
     )
 
 
+def work_of(plan: RunPlan) -> float:
+    """What a run costs, in pixels x slices x what the steps do with each."""
+    stack = plan.stack
+    voxels = stack.n_times * stack.n_slices * stack.height * stack.width
+    return voxels * sum(step.cost for step in steps_of(plan))
+
+
+def threads_of(plan: RunPlan) -> int:
+    """How many threads compute a run on the CPU: one where it is small.
+
+    Threads that share little work wait for each other most of the time, and tens of
+    times as long where other programs use the cores. It depends on nothing else, as the
+    last digit of the confidence depends on the number of threads.
+    """
+    if plan.upscale is None and work_of(plan) < SMALL_WORK:
+        return 1
+    return torch.get_num_threads()
+
+
 def _cost_of_scoring(plan: RunPlan) -> float:
     if plan.model is None or plan.model.spec is None:
         return 0.0
@@ -75,7 +97,7 @@ def _cost_of_scoring(plan: RunPlan) -> float:
 
 def score_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -> None:
     """Raw maps of a region from the scores of all slices, and reconstructions."""
-    plan, t = point.plan, point.t
+    plan, t, before = point.plan, point.t, monitor.found
     if plan.decision is not None:
         labels = plan.decision[t, region.y, region.x]
         sure = np.ones(labels.shape, np.float32)
@@ -91,12 +113,12 @@ def score_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) ->
         maps = score_region(point, region, monitor)
     with store.access():
         put_raw(store.raw, t, region, maps)
-        store.mark_done("scored", t, region)
+        store.mark_done("scored", t, region, monitor.found_since(before))
 
 
 def finish_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -> None:
     """Verified maps and fused pixels of a region; all raw maps around it are there."""
-    plan, t = point.plan, point.t
+    plan, t, before = point.plan, point.t, monitor.found
     stack, upscale = plan.stack, plan.upscale
     halo = FINISH_HALO if upscale is None else super_resolving_halo(upscale)
     area = region.grown(halo).inside_plane(stack.height, stack.width)
@@ -114,4 +136,4 @@ def finish_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -
         )
     with store.access():
         put_finished(store.outputs, stack, t, region, fused, maps, consistency)
-        store.mark_done("fused", t, region)
+        store.mark_done("fused", t, region, monitor.found_since(before))

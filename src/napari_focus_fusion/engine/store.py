@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-from contextlib import nullcontext
+import os
+import zlib
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_focus_fusion.decision import Maps
+from napari_focus_fusion.engine.identity import differences
+from napari_focus_fusion.engine.monitor import NOTHING, Found
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.tiling import evenly_spread
+from napari_focus_fusion.lazy import Reordered
+from napari_focus_fusion.read.own_results import provenance_in
+from napari_focus_fusion.tiling import Rectangle
 from napari_focus_fusion.write.blocks import write_block
 from napari_focus_fusion.write.ome_zarr import (
     complete_output,
@@ -22,23 +28,31 @@ from napari_focus_fusion.write.ome_zarr import (
 from napari_focus_fusion.write.places import places_of
 from napari_focus_fusion.write.saving import (
     check_targets,
-    put_in_place,
+    remove,
+    sync,
     translated_errors,
+    write_durably,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
+    from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.stack import FocusStack
-    from napari_focus_fusion.tiling import Rectangle
 
 #: Side of the chunks of an OME-Zarr that is written by region.
 CHUNK = 512
+# What lies in the folder of a partial result; see ZarrStore.
+RESULT, RAW, NOTES, FRESH, REPLACED, LOCK = (
+    *("result", "raw", "finished_chunks", "fresh", "replaced", "lock"),
+)
 
 
 class MemoryStore:
     """Results in memory, which cannot be resumed."""
+
+    earlier: dict[str, Any] | None = None
 
     def __init__(
         self, stack: FocusStack, reconstructions: int = 0, scale: int = 1
@@ -69,8 +83,16 @@ class MemoryStore:
         """Whether a region was finished by an earlier run: never."""
         return False
 
-    def mark_done(self, stage: str, t: int, region: Rectangle) -> None:
+    def recall(self, stage: str, t: int, region: Rectangle, monitor: Monitor) -> None:
+        """Report what was found in a finished region: there is none."""
+
+    def mark_done(
+        self, stage: str, t: int, region: Rectangle, found: Found = NOTHING
+    ) -> None:
         """Note a finished region: does nothing, as the run cannot be resumed."""
+
+    def close(self) -> None:
+        """Let other processes write here: does nothing."""
 
     def finish(self, provenance: dict[str, Any]) -> dict[str, Any]:
         """The results by name; where they came from is kept beside them."""
@@ -92,14 +114,15 @@ class OpenStore:
         import zarr
 
         self.partial, self.stack = partial, stack
-        self.outputs: dict[str, Any] = open_output(partial, stack)
+        self._durable: set[Path] = set()
+        self.outputs: dict[str, Any] = open_output(partial / RESULT, stack)
         raw: list[Any] = [
-            zarr.open_array(partial / "raw" / name, mode="r+") for name in Maps._fields
+            zarr.open_array(partial / RAW / name, mode="r+") for name in Maps._fields
         ]
         self.raw = Maps(*raw)
         self.reconstructions: list[Any] = [
             zarr.open_array(path, mode="r+")
-            for path in sorted((partial / "raw").glob("picture-*"))
+            for path in sorted((partial / RAW).glob("picture-*"))
         ]
 
     def access(self) -> AbstractContextManager[None]:
@@ -112,34 +135,108 @@ class OpenStore:
 
     @property
     def notes(self) -> Path:
-        """Folder with an empty file for each chunk that a stage has finished."""
-        return self.partial / "finished_chunks"
-
-    def _chunk_notes(self, stage: str, t: int, region: Rectangle) -> list[Path]:
-        rows = range(region.y0 // CHUNK, -(-region.y1 // CHUNK))
-        columns = range(region.x0 // CHUNK, -(-region.x1 // CHUNK))
-        return [
-            self.notes / f"{stage}-{t}-{row}-{column}"
-            for row in rows
-            for column in columns
-        ]
+        """Folder with a note of each chunk that a stage has finished."""
+        return self.partial / NOTES
 
     def is_done(self, stage: str, t: int, region: Rectangle) -> bool:
         """Whether a region was finished, now or by an earlier run.
 
         Noted chunk by chunk: an earlier run with less or more memory cut the plane
-        into other regions.
+        into other regions. Files that are no longer what their note says, or have
+        none, are deleted.
         """
-        return all(note.exists() for note in self._chunk_notes(stage, t, region))
+        whole = [self._is_whole(stage, t, *chunk) for chunk in _chunks_of(region)]
+        return all(whole)
 
-    def mark_done(self, stage: str, t: int, region: Rectangle) -> None:
-        """Note that everything a stage writes of a region, whole chunks, is written."""
-        for note in self._chunk_notes(stage, t, region):
-            note.touch()
+    def recall(self, stage: str, t: int, region: Rectangle, monitor: Monitor) -> None:
+        """Report what was found in a finished region."""
+        for chunk in _chunks_of(region):
+            note = self._noted(stage, t, *chunk)
+            found = Found(tuple(note["notes"]), tuple(note["absent"]))
+            monitor.recall(found)
+            monitor.recut |= note["region"] != _as_list(region)
+
+    def mark_done(
+        self, stage: str, t: int, region: Rectangle, found: Found = NOTHING
+    ) -> None:
+        """Note that everything a stage writes of a region, whole chunks, is written.
+
+        The note counts only when all that it vouches for has reached the disk.
+        """
+        chunks = _chunks_of(region)
+        states = [self._states(stage, t, *chunk) for chunk in chunks]
+        written = [Path(n) for files in states for n, state in files.items() if state]
+        above = {folder for name in written for folder in name.parent.parents}
+        # What lists the new files, and once what lists the folders that hold them.
+        folders = {name.parent for name in written} | (above - self._durable)
+        for place in [*written, *sorted(folders, reverse=True)]:
+            sync(self.partial / place)
+        self._durable |= above
+        for chunk, files in zip(chunks, states, strict=True):
+            note = {"region": _as_list(region), "files": files, **found._asdict()}
+            write_durably(self._note_of(stage, t, *chunk), json.dumps(note))
+            found = NOTHING  # counted once
+
+    def _note_of(self, stage: str, t: int, row: int, column: int) -> Path:
+        return self.notes / f"{stage}-{t}-{row}-{column}"
+
+    def _noted(self, stage: str, t: int, row: int, column: int) -> dict[str, Any]:
+        """What the note of a chunk says; empty if there is none that can be read."""
+        try:
+            text = self._note_of(stage, t, row, column).read_text(encoding="utf-8")
+            note: dict[str, Any] = json.loads(text)
+        except (OSError, ValueError):
+            return {}
+        return note
+
+    def _is_whole(self, stage: str, t: int, row: int, column: int) -> bool:
+        """Whether a chunk is finished and as it was written; else it is deleted."""
+        states = self._states(stage, t, row, column)
+        if self._noted(stage, t, row, column).get("files") == states:
+            return True
+        self._note_of(stage, t, row, column).unlink(missing_ok=True)
+        for name, state in states.items():
+            if state is not None:
+                (self.partial / name).unlink()
+        return False
+
+    def _states(
+        self, stage: str, t: int, row: int, column: int
+    ) -> dict[str, list[int] | None]:
+        """Size and checksum of each file that a stage writes of a chunk, by its name.
+
+        None where there is none: Zarr does not write what is zero everywhere.
+        """
+        arrays = [*self.raw, *self.reconstructions]
+        has_times = True
+        if stage == "fused":
+            arrays = [
+                array.data if isinstance(array, Reordered) else array
+                for array in self.outputs.values()
+            ]
+            has_times = "T" in self.stack.axes
+        states = {}
+        for array in arrays:
+            side = CHUNK * (array.shape[-1] // self.stack.width)
+            around = Rectangle(*(side * n for n in (row, row + 1, column, column + 1)))
+            times = range(t, t + 1) if has_times else None
+            for name in _chunk_files(array, times, around):
+                place = os.path.relpath(name, self.partial)
+                states[Path(place).as_posix()] = _state_of(name)
+        return states
 
 
 class ZarrStore(OpenStore):
     """Results on disk under a temporary name, with a note of each finished chunk.
+
+    Killed at any instant, the same call goes on. The folder of a partial result has::
+
+        result/           the OME-Zarr, which is renamed in the end
+        raw/              raw maps
+        finished_chunks/  notes with the sizes and checksums of finished chunks
+        run.json          what identifies the run
+        lock              held by the process that writes
+        replaced/         for the moment of the renaming, what lay under the final name
 
     Parameters
     ----------
@@ -158,11 +255,17 @@ class ZarrStore(OpenStore):
     inputs
         What the run reads beside the stack, which is never overwritten either.
 
+    Attributes
+    ----------
+    earlier
+        Provenance of the result, if an earlier run was killed only after it had given
+        the result its name; otherwise None.
+
     Raises
     ------
     FocusFusionError
-        If the name is taken or one of these, or a partial result of another run lies
-        there.
+        If the name is taken or one of these, a partial result of another run lies
+        there, or another process writes it.
     """
 
     def __init__(
@@ -176,41 +279,72 @@ class ZarrStore(OpenStore):
         inputs: frozenset[str] = frozenset(),
     ) -> None:
         self.path, self.overwrite = path, overwrite
-        if path.suffix != ".zarr":
-            raise FocusFusionError(
-                f"Results are written by region into an OME-Zarr, and {str(path)!r} "
-                "does not end in .ome.zarr. For a TIFF, leave out= away and save the "
-                "result."
-            )
-        inputs |= places_of(stack)
-        check_targets([path], overwrite=overwrite, inputs=inputs)
         self.partial, self.stack = path.with_name(path.name + ".partial"), stack
-        with translated_errors(path.absolute().parent):
-            if self.partial.exists():
-                self._check_same(run)
-            else:
-                self._create(run, scale, reconstructions, overwrite=overwrite)
+        self.earlier: dict[str, Any] | None = None
+        self._opened = ExitStack()
+        check_out(path, stack, inputs)
+        with ExitStack() as opened:
+            opened.enter_context(translated_errors(path.absolute().parent))
+            interrupted = self.partial.exists()
+            if not interrupted:
+                check_targets([path], overwrite=overwrite)
+            opened.enter_context(_locked(self.partial, path))
+            self._check_same(run)
+            if interrupted and self._is_in_place(run):
+                self.earlier = provenance_in(str(path))
+                self._clean_up()
+                self.outputs = open_output(path, stack)
+                return
+            self._begin(run, reconstructions, scale)
             super().__init__(self.partial, stack)
+            self._opened = opened.pop_all()
 
-    def _create(
-        self,
-        run: dict[str, Any],
-        scale: int,
-        reconstructions: int,
-        *,
-        overwrite: bool,
-    ) -> None:
-        """An empty partial result, if there is room for all that it will hold."""
+    def close(self) -> None:
+        """Let other processes write here."""
+        self._opened.close()
+
+    def _is_in_place(self, run: dict[str, Any]) -> bool:
+        """Whether the run was killed after it had given the result its name."""
+        if (self.partial / RESULT).exists():
+            return False
+        earlier = provenance_in(str(self.path))
+        return bool(earlier) and not differences(earlier, run)
+
+    def _begin(self, run: dict[str, Any], reconstructions: int, scale: int) -> None:
+        """A partial result to be filled, or to go on with."""
+        replaced = self.partial / REPLACED
+        if os.path.lexists(replaced) and not os.path.lexists(self.path):
+            os.rename(replaced, self.path)
+        check_targets([self.path], overwrite=self.overwrite)
+        if not self._run_file.exists():
+            self._check_room(scale, reconstructions)
+            write_durably(self._run_file, _as_text(run))
+        self._create(scale, reconstructions)
+
+    def _check_room(self, scale: int, reconstructions: int) -> None:
         stack = self.stack
         plane = stack.n_times * stack.height * stack.width
         fused = stack.n_components * stack.dtype.itemsize * scale**2
         # Decision, confidence, depth, consistency, and the raw maps.
         maps = 10 + 4 * (scale > 1) + 10 + 4 * reconstructions
-        check_targets([self.path], overwrite=overwrite, nbytes=plane * (fused + maps))
-        create_output(self.partial, stack, scale=scale, chunk=CHUNK)
-        self._create_raw(reconstructions)
-        self.notes.mkdir()
-        self._run_file.write_text(_as_text(run), encoding="utf-8")
+        check_targets(
+            [self.path], overwrite=self.overwrite, nbytes=plane * (fused + maps)
+        )
+
+    def _create(self, scale: int, reconstructions: int) -> None:
+        """The arrays without their chunks, whatever of them is there already."""
+        fresh = self.partial / FRESH
+        remove(fresh)
+        create_output(fresh / RESULT, self.stack, scale=scale, chunk=CHUNK)
+        _create_raw(fresh / RAW, self.stack, reconstructions)
+        for path in sorted(fresh.rglob("*")):
+            place = self.partial / path.relative_to(fresh)
+            if path.is_dir():
+                place.mkdir(exist_ok=True)
+            else:
+                os.replace(path, place)
+        remove(fresh)
+        self.notes.mkdir(exist_ok=True)
 
     @property
     def _run_file(self) -> Path:
@@ -221,60 +355,151 @@ class ZarrStore(OpenStore):
             earlier = self._run_file.read_text(encoding="utf-8")
         except OSError:
             earlier = ""
+        begun = {LOCK, f"{self._run_file.name}.new"}
+        if not earlier and begun.issuperset(p.name for p in self.partial.iterdir()):
+            return
         if earlier != _as_text(run):
             raise FocusFusionError(
                 f"{str(self.partial)!r} is an unfinished result of another run (other "
                 "stack, model or settings). Delete it, or choose another name."
             )
 
-    def _create_raw(self, reconstructions: int) -> None:
-        import zarr
-
-        stack = self.stack
-        kept = dict(zip(Maps._fields, ("u2", "f4", "f4"), strict=True))
-        kept |= {f"picture-{i:04}": "f4" for i in range(reconstructions)}
-        for name, dtype in kept.items():
-            zarr.create_array(
-                self.partial / "raw" / name,
-                shape=(stack.n_times, stack.height, stack.width),
-                chunks=(1, CHUNK, CHUNK),
-                dtype=dtype,
-            )
-
     def finish(self, provenance: dict[str, Any]) -> dict[str, Any]:
         """Give the result its final name; its arrays, opened for reading there."""
         with self.access():
-            return self._finish(provenance)
+            result = self.partial / RESULT
+            complete_output(result, provenance)
+            _sync_tree(result)
+            self._put_in_place(result)
+            self._clean_up()
+            self.close()
+            return open_output(self.path, self.stack)
 
-    def _finish(self, provenance: dict[str, Any]) -> dict[str, Any]:
-        complete_output(self.partial, provenance)
-        # From here on there is nothing to resume: a failure leaves a whole result
-        # under its temporary name.
-        self._run_file.unlink()
-        shutil.rmtree(self.partial / "raw")
-        shutil.rmtree(self.notes)
-        put_in_place(self.partial, self.path, overwrite=self.overwrite)
-        return open_output(self.path, self.stack)
+    def _put_in_place(self, result: Path) -> None:
+        replaced = self.partial / REPLACED
+        if os.path.lexists(self.path):
+            # A folder cannot be replaced in one step. If the run is killed before the
+            # second, the next one puts the old result back.
+            check_targets([self.path], overwrite=self.overwrite)
+            remove(replaced)
+            os.rename(self.path, replaced)
+        try:
+            os.rename(result, self.path)
+        except BaseException:
+            if os.path.lexists(replaced):
+                os.rename(replaced, self.path)
+            raise
+        sync(self.path.absolute().parent)
+
+    def _clean_up(self) -> None:
+        """Delete what is no longer needed, last what says whose it was."""
+        for name in (RAW, NOTES, FRESH, REPLACED):
+            remove(self.partial / name)
+        self._run_file.unlink(missing_ok=True)
 
 
 Store = MemoryStore | OpenStore
 
 
-def fingerprint(stack: FocusStack) -> str:
-    """Hash of a few windows of a few slices, which identifies the stack."""
-    digest = hashlib.sha256()
-    side = 32
-    for t in evenly_spread(stack.n_times, 3):
-        for z in evenly_spread(stack.n_slices, 5):
-            # Along the diagonal: the corners of an image are often black.
-            for y, x in zip(
-                evenly_spread(max(stack.height - side, 1), 5),
-                evenly_spread(max(stack.width - side, 1), 5),
-                strict=False,
-            ):
-                rows, columns = slice(y, y + side), slice(x, x + side)
-                digest.update(stack.read(t, slice(z, z + 1), rows, columns).tobytes())
-    return digest.hexdigest()
+def check_out(path: Path, stack: FocusStack, inputs: frozenset[str]) -> None:
+    """Raise if no result can be written by region there, whatever run it is of."""
+    if path.suffix != ".zarr":
+        raise FocusFusionError(
+            f"Results are written by region into an OME-Zarr, and {str(path)!r} "
+            "does not end in .ome.zarr. For a TIFF, leave out= away and save the "
+            "result."
+        )
+    check_targets([path], overwrite=True, inputs=inputs | places_of(stack))
+
+
+@contextmanager
+def _locked(partial: Path, path: Path) -> Iterator[None]:
+    """Hold the folder of a partial result; it is deleted in the end if it is empty.
+
+    The lock ends with the process, however that ends.
+    """
+    from filelock import FileLock, Timeout
+
+    partial.mkdir(exist_ok=True)
+    file = partial / LOCK
+    lock = FileLock(file)
+    with suppress(NotImplementedError):  # file systems without locks
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise FocusFusionError(
+                f"Another run is writing {str(path)!r} at this moment. Wait until it "
+                "has finished, or choose another name."
+            ) from None
+    try:
+        yield
+    finally:
+        # Deleted while it is held, so that nobody locks what is about to go. Windows
+        # lets only go what is closed.
+        with suppress(OSError):
+            file.unlink()
+        lock.release()
+        with suppress(OSError):
+            partial.rmdir()
+
+
+def _create_raw(folder: Path, stack: FocusStack, reconstructions: int) -> None:
+    import zarr
+
+    kept = dict(zip(Maps._fields, ("u2", "f4", "f4"), strict=True))
+    kept |= {f"picture-{i:04}": "f4" for i in range(reconstructions)}
+    for name, dtype in kept.items():
+        zarr.create_array(
+            folder / name,
+            shape=(stack.n_times, stack.height, stack.width),
+            chunks=(1, CHUNK, CHUNK),
+            dtype=dtype,
+        )
+
+
+def _chunks_of(region: Rectangle) -> list[tuple[int, int]]:
+    """Row and column of each chunk of a plane that a region touches."""
+    rows = range(region.y0 // CHUNK, -(-region.y1 // CHUNK))
+    columns = range(region.x0 // CHUNK, -(-region.x1 // CHUNK))
+    return list(product(rows, columns))
+
+
+def _chunk_files(array: Any, times: range | None, region: Rectangle) -> Iterator[str]:
+    """Files of a Zarr array's chunks that a region of its plane touches.
+
+    ``times`` are the chunks along the first axis; None: all, as along the others.
+    """
+    lead = [range(n) for n in array.cdata_shape[:-2]]
+    if times is not None:
+        lead[0] = times
+    (tall, wide), (down, across) = array.chunks[-2:], array.cdata_shape[-2:]
+    rows = range(region.y0 // tall, min(-(-region.y1 // tall), down))
+    columns = range(region.x0 // wide, min(-(-region.x1 // wide), across))
+    for place in product(*lead, rows, columns):
+        key = array.metadata.encode_chunk_key(place)
+        yield os.path.join(array.store.root, array.path, key)
+
+
+def _state_of(file: str) -> list[int] | None:
+    """Size and checksum of a file, None if there is none."""
+    try:
+        content = Path(file).read_bytes()
+    except FileNotFoundError:
+        return None
+    return [len(content), zlib.crc32(content)]
+
+
+def _sync_tree(folder: Path) -> None:
+    """Have a finished result reach the disk, without what killed writers left."""
+    for place in [*folder.rglob("*"), folder]:
+        if place.suffix == ".partial":  # Zarr's own temporary files
+            place.unlink()
+        else:
+            sync(place)
+
+
+def _as_list(region: Rectangle) -> list[int]:
+    return [region.y0, region.y1, region.x0, region.x1]
 
 
 def _finer(stack: FocusStack, scale: int) -> tuple[int, ...]:

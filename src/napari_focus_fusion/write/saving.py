@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
+#: What file systems say that leave it to themselves when they write.
+_UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 #: Bytes of a file's name: 255, less what temporary names add to it.
 LONGEST_NAME = 230
 
@@ -140,6 +142,30 @@ def put_in_place(partial: Path, target: Path, *, overwrite: bool) -> None:
             remove(aside)
             return
     os.replace(partial, target)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all, also after a power failure."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    sync(new)
+    os.replace(new, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the list of names in a folder, reach the disk."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":  # where folders cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSYNCED:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def remove(path: Path) -> None:
