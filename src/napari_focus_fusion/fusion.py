@@ -32,6 +32,7 @@ from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import plan_run
 from napari_focus_fusion.engine.prepare import prepare
 from napari_focus_fusion.engine.provenance import identity_of, provenance_of
+from napari_focus_fusion.engine.registering import in_register, registering_cost
 from napari_focus_fusion.engine.settings import FusionSettings
 from napari_focus_fusion.engine.steps import steps_of
 from napari_focus_fusion.engine.store import MemoryStore, ZarrStore
@@ -44,6 +45,7 @@ from napari_focus_fusion.progress import Meter, Progress
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.stack import FocusStack
 from napari_focus_fusion.write.places import places_of
+from napari_focus_fusion.write.saving import check_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +56,10 @@ if TYPE_CHECKING:
     from napari_focus_fusion.composite import Background, Blend
     from napari_focus_fusion.engine.executors import Executor
     from napari_focus_fusion.engine.plan import RunPlan
+    from napari_focus_fusion.engine.settings import Brightness
     from napari_focus_fusion.engine.store import Store
+    from napari_focus_fusion.registration.registration import Registration
+    from napari_focus_fusion.registration.transforms import Kind
 
 
 def fuse(
@@ -67,6 +72,9 @@ def fuse(
     scale: int = 1,
     decision: str | Path | FusionModel | NDArray[Any] | None = None,
     joint: bool = True,
+    align: Kind | Registration | str | Path | None = None,
+    align_to: int | None = None,
+    brightness: Brightness = "keep",
     blend: Blend = "feather",
     smoothness: float = 1.0,
     surface: float = 1.0,
@@ -114,6 +122,19 @@ def fuse(
     joint
         With super-resolution: whether slices are made finer and then fused (the
         default), or the fused image is made finer.
+    align
+        Brings the slices into register: ``"translation"`` where a stage or sample
+        drifts; ``"similarity"`` also where focus breathing scales slices, or they
+        rotate; ``"affine"``. Or a :class:`Registration` made before, of this stack or
+        of another channel, or the path of its file. Every pixel is interpolated once;
+        what a slice does not show is absent from it. None: slices are taken as they
+        are, and a note says so where they drift.
+    align_to
+        The slice, from 0, in whose frame the result lies; None: the middle one,
+        ``N // 2``.
+    brightness
+        ``"level"``: slices are made as bright as that slice (flicker, bleaching,
+        shading that differs between slices); ``"keep"``: they are taken as they are.
     blend
         ``"feather"``: softened seams, and less noise where slices agree;
         ``"select"``: every pixel exactly as observed in its slice.
@@ -185,6 +206,9 @@ def fuse(
         else reference,
         scale=scale,
         joint=joint,
+        align=align,  # type: ignore[arg-type]  # a path becomes a registration
+        align_to=align_to,
+        brightness=brightness,
         blend=blend,
         smoothness=smoothness,
         surface=surface,
@@ -209,14 +233,18 @@ def fuse(
     )
     cluster = client is not None
     inputs = places_of(source, plan.reference)
-    with no_memory_in_words(source):
-        store = _open_store(
-            plan, out, overwrite=overwrite, cluster=cluster, inputs=inputs
-        )
-    work = sum(step.cost for step in steps_of(plan)) * source.n_times * _voxels(source)
+    if out is not None and settings.align is not None:  # before it is estimated
+        check_targets([out], overwrite=overwrite, inputs=inputs)
+    cost = registering_cost(settings) + sum(step.cost for step in steps_of(plan))
+    work = cost * source.n_times * _voxels(source)
     monitor = Monitor(Meter(work, progress), should_stop)
     for note in source.notes:
         monitor.warn(note)
+    with no_memory_in_words(source):
+        plan = in_register(plan, monitor)
+        store = _open_store(
+            plan, out, overwrite=overwrite, cluster=cluster, inputs=inputs
+        )
     if source.n_slices == 1:
         monitor.warn(
             "The stack has one slice, so there was nothing to fuse: the image is that "
@@ -239,7 +267,12 @@ def fuse(
     outputs = store.finish(provenance)
     monitor.enter("Done", work)
     return FusionResult(
-        **outputs, stack=source, provenance=provenance, scale=scale, inputs=inputs
+        **outputs,
+        stack=source,
+        provenance=provenance,
+        scale=scale,
+        inputs=inputs,
+        registration=plan.registration,
     )
 
 
@@ -264,7 +297,8 @@ def _fuse_time_point(
     """Prepare a time point, run each step over all of its regions, and check it."""
     stack, steps = plan.stack, steps_of(plan)
     voxels = _voxels(stack)
-    done = t * voxels * sum(step.cost for step in steps)
+    done = stack.n_times * voxels * registering_cost(plan.settings)
+    done += t * voxels * sum(step.cost for step in steps)
     when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
     monitor.enter(f"Looking at the stack{when}", done)
     point = prepare(plan, t, monitor)

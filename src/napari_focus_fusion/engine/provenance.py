@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_focus_fusion._version import __version__
 from napari_focus_fusion.device import describe
 from napari_focus_fusion.engine.empty import with_empty_bands
+from napari_focus_fusion.engine.registering import unaligned
 from napari_focus_fusion.engine.store import fingerprint
 from napari_focus_fusion.models.registry import hash_of_tensors
 
@@ -41,6 +42,10 @@ def provenance_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
     }
     if stack.files:
         record["source_files"] = [dict(file) for file in stack.files]
+    if plan.registration is not None:
+        record["registration"] = plan.registration.recorded()
+    if plan.levels is not None:
+        record["brightness"] = plan.levels.recorded()
     if plan.decision is not None:
         record["decision_sha256"] = hashlib.sha256(plan.decision.tobytes()).hexdigest()
     if plan.reference is not stack:
@@ -54,13 +59,13 @@ def identity_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
     stack = plan.stack
     identity = provenance_of(plan, cluster=cluster) | {
         "device": plan.settings.device if cluster else plan.device.type,
-        "fingerprint": fingerprint(with_empty_bands(stack)),
+        "fingerprint": fingerprint(with_empty_bands(unaligned(stack))),
         "pixel_sizes": {axis: stack.pixel_size(axis) for axis in stack.axes},
         "units": {axis: stack.unit(axis) for axis in stack.axes},
     }
     if plan.reference is not stack:
         identity["reference_fingerprint"] = fingerprint(
-            with_empty_bands(plan.reference)
+            with_empty_bands(unaligned(plan.reference))
         )
     return identity
 
