@@ -34,6 +34,7 @@ from napari_focus_fusion.engine.prepare import prepare
 from napari_focus_fusion.engine.provenance import identity_of, provenance_of
 from napari_focus_fusion.engine.registering import in_register, registering_cost
 from napari_focus_fusion.engine.settings import FusionSettings
+from napari_focus_fusion.engine.stability import note_of_drift, note_of_flicker
 from napari_focus_fusion.engine.steps import steps_of
 from napari_focus_fusion.engine.store import MemoryStore, ZarrStore
 from napari_focus_fusion.errors import FocusFusionError
@@ -302,6 +303,8 @@ def _fuse_time_point(
     when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
     monitor.enter(f"Looking at the stack{when}", done)
     point = prepare(plan, t, monitor)
+    for text in filter(None, [note_of_drift(point), note_of_flicker(point)]):
+        monitor.warn(text)
     for step in steps:
         left = [r for r in plan.regions if not store.is_done(step.key, t, r)]
         monitor.resumed |= len(left) < len(plan.regions)

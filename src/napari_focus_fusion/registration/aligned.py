@@ -63,9 +63,7 @@ class AlignedSlices(LazyArray):
         sizes = [len(r) for r in (times, channels, samples, slices, y, x)]
         values = np.empty(sizes, self.dtype)
         absent = np.zeros(sizes, bool)
-        components = [
-            c * self.stack.n_samples + s for c in channels for s in samples
-        ]
+        components = [c * self.stack.n_samples + s for c in channels for s in samples]
         for i, t in enumerate(times):
             for k, z in enumerate(slices):
                 found, missing = self._slice(t, z, components, y, x)

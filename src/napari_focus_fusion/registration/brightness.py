@@ -69,14 +69,19 @@ class Levels:
         """A window (components, h, w) of a slice as bright as the reference slice."""
         gains, offsets = self.gains[t, z, components], self.offsets[t, z, components]
         even = np.eye(1, 6)[0]
-        if np.array_equal(gains, np.broadcast_to(even, gains.shape)) and not offsets.any():
+        if (
+            np.array_equal(gains, np.broadcast_to(even, gains.shape))
+            and not offsets.any()
+        ):
             return values
         plane = Plane(*self.shape)
         v = (np.asarray(y)[:, None] - plane.centre[0]) / plane.radius
         u = (np.asarray(x) - plane.centre[1]) / plane.radius
         levelled = np.empty(values.shape)
         for i, (c, offset) in enumerate(zip(gains, offsets, strict=True)):
-            gain = c[0] + c[1] * v + c[2] * u + c[3] * v * v + c[4] * v * u + c[5] * u * u
+            gain = (
+                c[0] + c[1] * v + c[2] * u + c[3] * v * v + c[4] * v * u + c[5] * u * u
+            )
             levelled[i] = (values[i] - offset) / np.clip(gain, LEAST_GAIN, MOST_GAIN)
         return levelled
 
@@ -116,9 +121,7 @@ def level(stack: FocusStack, reference: int, advance: Callable[[], None]) -> Lev
                 gains[t, z, c], offsets[t, z, c] = _fit(
                     target[c][there], means[c][there], positions[there]
                 )
-    return Levels(
-        np.round(gains, 9), np.round(offsets, 9), (stack.height, stack.width)
-    )
+    return Levels(np.round(gains, 9), np.round(offsets, 9), (stack.height, stack.width))
 
 
 def _cells(stack: FocusStack, t: int, z: int) -> tuple[Array, Array, Array]:
@@ -139,7 +142,9 @@ def _cells(stack: FocusStack, t: int, z: int) -> tuple[Array, Array, Array]:
         widths = np.diff([*columns, stack.width])
         shares.append(count / ((y.stop - y.start) * widths))
         middle = (y.start + y.stop - 1) / 2
-        positions += [(middle, x + (w - 1) / 2) for x, w in zip(columns, widths, strict=True)]
+        positions += [
+            (middle, x + (w - 1) / 2) for x, w in zip(columns, widths, strict=True)
+        ]
     where = (np.array(positions) - plane.centre) / plane.radius
     return np.concatenate(means, 1), np.concatenate(shares, 1), where
 

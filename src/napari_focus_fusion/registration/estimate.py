@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_focus_fusion.registration.pairs import Level, Measured, measure_pair, pyramid
+from napari_focus_fusion.registration.pairs import (
+    Level,
+    Measured,
+    measure_pair,
+    pyramid,
+)
 from napari_focus_fusion.registration.solve import improves, solve
 from napari_focus_fusion.registration.transforms import Plane
 

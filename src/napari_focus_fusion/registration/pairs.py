@@ -211,14 +211,20 @@ def measure_pair(
     if _spread(best.measured, plane, kind) > MOST_UNCERTAIN * step:
         return None
     # Where blocks do not go the same way they are things that differ between slices.
-    still, moved = (best.measured.misalignment(m) for m in (np.eye(3), best.measured.matrix))
+    still, moved = (
+        best.measured.misalignment(m) for m in (np.eye(3), best.measured.matrix)
+    )
     if moved > max(MOST_SCATTERED * still, LEAST_SCATTER * step):
         return replace(best.measured, matrix=np.eye(3))
     return best.measured
 
 
 def _descend(
-    first: Sequence[Level], second: Sequence[Level], kind: str, plane: Plane, start: Array
+    first: Sequence[Level],
+    second: Sequence[Level],
+    kind: str,
+    plane: Plane,
+    start: Array,
 ) -> _Fit | None:
     """Fit from the coarsest level to the finest that makes it more certain."""
     found: _Fit | None = None
@@ -400,7 +406,9 @@ def _compare(first: tuple[Image, Image], second: tuple[Image, Image]) -> _Blocks
 
     gains = [scaled(image)[0] for image in (a, b)]
     gradients = [_gradient(image) for image in (a, b)]
-    a, b = (_times(split(image), gain) for image, gain in zip((a, b), gains, strict=True))
+    a, b = (
+        _times(split(image), gain) for image, gain in zip((a, b), gains, strict=True)
+    )
     (ay, ax), (by, bx) = (
         (_times(split(g), gain) for g in pair)
         for pair, gain in zip(gradients, gains, strict=True)

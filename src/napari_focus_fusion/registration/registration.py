@@ -93,9 +93,13 @@ class Registration:
             raise FocusFusionError(
                 "transforms: a matrix shrinks or enlarges a slice beyond recognition."
             )
-        sides = [whole_number("shape", n, least=1) for n in several("shape", self.shape)]
+        sides = [
+            whole_number("shape", n, least=1) for n in several("shape", self.shape)
+        ]
         if len(sides) != 2:
-            raise FocusFusionError(f"shape={shown(self.shape)} is not rows and columns.")
+            raise FocusFusionError(
+                f"shape={shown(self.shape)} is not rows and columns."
+            )
         last = matrices.shape[1] - 1
         reference = whole_number(
             "reference_slice", self.reference_slice, least=0, most=last
@@ -382,9 +386,9 @@ def _valid_area(matrices: np.ndarray, height: int, width: int) -> Rectangle:
             return Rectangle(y0, y1 + 1, x0, x1 + 1)
         rows, columns = missing[:, 0], missing[:, 1]
         edges = [
-            y0 + max(rows[0], rows[1]),
-            y1 - max(rows[2], rows[3]),
-            x0 + max(columns[0], columns[2]),
-            x1 - max(columns[1], columns[3]),
+            y0 + int(max(rows[0], rows[1])),
+            y1 - int(max(rows[2], rows[3])),
+            x0 + int(max(columns[0], columns[2])),
+            x1 - int(max(columns[1], columns[3])),
         ]
     return Rectangle(0, 0, 0, 0)
