@@ -1,4 +1,4 @@
-"""Bringing the slices of a run into register and to one brightness, before it starts."""
+"""Brings the slices of a run into register and to one brightness."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ def note_of_drift(point: Prepared) -> str | None:
     if usual < LEAST_DRIFT:
         return None
     return (
-        f"Slices drift: what they show moves by about {usual:.1f} pixels from one to the "
-        f"next{_when(point)}, so that it may look doubled. Fuse with "
+        f"Slices drift: what they show moves by about {usual:.1f} pixels from one to "
+        f"the next{_when(point)}, so that it may look doubled. Fuse with "
         "align='similarity', or 'translation' where nothing scales or rotates."
     )
 
@@ -186,8 +186,8 @@ def note_of_flicker(point: Prepared) -> str | None:
     most = float(np.expm1(np.abs(differs[flickers]).max()))
     return (
         f"Slices flicker: neighbours differ in brightness by up to {most:.0%}"
-        f"{_when(point)}, which leaves bands. Fuse with brightness='level' to make them "
-        "equally bright."
+        f"{_when(point)}, which leaves bands. Fuse with brightness='level' to make "
+        "them equally bright."
     )
 
 

@@ -164,8 +164,8 @@ class Registration:
             of = "" if times == 1 else f"{times} time points of "
             raise FocusFusionError(
                 f"The registration is one of {of}{count} slices of {self.shape[0]} x "
-                f"{self.shape[1]} pixels; {stack.name!r} has {stack.n_slices} slices of "
-                f"{stack.height} x {stack.width}"
+                f"{self.shape[1]} pixels; {stack.name!r} has {stack.n_slices} slices "
+                f"of {stack.height} x {stack.width}"
                 + (f" at {stack.n_times} time points" if stack.n_times > 1 else "")
                 + ". Estimate one on it."
             )

@@ -67,52 +67,66 @@ def solve(
         (count, 3, 3), of positions from the centre.
     """
     size = len(basis(kind))
+    identity, nothing = np.eye(size), np.zeros(size)
     weights = dict.fromkeys(pairs, 1.0)
     found = np.zeros((count, size))
     for _ in range(ROUNDS):
-        rows, columns, values, right = [], [], [], []
-        height = 0
-
-        def add(place: int, block: Array) -> None:
-            y, x = np.indices(block.shape).reshape(2, -1)
-            rows.append(y + height)
-            columns.append(x + place * size)
-            values.append(block.ravel())
-
+        equations = _Equations(count, size)
         for (i, j), pair in pairs.items():
             root = _root(pair) * np.sqrt(weights[i, j])
-            add(j, root)
-            add(i, -root @ _carried(pair, kind, plane))
-            right.append(root @ parameters_of(kind, pair.matrix - np.eye(3), plane))
-            height += size
-        loose = np.eye(size) / LOOSE
+            expected = parameters_of(kind, pair.matrix - np.eye(3), plane)
+            carried = -root @ _carried(pair, kind, plane)
+            equations.add({j: root, i: carried}, root @ expected)
         for z in range(count - 1):
-            add(z + 1, loose)
-            add(z, -loose)
-            right.append(np.zeros(size))
-            height += size
-        steady = np.eye(size) / UNSTEADY
+            loose = identity / LOOSE
+            equations.add({z + 1: loose, z: -loose}, nothing)
         for z in range(1, count - 1):
-            add(z - 1, steady)
-            add(z, -2 * steady)
-            add(z + 1, steady)
-            right.append(np.zeros(size))
-            height += size
-        add(reference, np.eye(size) * 1e6)
-        right.append(np.zeros(size))
-        height += size
-        shape = height, count * size
-        entries = tuple(np.concatenate(part) for part in (values, rows, columns))
-        system = sparse.csr_matrix((entries[0], entries[1:]), shape)
-        found = np.asarray(
-            spsolve((system.T @ system).tocsc(), system.T @ np.concatenate(right))
-        ).reshape(count, size)
+            steady = identity / UNSTEADY
+            equations.add({z - 1: steady, z: -2 * steady, z + 1: steady}, nothing)
+        equations.add({reference: identity * 1e6}, nothing)
+        found = equations.solution()
         weights = {
             key: _weight(pair, found[key[0]], found[key[1]], kind, plane)
             for key, pair in pairs.items()
         }
     found -= found[reference]  # what the solver's rounding left
     return matrix_of(kind, found, plane)
+
+
+class _Equations:
+    """Linear equations for the parameters of all slices, each of a few of them."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self.count, self.size = count, size
+        self.rows: list[dict[int, Array]] = []
+        self.right: list[Array] = []
+
+    def add(self, blocks: dict[int, Array], right: Array) -> None:
+        """Add equations: the matrix of each slice they speak of, and what they give."""
+        self.rows.append(blocks)
+        self.right.append(right)
+
+    def solution(self) -> Array:
+        """(count, size): the least squares."""
+        entries = [
+            (row * self.size, z * self.size, block)
+            for row, blocks in enumerate(self.rows)
+            for z, block in blocks.items()
+        ]
+        y, x = np.indices((self.size, self.size))
+        system = sparse.csr_matrix(
+            (
+                np.concatenate([block.ravel() for _, _, block in entries]),
+                (
+                    np.concatenate([(y + top).ravel() for top, _, _ in entries]),
+                    np.concatenate([(x + left).ravel() for _, left, _ in entries]),
+                ),
+            ),
+            (len(self.rows) * self.size, self.count * self.size),
+        )
+        normal = (system.T @ system).tocsc()
+        found = spsolve(normal, system.T @ np.concatenate(self.right))
+        return np.asarray(found).reshape(self.count, self.size)
 
 
 def _root(pair: Measured) -> Array:

@@ -17,7 +17,7 @@ KINDS: tuple[Kind, ...] = ("translation", "similarity", "affine")
 
 #: Displacements (y, x) that each parameter adds to: constant, and along v and u, which
 #: are y and x from the centre of the plane in units of half its diagonal.
-_BASES: dict[str, list[list[list[float]]]] = {
+_BASES: dict[str, list[Any]] = {
     "translation": [[[1, 0, 0], [0, 0, 0]], [[0, 0, 0], [1, 0, 0]]],
     "similarity": [[[0, 1, 0], [0, 0, 1]], [[0, 0, -1], [0, 1, 0]]],
     "affine": [
@@ -89,7 +89,7 @@ def displacements(kind: str, positions: Array, plane: Plane) -> Array:
 
 
 def matrix_of(kind: str, parameters: Any, plane: Plane) -> Array:
-    """(..., 3, 3), a transform from parameters (..., k), of positions from the centre."""
+    """Transforms (..., 3, 3) of positions from the centre, of parameters (..., k)."""
     moved = np.tensordot(np.asarray(parameters, float), basis(kind), (-1, 0))
     matrix = np.zeros((*moved.shape[:-2], 3, 3))
     matrix[...] = np.eye(3)
@@ -99,7 +99,7 @@ def matrix_of(kind: str, parameters: Any, plane: Plane) -> Array:
 
 
 def parameters_of(kind: str, difference: Array, plane: Plane) -> Array:
-    """(k,): the parameters of a difference of two transforms (3, 3) of the same kind."""
+    """(k,): the parameters of a difference of two transforms (3, 3) of a kind."""
     moved = np.concatenate(
         [difference[:2, 2:], difference[:2, :2] * plane.radius], axis=1
     )
