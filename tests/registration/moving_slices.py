@@ -23,7 +23,7 @@ def grain(seed: int = 0, sigma: float = 1.5) -> np.ndarray:
 
 
 def moves(steps: list[tuple[float, float, float, float]]) -> np.ndarray:
-    """(N, 2, 3) transforms of (shift y, x, scale, degrees) from the centre, in pixels."""
+    """(N, 2, 3) transforms of (shift y, x, scale, degrees), about the centre."""
     found = []
     for y, x, scale, degrees in steps:
         angle = np.deg2rad(degrees)
@@ -62,7 +62,7 @@ def focus_stack(matrices: np.ndarray, seed: int = 0, noise: float = 1.0) -> np.n
 
 
 def errors(found: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """(N, points): distances in pixels over the plane between two sets of transforms."""
+    """(N, points): distances in pixels between two sets of transforms."""
     y, x = np.mgrid[: SHAPE[0] - 1 : 5j, : SHAPE[1] - 1 : 5j].reshape(2, -1)
     points = np.stack([y, x, np.ones_like(y)], 1)
     return np.hypot(*np.moveaxis(points @ np.swapaxes(found - true, 1, 2), -1, 0))

@@ -99,10 +99,8 @@ def test_a_lattice_does_not_jump_by_a_period(period):
     rng = np.random.default_rng(0)
     slices = []
     for z in range(4):
-        phases = (
-            2 * np.pi * (a - s * z) / period
-            for a, s in ((y, 0.1 * period), (x, 0.12 * period))
-        )
+        shifts = ((y, 0.1 * period * z), (x, 0.12 * period * z))
+        phases = [2 * np.pi * (a - shift) / period for a, shift in shifts]
         lattice = np.prod([np.sin(phase) for phase in phases], axis=0)
         slices.append(100 + 50 * lattice + rng.normal(0, 2, SHAPE))
     found = ff.register(np.array(slices, np.float32), axes="ZYX", align_to=0)

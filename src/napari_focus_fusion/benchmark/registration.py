@@ -32,9 +32,9 @@ slices were then disturbed: *translation*, steps of 1.5 pixels from slice to sli
 *breathing*, 0.5 to 3 % of scale; *rotation*, up to a degree over the stack; *moving
 object*, a disc of 15 % of the plane that crosses it; *all* of these. The error is the
 distance between where a slice shows a point and where the registration says, over the
-whole plane and all slices, in pixels. PSNR is that of the fused image (`sml`, in the area
-that all slices show) against the noise-free truth; "undisturbed" is the same stack,
-with the same noise, that never moved.
+whole plane and all slices, in pixels. PSNR is that of the fused image (`sml`, in the
+area that all slices show) against the noise-free truth; "undisturbed" is the same
+stack, with as much noise, that never moved.
 """
 
 
@@ -161,9 +161,9 @@ def write_page(rows: list[Row], path: Path, command: str) -> None:
     moved = np.concatenate([row.after.ravel() for row in rows])
     total = (
         f"Over all of them: median {np.median(moved):.3f} pixels, 95 % below "
-        f'{np.percentile(moved, 95):.3f}. "Worse" are slices whose mean error grew by '
-        "more than 0.05 pixels. Flicker is of gains from 0.7 to 1.3, bleaching of 6 % a "
-        'slice; both were fused with `brightness="level"`.'
+        f"{np.percentile(moved, 95):.3f}. Slices are worse where their mean error grew "
+        "by more than 0.05 pixels. Flicker is of gains from 0.7 to 1.3, bleaching of "
+        '6 % a slice; both were fused with `brightness="level"`.'
     )
     made = f"napari-focus-fusion {__version__} on {machine()}."
     parts = ["# Benchmark: registration", made, f"```console\n{command}\n```"]

@@ -1,1 +1,1 @@
-"""Slices in register and of one brightness: estimates, applied where pixels are read."""
+"""Slices in register and of one brightness: estimated, applied where they are read."""
