@@ -165,8 +165,8 @@ def write_page(rows: list[Row], path: Path, command: str) -> None:
         lines.append(" | ".join(cells))
     table = "\n".join(f"| {line} |" for line in lines)
     total = (
-        "Slices are worse where their mean error grew by more than 0.05 pixels. Flicker "
-        "is of gains from 0.7 to 1.3, bleaching of 6 % a slice; both were fused with "
+        "Slices are worse where their mean error grew by more than 0.05 pixels. "
+        "Flicker is of gains from 0.7 to 1.3, bleaching of 6 % a slice; both with "
         '`brightness="level"`.'
     )
     made = f"napari-focus-fusion {__version__} on {machine()}."
