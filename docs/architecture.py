@@ -17,7 +17,7 @@ DIAGRAM = ROOT / "docs" / "_static" / "architecture.svg"
 #: Steps from a stack to its result, and their modules; in brackets: optional.
 PIPELINE = (
     ("open", "opening, read"),
-    ("(align)", "not implemented"),
+    ("(register)", "registration"),
     ("score", "engine, models"),
     ("decide", "decision"),
     ("compose", "composite"),

@@ -71,6 +71,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {
             **{"stack": SLICES, "model": "sml", "axes": "ZYX", "reference": None},
             **{"scale": 1, "decision": None, "joint": True, "blend": "feather"},
+            **{"align": None, "align_to": None, "brightness": "keep"},
             **{"smoothness": 1.0, "surface": 0.0, "background": "nearest"},
             **{"verify": True, "tile": None, "series": None},
             **{"device": "cpu", "memory": None, "out": None, "overwrite": False},
@@ -85,6 +86,22 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         },
     ),
     "series_in": (ff.series_in, {"path": "saved.tif"}),
+    "register": (
+        ff.register,
+        {
+            **{"stack": SLICES, "kind": "translation", "axes": "ZYX", "series": None},
+            **{"reference": None, "align_to": None, "progress": None},
+            **{"should_stop": None},
+        },
+    ),
+    "load_registration": (ff.load_registration, {"path": "saved.json"}),
+    "Registration": (
+        ff.Registration,
+        {
+            **{"kind": "affine", "reference_slice": 0, "shape": (32, 40)},
+            **{"transforms": (((((1, 0, 0), (0, 1, 0))),),), "notes": ()},
+        },
+    ),
     "FocusStack": (
         ff.FocusStack,
         {

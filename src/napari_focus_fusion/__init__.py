@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .opening import as_stack
     from .progress import Progress
     from .read import series_in
+    from .registration.registration import Registration, load_registration, register
     from .result import FusionResult
     from .stack import FocusStack
     from .training.finetune import FineTuneResult, finetune
@@ -33,13 +34,16 @@ __all__ = [
     "FocusStack",
     "FusionResult",
     "Progress",
+    "Registration",
     "__version__",
     "as_stack",
     "evaluate",
     "finetune",
     "fuse",
     "load_model",
+    "load_registration",
     "models",
+    "register",
     "series_in",
 ]
 
@@ -50,11 +54,14 @@ _HOME = {
     "FocusStack": "stack",
     "FusionResult": "result",
     "Progress": "progress",
+    "Registration": "registration.registration",
     "as_stack": "opening",
     "evaluate": "metrics",
     "finetune": "training.finetune",
     "fuse": "fusion",
     "load_model": "models.registry",
+    "load_registration": "registration.registration",
+    "register": "registration.registration",
     "series_in": "read",
 }
 

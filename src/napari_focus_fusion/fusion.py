@@ -41,7 +41,9 @@ from napari_focus_fusion.engine.provenance import (
     identity_of,
     provenance_of,
 )
+from napari_focus_fusion.engine.registering import in_register, registering_cost
 from napari_focus_fusion.engine.settings import FusionSettings
+from napari_focus_fusion.engine.stability import note_of_drift, note_of_flicker
 from napari_focus_fusion.engine.steps import steps_of, threads_of, work_of
 from napari_focus_fusion.engine.store import MemoryStore, ZarrStore, check_out
 from napari_focus_fusion.errors import FocusFusionError
@@ -64,8 +66,11 @@ if TYPE_CHECKING:
     from napari_focus_fusion.composite import Background, Blend
     from napari_focus_fusion.engine.executors import Executor
     from napari_focus_fusion.engine.plan import RunPlan
+    from napari_focus_fusion.engine.settings import Brightness
     from napari_focus_fusion.engine.steps import Step
     from napari_focus_fusion.engine.store import Store
+    from napari_focus_fusion.registration.registration import Registration
+    from napari_focus_fusion.registration.transforms import Kind
     from napari_focus_fusion.tiling import Tile
 
 
@@ -79,6 +84,9 @@ def fuse(
     scale: int = 1,
     decision: str | Path | FusionModel | NDArray[Any] | None = None,
     joint: bool = True,
+    align: Kind | Registration | str | Path | None = None,
+    align_to: int | None = None,
+    brightness: Brightness = "keep",
     blend: Blend = "feather",
     smoothness: float = 1.0,
     surface: float = 1.0,
@@ -126,6 +134,19 @@ def fuse(
     joint
         With super-resolution: whether slices are made finer and then fused (the
         default), or the fused image is made finer.
+    align
+        Brings the slices into register: ``"translation"`` where a stage or sample
+        drifts; ``"similarity"`` also where focus breathing scales slices, or they
+        rotate; ``"affine"``. Or a :class:`Registration` made before, of this stack or
+        of another channel, or the path of its file. Every pixel is interpolated once;
+        what a slice does not show is absent from it. None: slices are taken as they
+        are, and a note says so where they drift.
+    align_to
+        The slice, from 0, in whose frame the result lies; None: the middle one,
+        ``N // 2``.
+    brightness
+        ``"level"``: slices are made as bright as that slice (flicker, bleaching,
+        shading that differs between slices); ``"keep"``: they are taken as they are.
     blend
         ``"feather"``: softened seams, and less noise where slices agree;
         ``"select"``: every pixel exactly as observed in its slice.
@@ -204,6 +225,9 @@ def fuse(
         scale=scale,
         decision=decision,
         joint=joint,
+        align=align,
+        align_to=align_to,
+        brightness=brightness,
         blend=blend,
         smoothness=smoothness,
         surface=surface,
@@ -216,11 +240,13 @@ def fuse(
         client=client,
     )
     inputs = places_of(source, plan.reference)
-    work = work_of(plan)
+    voxels = _voxels(source) * source.n_times
+    work = work_of(plan) + registering_cost(plan.settings) * voxels
     monitor = Monitor(Meter(work, progress), should_stop)
     with no_memory_in_words(source):
         if out is not None:
             check_out(out, source, inputs)
+        plan = in_register(plan, monitor)
         provenance = provenance_of(plan, cluster=client is not None)
         provenance |= fingerprints_of(plan, always=out is not None)
         store = _open_store(
@@ -242,6 +268,7 @@ def fuse(
         provenance=provenance,
         scale=plan.settings.scale,
         inputs=inputs,
+        registration=plan.registration,
     )
 
 
@@ -360,10 +387,13 @@ def _fuse_time_point(
     """Prepare a time point, run each step over all of its regions, and check it."""
     stack, steps = plan.stack, steps_of(plan)
     voxels = _voxels(stack)
-    done = t * voxels * sum(step.cost for step in steps)
+    done = stack.n_times * voxels * registering_cost(plan.settings)
+    done += t * voxels * sum(step.cost for step in steps)
     when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
     monitor.enter(f"Looking at the stack{when}", done)
     point = prepare(plan, t, monitor)
+    for text in filter(None, [note_of_drift(point), note_of_flicker(point)]):
+        monitor.warn(text)
     for step in steps:
         left = _unfinished(plan, step, t, store, monitor)
         end = done + voxels * step.cost

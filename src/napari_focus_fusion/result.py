@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from napari_focus_fusion.registration.registration import Registration
     from napari_focus_fusion.stack import FocusStack
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -80,6 +81,8 @@ class FusionResult:
         float32, axes `stack.map_axes`, where `scale` is not 1: how far the
         super-resolved image, brought back to the source's pixels, differs from the
         fused slices, as a share of their range. None otherwise.
+    registration
+        How the slices were brought into register; None: they were not.
     inputs
         Files and folders that were read, which :meth:`save` never overwrites; those of
         `stack` need not be among them.
@@ -100,6 +103,7 @@ class FusionResult:
     scale: int = 1
     consistency: Any = None
     inputs: frozenset[str] = frozenset()
+    registration: Registration | None = None
 
     def __repr__(self) -> str:
         stack, notes = self.stack, len(self.notes)

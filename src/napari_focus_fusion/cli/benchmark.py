@@ -135,6 +135,12 @@ def _add_family_options(parser: argparse.ArgumentParser) -> None:
         "comes",
     )
     group.add_argument(
+        "--registration",
+        action="store_true",
+        help="instead a page on how well slices that drift or flicker are aligned and "
+        "levelled",
+    )
+    group.add_argument(
         "--quick",
         action="store_true",
         help="one scene a family, and the middle of each real stack",
@@ -149,6 +155,8 @@ def _add_family_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure every candidate and write the tables; what failed is in the exit code."""
+    if args.registration:
+        return _write_registration(args)
     if args.families is not None or args.stacks is not None:
         return _write_pages(args)
     return _write_tables(args)
@@ -197,6 +205,20 @@ def _write_pages(args: argparse.Namespace) -> int:
     else:
         print("\n".join(path_texts(written)))
     return FAILED if failed else OK
+
+
+def _write_registration(args: argparse.Namespace) -> int:
+    """Measure alignment and levelling, and write their page."""
+    from napari_focus_fusion.benchmark.registration import measure, write_page
+
+    path = Path(args.out) / "registration.md"
+    command = ["napari-focus-fusion", "benchmark", "--registration", "-o", args.out]
+    write_page(measure(_log), path, shlex.join(command))
+    if args.json:
+        print_json({"outputs": path_texts([path])})
+    else:
+        print(path)
+    return OK
 
 
 def _write_tables(args: argparse.Namespace) -> int:

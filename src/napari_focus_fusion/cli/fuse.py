@@ -20,6 +20,7 @@ from napari_focus_fusion.cli.console import (
     stop_on_interrupt,
 )
 from napari_focus_fusion.cli.options import (
+    add_align,
     add_as_one_stack,
     add_axes,
     add_command,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.cli.options import Commands, Options
     from napari_focus_fusion.opening import Job
+    from napari_focus_fusion.result import FusionResult
 
 ZARR_SUFFIX = ".zarr"
 WRITABLE = (".tif", ".tiff", ZARR_SUFFIX, ".png", ".jpg", ".jpeg")
@@ -96,6 +98,13 @@ def add_parser(commands: Commands) -> None:
         metavar="FILE",
         help="another stack whose sharpness decides, of the same size and number of "
         "slices",
+    )
+    add_align(parser)
+    parser.add_argument(
+        "--save-registration",
+        metavar="FILE",
+        help="with --align: keep what was estimated, as JSON, for --align of other "
+        "channels and stacks; {stem} in it is the name of the stack",
     )
     _add_result_options(parser)
 
@@ -155,6 +164,7 @@ def run(args: argparse.Namespace) -> int:
         series=args.series,
     )
     targets = _targets(jobs, args.out)
+    _check_registration_option(args, len(jobs))
     keywords = _keywords(args)
     # What one stack gives must not replace another that is still to be read.
     read = places_of([job.files for job in jobs])
@@ -280,12 +290,14 @@ def _fuse_one(
         result = fuse(
             stack, axes=axes, progress=bar, should_stop=stop.is_set, **keywords
         )
+    registrations = _save_registration(result, job, args)
     for note in result.provenance["notes"]:
         print(f"{job.name}: {note}", file=sys.stderr)
     if "out" in keywords:
         outputs = [target]
     else:
         outputs = result.save(target, overwrite=overwrite)
+    outputs = [*outputs, *registrations]
     return {
         **_report_of(job, outputs),
         "slices": stack.n_slices,
@@ -295,6 +307,32 @@ def _fuse_one(
         "seconds": round(time.perf_counter() - started, 3),
         "provenance": result.provenance,
     }
+
+
+def _check_registration_option(args: argparse.Namespace, jobs: int) -> None:
+    """Raise UsageError where ``--save-registration`` cannot mean anything."""
+    if args.save_registration is None:
+        return
+    if args.align is None:
+        raise UsageError(
+            "--save-registration goes with --align, like --align similarity"
+        )
+    if jobs > 1 and "{stem}" not in args.save_registration:
+        raise UsageError(
+            f"{jobs} registrations cannot all go to {args.save_registration}: give a "
+            "name with {stem} in it"
+        )
+
+
+def _save_registration(
+    result: FusionResult, job: Job, args: argparse.Namespace
+) -> list[Path]:
+    """Write the registration where it is wanted; what was written."""
+    if args.save_registration is None or result.registration is None:
+        return []
+    path = Path(args.save_registration.replace("{stem}", job.name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return [result.registration.save(path, overwrite=args.overwrite)]
 
 
 def _targets(jobs: Sequence[Job], out: str) -> list[Path]:

@@ -150,6 +150,29 @@ def add_surface(options: Options) -> None:
     )
 
 
+def add_align(options: Options) -> None:
+    """``--align``, ``--align-to`` and ``--brightness``; None where not given."""
+    options.add_argument(
+        "--align",
+        metavar="KIND|FILE",
+        help="bring the slices into register: translation, similarity (also focus "
+        "breathing and rotation), affine, or a file of --save-registration; by default "
+        "none",
+    )
+    options.add_argument(
+        "--align-to",
+        type=int,
+        metavar="SLICE",
+        help="the slice that stays in its place, from 0; by default the middle one",
+    )
+    options.add_argument(
+        "--brightness",
+        choices=("keep", "level"),
+        help="level: make the slices equally bright (flicker, bleaching); by default "
+        "keep",
+    )
+
+
 def add_model_and_resources(options: Options) -> None:
     """With which model to fuse, and what that may use."""
     options.add_argument("--model", help="a name of the command models, or weights")
@@ -168,10 +191,18 @@ def fuse_keywords(args: argparse.Namespace) -> dict[str, Any]:
     """
     names = (
         *("model", "reference", "scale", "decision", "joint", "blend"),
+        *("align", "align_to", "brightness"),
         *("smoothness", "surface", "background", "verify", "tile", "device", "memory"),
     )
     given = {name: getattr(args, name, None) for name in names}
     keywords = {name: value for name, value in given.items() if value is not None}
+    if "align" in keywords:
+        from napari_focus_fusion.engine.settings import checked_align
+
+        try:
+            keywords["align"] = checked_align("--align", keywords["align"])
+        except FocusFusionError as error:
+            raise UsageError(str(error)) from None
     if "model" in keywords:
         from napari_focus_fusion import load_model
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.settings import FusionSettings
     from napari_focus_fusion.models.base import FusionModel
     from napari_focus_fusion.models.surface import Surface
+    from napari_focus_fusion.registration.brightness import Levels
+    from napari_focus_fusion.registration.registration import Registration
 
 #: Side of a model's tile in pixels: larger ones only miss the CPU's caches.
 TILE = {"cpu": 256, "cuda": 1024, "mps": 512}
@@ -34,6 +36,8 @@ BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
 #: And of its slices, where a surface is found in them: focus measure at three scales,
 #: intensity and shares, in cells.
 SURFACE_BYTES = 1.25
+#: The same of each component of a slice that is aligned or levelled.
+BYTES_TO_ALIGN = 16
 #: A band of whole rows is as high as this, or it would mostly read its halo.
 MIN_ROWS = 256
 #: Default working memory of a job on a cluster.
@@ -96,6 +100,9 @@ class RunPlan:
         Slices that are read and scored together.
     regions
         What the plane is cut into, so that their state fits into the memory.
+    registration, levels
+        How the slices of `stack` were brought into register and to one brightness;
+        None: they were not.
     """
 
     stack: FocusStack
@@ -110,6 +117,8 @@ class RunPlan:
     tile: int
     slab: int
     regions: TilePlan
+    registration: Registration | None = None
+    levels: Levels | None = None
 
     @property
     def halo(self) -> int:
@@ -214,6 +223,8 @@ def plan_run(
         budget = settings.memory or JOB_BYTES
     surface = _surface_of(stack, scoring_model, settings.surface)
     state = bytes_a_pixel(stack, scoring_model, upscale, guide)
+    if settings.align is not None or settings.brightness != "keep":
+        state += BYTES_TO_ALIGN * (stack.n_components + 2)
     pixels = budget // state
     if surface is not None:
         pixels = _pixels_beside_surface(budget, state, stack)

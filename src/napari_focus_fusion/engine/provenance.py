@@ -9,6 +9,7 @@ from napari_focus_fusion._version import __version__
 from napari_focus_fusion.device import describe
 from napari_focus_fusion.engine.empty import with_empty_bands
 from napari_focus_fusion.engine.identity import fingerprint, lies_in_files
+from napari_focus_fusion.engine.registering import unaligned
 from napari_focus_fusion.engine.steps import threads_of
 from napari_focus_fusion.models.registry import hash_of_tensors
 
@@ -45,6 +46,10 @@ def provenance_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
     }
     if stack.files:
         record["source_files"] = [dict(file) for file in stack.files]
+    if plan.registration is not None:
+        record["registration"] = plan.registration.recorded()
+    if plan.levels is not None:
+        record["brightness"] = plan.levels.recorded()
     if plan.decision is not None:
         record["decision_sha256"] = hashlib.sha256(plan.decision.tobytes()).hexdigest()
     if plan.reference is not stack:
@@ -63,9 +68,10 @@ def fingerprints_of(plan: RunPlan, *, always: bool) -> dict[str, Any]:
     always
         Whether every pixel may be read for it; else there is none of a stack in memory.
     """
-    stacks = {"source_fingerprint": with_empty_bands(plan.stack)}
+    stacks = {"source_fingerprint": with_empty_bands(unaligned(plan.stack))}
     if plan.reference is not plan.stack:
-        stacks["reference_fingerprint"] = with_empty_bands(plan.reference)
+        reference = with_empty_bands(unaligned(plan.reference))
+        stacks["reference_fingerprint"] = reference
     if not always and not all(lies_in_files(stack.data) for stack in stacks.values()):
         return {}
     return {name: fingerprint(stack) for name, stack in stacks.items()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from napari_focus_fusion.composite import Background, Blend
 from napari_focus_fusion.errors import FocusFusionError
@@ -17,10 +18,17 @@ from napari_focus_fusion.parameters import (
     whole_number,
     yes_or_no,
 )
+from napari_focus_fusion.registration.registration import (
+    Registration,
+    load_registration,
+)
+from napari_focus_fusion.registration.transforms import KINDS, Kind
 from napari_focus_fusion.stack import FocusStack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+Brightness = Literal["keep", "level"]
 
 #: The least side of a model's tile, in pixels.
 SMALLEST_TILE = 16
@@ -38,6 +46,12 @@ class FusionSettings:
     scale, joint
         Factor of super-resolution, and whether slices are made finer before they are
         fused.
+    align, align_to
+        Whether and how slices are brought into register: a kind of transform, a
+        registration (which may be given as the path of its file), or None; and the
+        slice that stays in its place.
+    brightness
+        Whether the slices are made equally bright.
     blend, smoothness, surface, background, verify
         How the decision map and the fused pixels are made.
     tile, device, memory
@@ -53,6 +67,9 @@ class FusionSettings:
     reference: int | str | FocusStack | None = None
     scale: int = 1
     joint: bool = True
+    align: Kind | Registration | None = None
+    align_to: int | None = None
+    brightness: Brightness = "keep"
     blend: Blend = "feather"
     smoothness: float = 1.0
     surface: float = 1.0
@@ -70,18 +87,32 @@ class FusionSettings:
                 "blend='select' takes every pixel from one slice, so that the mean of "
                 "all slices cannot be the background. Use blend='feather'."
             )
+        if self.align_to is not None and align_kind(self.align) is None:
+            raise FocusFusionError(
+                f"align_to={self.align_to} says which slice stays in its place where "
+                "slices are aligned; say how with align='translation', 'similarity' or "
+                "'affine'."
+            )
 
     def recorded(self) -> dict[str, Any]:
         """Those that make the result what it is, as provenance records them."""
         return {
             "reference": getattr(self.reference, "name", self.reference),
             "scale": self.scale,
+            "align": self.align if align_kind(self.align) else bool(self.align),
+            "align_to": self.align_to,
+            "brightness": self.brightness,
             "blend": self.blend,
             "smoothness": self.smoothness,
             "surface": self.surface,
             "background": self.background,
             "verify": self.verify,
         }
+
+
+def align_kind(align: Any) -> Kind | None:
+    """The kind of transform that is to be estimated; None where none is."""
+    return align if isinstance(align, str) else None
 
 
 def checked_channel(name: str, value: Any) -> int | str | None:
@@ -109,6 +140,33 @@ def _reference(name: str, value: Any) -> int | str | FocusStack | None:
     return value if isinstance(value, FocusStack) else checked_channel(name, value)
 
 
+def checked_align(name: str, value: Any) -> Kind | Registration | None:
+    """A kind of transform, a registration, also from its file, or None.
+
+    Raises
+    ------
+    FocusFusionError
+        If it is none of these.
+    """
+    if value is None or (isinstance(value, str) and value == "none"):
+        return None
+    if isinstance(value, Registration):
+        return value
+    if isinstance(value, str) and value in KINDS:
+        return value
+    if isinstance(value, str | Path) and Path(value).suffix:
+        return load_registration(value)
+    raise FocusFusionError(
+        f"{name}={shown(value)} is no way to align slices: use 'translation', "
+        "'similarity', 'affine', a Registration or the path of a saved one (.json), or "
+        "None."
+    )
+
+
+def _slice(name: str, value: Any) -> int | None:
+    return None if value is None else whole_number(name, value, least=0)
+
+
 def _memory(name: str, value: Any) -> int | None:
     if value is None:
         return None
@@ -129,6 +187,9 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "reference": _reference,
     "scale": lambda name, value: whole_number(name, value, least=1),
     "joint": yes_or_no,
+    "align": checked_align,
+    "align_to": _slice,
+    "brightness": lambda name, value: one_of(name, value, get_args(Brightness)),
     "blend": lambda name, value: one_of(name, value, get_args(Blend)),
     "smoothness": lambda name, value: real_number(name, value, least=0, most=10),
     "surface": lambda name, value: real_number(name, value, least=0, most=4),

@@ -147,6 +147,22 @@ class FuseFields(JobWidget):
             "What is shown where no slice has detail.",
             [("Nearest slice in focus", "nearest"), ("Mean of all slices", "mean")],
         )
+        self.align = ValueComboBox(
+            "Brings the slices into register before they are fused.\n"
+            "Translation: a stage or sample that drifts. Similarity: also focus\n"
+            "breathing, which scales, and rotation. Affine: also shear and stretching.",
+            [
+                ("Off", None),
+                ("Translation", "translation"),
+                ("Similarity: shift, scale, rotation", "similarity"),
+                ("Affine", "affine"),
+            ],
+        )
+        self.brightness = ValueComboBox(
+            "Whether slices of different brightness (flicker, bleaching) are made\n"
+            "equally bright.",
+            [("As recorded", "keep"), ("Level the slices", "level")],
+        )
         self.device = ValueComboBox("Where the model runs.", [("Automatic", "auto")])
         self.summary = wrapped_label()
         self.summary.setOpenExternalLinks(True)
@@ -219,6 +235,7 @@ class FuseFields(JobWidget):
             ("", self.summary),
             ("S&uper-resolution", self.scale),
             ("Smoo&thness", self.smoothness),
+            ("Ali&gn", self.align),
             ("&Device", self.device),
         )
         form.addRow(QLabel("Outputs"))
@@ -231,6 +248,7 @@ class FuseFields(JobWidget):
         self._add_rows(
             folded,
             ("Surface", self.surface),
+            ("Brightness", self.brightness),
             ("Background", self.background),
             ("&Blend", self.blend),
             ("", self.verify),
@@ -282,6 +300,8 @@ class FuseFields(JobWidget):
             "model": self.model,
             "smoothness": self.smoothness,
             "surface": self.surface,
+            "align": self.align,
+            "brightness": self.brightness,
             "background": self.background,
             "blend": self.blend,
             "verify": self.verify,

@@ -234,6 +234,8 @@ class FuseForm(FuseFields):
             "reference": None if isinstance(reference, Image) else reference,
             "smoothness": self.smoothness.value,
             "surface": self.surface.value,
+            "align": self.align.value,
+            "brightness": self.brightness.value,
             "blend": self.blend.value,
             "verify": self.verify.value,
             "device": self.device.value,

@@ -57,6 +57,7 @@ class FuseWidget(FuseForm):
 
     From a script: set the ``value`` of ``layer``, ``z_axis``, ``other_axes``, ``time``,
     ``reference``, ``model``, ``scale``, ``smoothness``, ``surface``, ``background``,
+    ``align``, ``brightness``,
     ``blend``, ``joint``, ``device``, ``destination``, ``outputs["depth"]`` and so on,
     and call :meth:`run`.
 
@@ -139,6 +140,7 @@ class FuseWidget(FuseForm):
             *(self.layer, self.z_axis, self.other_axes, self.reference),
             *(self.model, self.blend, self.device, self.scale),
             *(self.smoothness, self.surface, self.background, self.verify),
+            *(self.align, self.brightness),
         ):
             field.changed.connect(self.preview.request)
 

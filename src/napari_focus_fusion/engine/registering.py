@@ -1,0 +1,120 @@
+"""Brings the slices of a run into register and to one brightness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_focus_fusion.engine.settings import align_kind
+from napari_focus_fusion.registration.aligned import AlignedSlices
+from napari_focus_fusion.registration.brightness import level
+from napari_focus_fusion.registration.registration import Registration, estimated
+
+if TYPE_CHECKING:
+    from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.plan import RunPlan
+    from napari_focus_fusion.engine.settings import FusionSettings
+    from napari_focus_fusion.registration.brightness import Levels
+    from napari_focus_fusion.stack import FocusStack
+
+#: Work of a pixel of a slice beside that of a focus measure.
+REGISTER_COST, LEVEL_COST = 3.0, 0.5
+
+
+def registering_cost(settings: FusionSettings) -> float:
+    """Work of a pixel of a slice before the steps of a run."""
+    cost = REGISTER_COST if align_kind(settings.align) is not None else 0.0
+    return cost + (LEVEL_COST if settings.brightness == "level" else 0.0)
+
+
+def in_register(plan: RunPlan, monitor: Monitor) -> RunPlan:
+    """A plan whose stacks are in register and levelled, as its settings want it.
+
+    Parameters
+    ----------
+    plan
+        The run.
+    monitor
+        Takes the notes, and is asked whether to stop.
+
+    Raises
+    ------
+    FocusFusionError
+        If a given registration does not fit the stack.
+    Cancelled
+        If the run is asked to stop.
+    """
+    settings, stack = plan.settings, plan.stack
+    if stack.n_slices == 1:
+        return plan
+    registration = _registration(plan, monitor)
+    middle = stack.n_slices // 2
+    if registration is not None:
+        middle = registration.reference_slice
+        moved = registration.apply(stack)
+        same = plan.reference is stack
+        plan = replace(
+            plan,
+            registration=registration,
+            stack=moved,
+            reference=moved if same else registration.apply(plan.reference),
+        )
+    if settings.brightness == "level":
+        plan = _levelled(plan, middle, monitor)
+    return plan
+
+
+def _registration(plan: RunPlan, monitor: Monitor) -> Registration | None:
+    settings, reference = plan.settings, plan.reference
+    given = settings.align
+    if given is None:
+        return None
+    if isinstance(given, Registration):
+        for one in (plan.stack, reference):
+            given.check(one)
+        return given
+    monitor.enter("Registering slices", 0, REGISTER_COST)
+    area = reference.height * reference.width
+    found = estimated(
+        reference,
+        list(plan.weights),
+        given,
+        settings.align_to,
+        lambda: monitor.advance(area),
+    )
+    for note in found.notes:
+        monitor.warn(note)
+    return found
+
+
+def _levelled(plan: RunPlan, middle: int, monitor: Monitor) -> RunPlan:
+    """A plan whose stacks have slices of one brightness."""
+    stacks = {id(one): one for one in (plan.stack, plan.reference)}
+    area = plan.stack.height * plan.stack.width / len(stacks)
+    done = REGISTER_COST * area * plan.stack.n_slices * plan.stack.n_times
+    monitor.enter("Levelling brightness", done * len(stacks), LEVEL_COST)
+    new, levels = {}, {}
+    for key, one in stacks.items():
+        levels[key] = level(one, middle, lambda: monitor.advance(area))
+        new[key] = with_levels(one, levels[key])
+    return replace(
+        plan,
+        stack=new[id(plan.stack)],
+        reference=new[id(plan.reference)],
+        levels=levels[id(plan.stack)],
+    )
+
+
+def with_levels(stack: FocusStack, levels: Levels) -> FocusStack:
+    """A stack of one brightness, resampled no more than it is already."""
+    source, matrices = stack, np.tile(np.eye(2, 3), (1, stack.n_slices, 1, 1))
+    if isinstance(stack.data, AlignedSlices):
+        source, matrices = stack.data.stack, stack.data.matrices
+    return replace(stack, data=AlignedSlices(source, matrices, levels))
+
+
+def unaligned(stack: FocusStack) -> FocusStack:
+    """A stack as it was before its slices were brought into register."""
+    return stack.data.stack if isinstance(stack.data, AlignedSlices) else stack
