@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 #: Modalities of the pool in turn, so that half of the scenes are reflected light.
 MODALITIES = ("grey", "brightfield", "grey", "fluorescence")
+#: The same with brightfield of waves, whose rims look sharp where they are not, and
+#: with fluorescent tissue in its own haze.
+WAVES_AND_HAZE = (
+    *("grey", "coherent", "fluorescence", "grey", "brightfield"),
+    *("coherent", "grey", "tissue"),
+)
 #: Modalities of matter that bends light.
 BENDING = ("coherent", "refractile")
 #: Phase contrast ``k`` and blur per slice in pixels of the modality "refractile", drawn

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from napari_focus_fusion.filters import box_mean, without_border
 from napari_focus_fusion.models.sesf import WIDTH, spatial_frequency
+from napari_focus_fusion.training.data import WAVES_AND_HAZE
 from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import WINDOW, slice_ranking, ssim
 from napari_focus_fusion.training.recipe import Recipe
@@ -110,5 +111,6 @@ RECIPE = Recipe(
     training_loss=training_loss,
     self_supervised_loss=self_supervised_loss,
     validate=depth_error,
+    modalities=WAVES_AND_HAZE,
     schedule=Schedule(steps=1600, learning_rate=2e-3),
 )
