@@ -127,9 +127,7 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def run_row(
-    what: str, run: Callable[[], Row | dict[str, Any]], deadline: float
-) -> Row:
+def run_row(what: str, run: Callable[[], Row | dict[str, Any]], deadline: float) -> Row:
     """Run one check or measurement, whatever it raises.
 
     Parameters

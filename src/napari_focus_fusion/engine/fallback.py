@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_focus_fusion.device import is_out_of_memory
 from napari_focus_fusion.engine.prepare import moved_to
@@ -44,16 +45,22 @@ class NetworkCall:
             return self.function(self.network, batch[:, None], self.context)
 
     def on_cpu(self, batch: Tensor) -> Tensor:
-        """Apply it on the CPU, and leave the network where it was."""
-        device = batch.device
-        self.network.to("cpu")
-        try:
-            context = moved_to(self.context, torch.device("cpu"))
-            with torch.inference_mode():
-                found = self.function(self.network, batch[:, None].cpu(), context)
-        finally:
-            self.network.to(device)
-        return found.to(device)
+        """Apply it on the CPU, with a copy of the network that others may be using."""
+        network = copied_to_cpu(self.network)
+        context = moved_to(self.context, torch.device("cpu"))
+        with torch.inference_mode():
+            found = self.function(network, batch[:, None].cpu(), context)
+        return found.to(batch.device)
+
+
+def copied_to_cpu(network: FusionModel) -> FusionModel:
+    """A copy on the CPU, for which nothing is allocated on the network's device."""
+    memo: dict[int, Any] = {
+        id(parameter): nn.Parameter(parameter.detach().cpu().clone(), False)
+        for parameter in network.parameters()
+    }
+    memo |= {id(buffer): buffer.cpu().clone() for buffer in network.buffers()}
+    return copy.deepcopy(network, memo)
 
 
 def run_with_fallback(call: NetworkCall, batch: Tensor, monitor: Monitor) -> Tensor:

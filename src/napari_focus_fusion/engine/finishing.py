@@ -382,8 +382,8 @@ def _feather(
         np.float64 if is_wide(stack.dtype) else np.float32
     )
     near_labels = [
-        set(labels[block.window(2 * GUIDE_RADIUS, offset=halo)].unique().tolist())
-        for block in blocks
+        set(np.unique(chosen.labels[window]).tolist())
+        for window in (block.window(2 * GUIDE_RADIUS, offset=halo) for block in blocks)
     ]
     # Twice as precise as what is added up, so that the sums do not depend on the order
     # of the slices.
