@@ -53,8 +53,10 @@ class OnCard(torch.Tensor):
 class CardMode(TorchDispatchMode):
     """Takes what is made on the card, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int) -> None:
         super().__init__()
+        #: Bytes of the largest tensor that the card has memory for.
+        self.largest = largest
         #: How often values were fetched by the host, by the operation that did.
         self.fetched: dict[str, int] = {}
 
@@ -63,7 +65,11 @@ class CardMode(TorchDispatchMode):
         if _fetches(func, args, kwargs):
             name = str(func)
             self.fetched[name] = self.fetched.get(name, 0) + 1
-        return run_on_card(func, args, kwargs)
+        found = run_on_card(func, args, kwargs)
+        for made in tree_flatten(found)[0]:
+            if isinstance(made, OnCard) and made.nbytes > self.largest:
+                raise torch.OutOfMemoryError(f"CUDA out of memory: {made.nbytes}")
+        return found
 
 
 def _fetches(func: Any, args: Any, kwargs: Any) -> bool:
@@ -108,9 +114,10 @@ def run_on_card(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 @contextmanager
-def stand_in_card() -> Iterator[CardMode]:
+def stand_in_card(largest: int = 1 << 62) -> Iterator[CardMode]:
     """Within, runs for ``cuda`` are planned on the stand-in as on a graphics card.
 
+    Tensors of more than ``largest`` bytes find no memory on it.
     Gives the mode, which counts how often the host fetches values.
     """
     with pytest.MonkeyPatch.context() as patch:
@@ -119,5 +126,5 @@ def stand_in_card() -> Iterator[CardMode]:
         patch.setitem(plan.SLAB, CARD.type, plan.SLAB["cuda"])
         # What wraps tensors cannot be an inference tensor.
         patch.setattr(torch, "inference_mode", lambda mode=True: torch.no_grad())
-        with CardMode() as mode:
+        with CardMode(largest) as mode:
             yield mode

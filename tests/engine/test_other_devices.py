@@ -56,6 +56,21 @@ def test_a_run_with_absent_pixels_is_that_of_the_cpu(with_gaps, model):
     check_against_cpu(with_gaps, model, {"background": "mean"})
 
 
+@pytest.mark.filterwarnings("ignore:meta ran out of memory:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("largest", "noted"),
+    [(250_000, "had no memory for a region"), (400_000, None)],
+)
+def test_without_memory_for_a_region_the_cpu_takes_over(largest, noted):
+    scene = make_scene(3, shape=(200, 200), slices=3, content="leaves")
+    wanted = fuse(scene.stack, "sml", device="cpu")
+    with stand_in_card(largest):
+        found = fuse(scene.stack, "sml", device="cuda")
+    np.testing.assert_array_equal(found.decision, wanted.decision)
+    np.testing.assert_array_equal(found.fused, wanted.fused)
+    assert any("had no memory" in note for note in found.notes) is bool(noted)
+
+
 def check_against_cpu(stack: np.ndarray, model: str, options: dict) -> None:
     wanted = fuse(stack, model, device="cpu", **options)
     with stand_in_card():

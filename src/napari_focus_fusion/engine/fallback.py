@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.models.base import FusionModel
 
 
@@ -61,6 +62,27 @@ def copied_to_cpu(network: FusionModel) -> FusionModel:
     }
     memo |= {id(buffer): buffer.cpu().clone() for buffer in network.buffers()}
     return copy.deepcopy(network, memo)
+
+
+def on_cpu(point: Prepared) -> Prepared:
+    """A time point with copies of its networks on the CPU."""
+    plan, cpu = point.plan, torch.device("cpu")
+    copies: dict[int, Any] = {id(one): copied_to_cpu(one) for one in plan.networks}
+    upscale = plan.upscale
+    if upscale is not None:
+        upscale = replace(upscale, resolver=copies[id(upscale.resolver)])
+    return replace(
+        point,
+        plan=replace(
+            plan,
+            device=cpu,
+            model=copies.get(id(plan.model)),
+            surface=copies.get(id(plan.surface)),
+            upscale=upscale,
+        ),
+        context=moved_to(point.context, cpu),
+        upscale_context=moved_to(point.upscale_context, cpu),
+    )
 
 
 def run_with_fallback(call: NetworkCall, batch: Tensor, monitor: Monitor) -> Tensor:
