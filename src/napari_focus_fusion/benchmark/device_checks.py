@@ -127,14 +127,14 @@ def against_cpu(setup: Setup) -> Iterator[Check]:
         for scale in scales:
             what = f"{name}, {scale} times finer"
             yield from _compared(what, setup, lambda: setup.scene, name, scale=scale)
-    options: dict[str, Any] = {"model": "sml"}
-    yield from _compared("two slices", setup, lambda: setup.scene[::2][:2], **options)
-    yield from _compared("absent pixels", setup, partial(_with_gaps, setup), **options)
-    yield from _compared(
-        "colour", setup, partial(_coloured, setup), axes="ZYXS", **options
+    stacks: tuple[tuple[str, Callable[[], np.ndarray], dict[str, Any]], ...] = (
+        ("two slices", lambda: setup.scene[:2], {}),
+        ("absent pixels", partial(_with_gaps, setup), {"background": "mean"}),
+        ("colour", partial(_coloured, setup), {"axes": "ZYXS"}),
+        ("selected pixels", lambda: setup.scene, {"blend": "select"}),
     )
-    options |= {"blend": "select", "background": "mean"}
-    yield from _compared("selected pixels", setup, lambda: setup.scene, **options)
+    for what, stack, options in stacks:
+        yield from _compared(what, setup, stack, "sml", **options)
 
 
 def _compared(
