@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 #: more memory does not make it faster.
 FREE_MEMORY_SHARE = 0.25
 MAX_BYTES = 1 << 30
+#: What stands in errors that have no type of their own: of the CPU and of CUDA, and of
+#: libraries that find no memory for themselves or for any of their algorithms.
+NO_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "STATUS_NOT_INITIALIZED",
+    "Unable to find a valid cuDNN algorithm",
+    "unable to find an engine",
+)
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
@@ -82,8 +92,13 @@ def memory_budget(device: torch.device, memory: int | None) -> int:
         return memory
     free = psutil.virtual_memory().available
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-        return int(free * FREE_MEMORY_SHARE)
+        with lost_device_in_words(device):
+            on_card = torch.cuda.mem_get_info(device)[0]
+            # What PyTorch keeps for its next tensors is free, too.
+            on_card += torch.cuda.memory_reserved(device)
+            on_card -= torch.cuda.memory_allocated(device)
+        # Pixels are composed on the host.
+        return int(min(on_card, free) * FREE_MEMORY_SHARE)
     return min(int(free * FREE_MEMORY_SHARE), MAX_BYTES)
 
 
@@ -91,16 +106,62 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is raised because device or host memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in str(error) or "out of memory" in str(error)
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in NO_MEMORY
     )
 
 
 def deterministic(device: torch.device) -> AbstractContextManager[Any]:
-    """On CUDA, algorithms whose sums always run in the same order."""
+    """On CUDA, algorithms whose sums always run in the same order, in full precision.
+
+    And errors of a card that stopped working, in words. With TF32, which PyTorch allows
+    convolutions by default, a result would depend on the size of the tiles: algorithms
+    that differ in their last bits differ in the tenth then.
+    """
     if device.type != "cuda":
         return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    return _on_cuda(device)
+
+
+@contextmanager
+def _on_cuda(device: torch.device) -> Iterator[None]:
+    with (
+        lost_device_in_words(device),
+        torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ),
+    ):
+        yield
+
+
+def is_lost_device(error: BaseException) -> bool:
+    """Whether an error is raised because a graphics card does not compute any more."""
+    if is_out_of_memory(error) or not isinstance(error, RuntimeError):
+        return False
+    kind = getattr(torch, "AcceleratorError", None)  # since PyTorch 2.8
+    return (kind is not None and isinstance(error, kind)) or "CUDA error" in str(error)
+
+
+@contextmanager
+def lost_device_in_words(device: torch.device) -> Iterator[None]:
+    """Say what helps where a graphics card stopped working.
+
+    Raises
+    ------
+    FocusFusionError
+        In place of an error of the driver; other errors pass.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_lost_device(error):
+            raise
+        first = str(error).strip().split("\n")[0]
+        raise FocusFusionError(
+            f"The graphics card {device} does not compute any more ({first}). Close "
+            "this program and start it again: until then it cannot use the card. If "
+            "it happens again, use device='cpu', and look for a newer driver."
+        ) from error
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_focus_fusion.device import is_out_of_memory
 from napari_focus_fusion.engine.prepare import moved_to
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.models.base import FusionModel
 
 
@@ -44,16 +46,43 @@ class NetworkCall:
             return self.function(self.network, batch[:, None], self.context)
 
     def on_cpu(self, batch: Tensor) -> Tensor:
-        """Apply it on the CPU, and leave the network where it was."""
-        device = batch.device
-        self.network.to("cpu")
-        try:
-            context = moved_to(self.context, torch.device("cpu"))
-            with torch.inference_mode():
-                found = self.function(self.network, batch[:, None].cpu(), context)
-        finally:
-            self.network.to(device)
-        return found.to(device)
+        """Apply it on the CPU, with a copy of the network that others may be using."""
+        network = copied_to_cpu(self.network)
+        context = moved_to(self.context, torch.device("cpu"))
+        with torch.inference_mode():
+            found = self.function(network, batch[:, None].cpu(), context)
+        return found.to(batch.device)
+
+
+def copied_to_cpu(network: FusionModel) -> FusionModel:
+    """A copy on the CPU, for which nothing is allocated on the network's device."""
+    memo: dict[int, Any] = {
+        id(parameter): nn.Parameter(parameter.detach().cpu().clone(), False)
+        for parameter in network.parameters()
+    }
+    memo |= {id(buffer): buffer.cpu().clone() for buffer in network.buffers()}
+    return copy.deepcopy(network, memo)
+
+
+def on_cpu(point: Prepared) -> Prepared:
+    """A time point with copies of its networks on the CPU."""
+    plan, cpu = point.plan, torch.device("cpu")
+    copies: dict[int, Any] = {id(one): copied_to_cpu(one) for one in plan.networks}
+    upscale = plan.upscale
+    if upscale is not None:
+        upscale = replace(upscale, resolver=copies[id(upscale.resolver)])
+    return replace(
+        point,
+        plan=replace(
+            plan,
+            device=cpu,
+            model=copies.get(id(plan.model)),
+            surface=copies.get(id(plan.surface)),
+            upscale=upscale,
+        ),
+        context=moved_to(point.context, cpu),
+        upscale_context=moved_to(point.upscale_context, cpu),
+    )
 
 
 def run_with_fallback(call: NetworkCall, batch: Tensor, monitor: Monitor) -> Tensor:

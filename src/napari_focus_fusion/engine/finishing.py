@@ -21,8 +21,7 @@ from napari_focus_fusion.composite import (
 from napari_focus_fusion.decision import VERIFY_HALO, Maps, verify
 from napari_focus_fusion.engine.normalise import is_wide
 from napari_focus_fusion.engine.reading import prefetch, read_components
-from napari_focus_fusion.engine.scoring import BLOCK_SIDE
-from napari_focus_fusion.tiling import TilePlan
+from napari_focus_fusion.engine.scoring import blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -377,13 +376,13 @@ def _feather(
     guide, noise = chosen.guide, chosen.noise
     stack, device, halo = point.plan.stack, point.plan.device, COMPOSITE_HALO
     labels = torch.from_numpy(chosen.labels.astype(np.int32)).to(device)
-    blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
+    blocks = blocks_of(region, device)
     selected = chosen.pixels[:, *_INNER].astype(
         np.float64 if is_wide(stack.dtype) else np.float32
     )
     near_labels = [
-        set(labels[block.window(2 * GUIDE_RADIUS, offset=halo)].unique().tolist())
-        for block in blocks
+        set(np.unique(chosen.labels[window]).tolist())
+        for window in (block.window(2 * GUIDE_RADIUS, offset=halo) for block in blocks)
     ]
     # Twice as precise as what is added up, so that the sums do not depend on the order
     # of the slices.

@@ -72,8 +72,10 @@ class Prepared:
 
     def to(self, device: torch.device) -> Prepared:
         """The same with its networks and their statistics on another device."""
-        for network in self.plan.networks:
-            network.to(device)
+        # Moved in inference mode, a network could never be trained again.
+        with torch.inference_mode(False):
+            for network in self.plan.networks:
+                network.to(device)
         return replace(
             self,
             plan=replace(self.plan, device=device),

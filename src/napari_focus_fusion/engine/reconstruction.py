@@ -21,7 +21,7 @@ from napari_focus_fusion.decision import (
 )
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.reading import ABSENT, DOUBTFUL, flagged_slabs
-from napari_focus_fusion.engine.scoring import BLOCK_SIDE
+from napari_focus_fusion.engine.scoring import blocks_of
 from napari_focus_fusion.engine.surface import SurfaceShares, find_surface
 from napari_focus_fusion.models.base import Reconstructor
 from napari_focus_fusion.tiling import TilePlan, shifted
@@ -235,7 +235,7 @@ def _decide(
     running = RunningDecision((region.height, region.width), plan.device)
     halo = aggregate_halo(model.window)
     inside = (slice(pooled.halo, -pooled.halo),) * 2
-    blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
+    blocks = blocks_of(region, plan.device)
     count, absent = plan.stack.n_slices, pooled.absent
     if absent is not None:
         absent = absent[inside]

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.decision import Maps
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.prepare import Prepared
-    from napari_focus_fusion.tiling import Rectangle
+    from napari_focus_fusion.tiling import Rectangle, Tile
 
 #: Side of the blocks in which planes are processed: a few fit into a core's cache.
 BLOCK_SIDE = 512
@@ -52,6 +52,15 @@ BLOCK_SIDE = 512
 SET_PIXELS = 1 << 23
 #: Smallest side of such a tile: a smaller one would be mostly halo.
 SMALLEST_SET = 64
+
+
+def blocks_of(region: Rectangle, device: torch.device) -> list[Tile]:
+    """Blocks of a region, in which it is processed.
+
+    Larger ones on a graphics card, where each costs the launch of dozens of kernels.
+    """
+    side = BLOCK_SIDE if device.type == "cpu" else 2 * BLOCK_SIDE
+    return list(TilePlan(region.height, region.width, (side, side)))
 
 
 def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
@@ -76,7 +85,7 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
     running = RunningDecision((region.height, region.width), plan.device)
     halo = aggregate_halo(plan.model.window)
     surface = find_surface(point, region, monitor)
-    blocks = list(TilePlan(region.height, region.width, (BLOCK_SIDE, BLOCK_SIDE)))
+    blocks = blocks_of(region, plan.device)
     score = _score_sets if plan.model.kind == "set-masker" else _score_slabs
     for z, scores in score(point, region, halo, surface, monitor):
         for i, one in enumerate(scores):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from napari_focus_fusion.decision import Maps
+from napari_focus_fusion.device import is_out_of_memory
+from napari_focus_fusion.engine.fallback import on_cpu
 from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
 from napari_focus_fusion.engine.reconstruction import reconstruct_region
 from napari_focus_fusion.engine.scoring import score_region
@@ -60,8 +63,18 @@ class Step:
 def steps_of(plan: RunPlan) -> tuple[Step, Step]:
     """The steps that fuse a time point, in order."""
     return (
-        Step("scored", "Finding what is sharp", _cost_of_scoring(plan), score_step),
-        Step("fused", "Fusing", PASSES[plan.settings.blend], finish_step),
+        Step(
+            "scored",
+            "Finding what is sharp",
+            _cost_of_scoring(plan),
+            partial(run_or_take_cpu, score_step),
+        ),
+        Step(
+            "fused",
+            "Fusing",
+            PASSES[plan.settings.blend],
+            partial(run_or_take_cpu, finish_step),
+        ),
     )
 
 
@@ -82,6 +95,36 @@ def threads_of(plan: RunPlan) -> int:
     if plan.upscale is None and work_of(plan) < SMALL_WORK:
         return 1
     return torch.get_num_threads()
+
+
+def run_or_take_cpu(
+    step: Callable[[Prepared, Store, Tile, Monitor], None],
+    point: Prepared,
+    store: Store,
+    region: Tile,
+    monitor: Monitor,
+) -> None:
+    """Do a step; on the CPU where the device has no memory for the region's state.
+
+    Networks that run out of memory take smaller tiles before: see
+    :mod:`~napari_focus_fusion.engine.fallback`.
+    """
+    device = point.plan.device
+    try:
+        step(point, store, region, monitor)
+        return
+    except (RuntimeError, MemoryError) as error:
+        if device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    # Outside of the handler, whose traceback keeps what was allocated.
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    monitor.warn(
+        f"{device} had no memory for a region of {region.height} x {region.width} "
+        "pixels; the CPU took over, which is slower. Close what else uses the "
+        "graphics card, or give less with memory=."
+    )
+    step(on_cpu(point), store, region, monitor)
 
 
 def _cost_of_scoring(plan: RunPlan) -> float:

@@ -97,6 +97,7 @@ def interpolate(image: Tensor, scale: int) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # kept for whatever comes, training too
 def _cubic_kernels(scale: int) -> Tensor:
     """(scale^2, 1, 5, 5): the kernel of each finer pixel of a pixel."""
     finer = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
