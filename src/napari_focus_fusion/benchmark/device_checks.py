@@ -150,7 +150,7 @@ def _compared(
     def as_on_cpu() -> Row:
         for device in (setup.name, "cpu"):
             runs.append(fuse(stack(), model, device=device, **options))
-        return agreement(*runs, SAME_DECISION)
+        return agreement(runs[0], runs[1], SAME_DECISION)
 
     def again() -> Row:
         if len(runs) < 2:
@@ -173,18 +173,15 @@ def agreement(found: FusionResult, wanted: FusionResult, least: float) -> Row:
     difference = np.abs(image - other) / max(span, 1e-12)
     known = np.isfinite(other)
     alike = bool((np.isfinite(image) == known).all())
-    figures = {
-        "same decision": float(same.mean()),
-        "mean difference": float(difference[known].mean()),
+    share, mean = float(same.mean()), float(difference[known].mean())
+    figures: dict[str, Any] = {
+        "same decision": share,
+        "mean difference": mean,
         "largest difference": float(difference[known].max()),
     }
     if found.notes != wanted.notes:
         figures["notes"] = "; ".join(set(found.notes) - set(wanted.notes))
-    passed = (
-        alike
-        and figures["same decision"] >= least
-        and figures["mean difference"] <= SAME_IMAGE
-    )
+    passed = alike and share >= least and mean <= SAME_IMAGE
     return Row("", passed, figures)
 
 
