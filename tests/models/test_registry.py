@@ -182,7 +182,7 @@ def test_other_packages_add_models(site: Path) -> None:
     assert models()["brightness"].title == "Brightness"
     levels = np.array([100, 0, 150, 50], np.uint8)
     stack = np.broadcast_to(levels[:, None, None], (4, 30, 40))
-    result = fuse(stack, "brightness")
+    result = fuse(stack, "brightness", surface=0)  # flat slices have no surface
     assert (result.decision == 2).all()
     assert result.provenance["model"] == "brightness"
 
