@@ -17,10 +17,12 @@ from .models.registry import models
 if TYPE_CHECKING:
     from .errors import Cancelled, FocusFusionError
     from .fusion import fuse
+    from .height import HeightMap, height_map
     from .metrics import evaluate
     from .models.registry import load_model
     from .opening import as_stack
     from .progress import Progress
+    from .projection import Projection, project
     from .read import series_in
     from .result import FusionResult
     from .stack import FocusStack
@@ -32,14 +34,18 @@ __all__ = [
     "FocusFusionError",
     "FocusStack",
     "FusionResult",
+    "HeightMap",
     "Progress",
+    "Projection",
     "__version__",
     "as_stack",
     "evaluate",
     "finetune",
     "fuse",
+    "height_map",
     "load_model",
     "models",
+    "project",
     "series_in",
 ]
 
@@ -49,12 +55,16 @@ _HOME = {
     "FocusFusionError": "errors",
     "FocusStack": "stack",
     "FusionResult": "result",
+    "HeightMap": "height",
     "Progress": "progress",
+    "Projection": "projection",
     "as_stack": "opening",
     "evaluate": "metrics",
     "finetune": "training.finetune",
     "fuse": "fusion",
+    "height_map": "height",
     "load_model": "models.registry",
+    "project": "projection",
     "series_in": "read",
 }
 
