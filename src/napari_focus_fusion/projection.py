@@ -321,7 +321,7 @@ def project(
     source = as_stack(stack)
     slab = Slab(count, offset_in_slices(offset, source), method)
     found = surface_of(surface, source)
-    projected, components = _of_channel(source, channel)
+    projected, components = channel_of(source, channel)
     inputs = found.inputs | places_of(source)
     provenance = {
         "software": "napari-focus-fusion",
@@ -485,10 +485,16 @@ def _percent(part: int, whole: int) -> str:
     return f"{max(100 * part / whole, 0.1):.1f} %"
 
 
-def _of_channel(
+def channel_of(
     stack: FocusStack, channel: int | str | None
 ) -> tuple[FocusStack, list[int]]:
-    """The stack with one of its channels, and which components that has."""
+    """The stack with one of its channels, and which components that has.
+
+    Raises
+    ------
+    FocusFusionError
+        If there is no such channel.
+    """
     samples = range(stack.n_samples)
     if channel is None:
         return stack, list(range(stack.n_components))

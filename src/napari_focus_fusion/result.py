@@ -361,7 +361,8 @@ class FusionResult:
         if self.stack.dtype == np.uint8:
             return 0.0, 255.0
         overview = np.asarray(pixels[-1])
-        low, high = float(overview.min()), float(overview.max())
+        known = overview[np.isfinite(overview)]
+        low, high = (float(known.min()), float(known.max())) if known.size else (0, 1)
         return (low, high) if low < high else (low, low + 1)
 
     def _placed(
