@@ -135,7 +135,7 @@ def test_sheets_in_noise_over_a_second_layer_of_cells(sheet: str) -> None:
     assert np.mean(np.abs(brightest - scene.depth) <= 1) < 0.8
     slab = ff.project(stack, result, slices=3).image
     ours, highest = (
-        psnr(image.astype(np.float32), scene.truth, 65535)
+        psnr(image.astype(np.float32), scene.truth, data_range=65535)
         for image in (slab, scene.stack.max(0))
     )
     assert ours > highest + 6

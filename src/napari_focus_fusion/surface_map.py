@@ -134,7 +134,7 @@ def _maps_beside(path: Path) -> dict[str, Path]:
         places = {name: path / name for name in names}
     else:
         places = dict(zip(names, result_files(path)[1:], strict=True))
-    return {name: place for name, place in places.items() if place.exists()}
+    return {name: place for name, place in places.items() if os.path.exists(place)}
 
 
 def _of_array(values: Any, stack: FocusStack) -> SurfaceMap:
