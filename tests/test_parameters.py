@@ -113,6 +113,18 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         ff.fuse(SLICES, "sml").save,
         {"path": "saved.tif", "overwrite": True},
     ),
+    "project": (
+        ff.project,
+        {
+            **{"stack": SLICES, "surface": MAP, "slices": 1, "offset": 0.0},
+            **{"method": "mean", "channel": None, "memory": None, "out": None},
+            **{"overwrite": False, "progress": None, "should_stop": None},
+        },
+    ),
+    "height_map": (
+        ff.height_map,
+        {"surface": MAP, "stack": STACK, "confidence": None, "smoothing": 2.0},
+    ),
     "models": (ff.models, {"folder": None}),
     "load_model": (ff.load_model, {"model": "sml", "folder": None}),
     "models_folder": (registry.models_folder, {"folder": None}),

@@ -17,10 +17,12 @@ from .models.registry import models
 if TYPE_CHECKING:
     from .errors import Cancelled, FocusFusionError
     from .fusion import fuse
+    from .height import HeightMap, height_map
     from .metrics import evaluate
     from .models.registry import load_model
     from .opening import as_stack
     from .progress import Progress
+    from .projection import Projection, project
     from .read import series_in
     from .registration.registration import Registration, load_registration, register
     from .result import FusionResult
@@ -33,16 +35,20 @@ __all__ = [
     "FocusFusionError",
     "FocusStack",
     "FusionResult",
+    "HeightMap",
     "Progress",
+    "Projection",
     "Registration",
     "__version__",
     "as_stack",
     "evaluate",
     "finetune",
     "fuse",
+    "height_map",
     "load_model",
     "load_registration",
     "models",
+    "project",
     "register",
     "series_in",
 ]
@@ -53,14 +59,18 @@ _HOME = {
     "FocusFusionError": "errors",
     "FocusStack": "stack",
     "FusionResult": "result",
+    "HeightMap": "height",
     "Progress": "progress",
+    "Projection": "projection",
     "Registration": "registration.registration",
     "as_stack": "opening",
     "evaluate": "metrics",
     "finetune": "training.finetune",
     "fuse": "fusion",
+    "height_map": "height",
     "load_model": "models.registry",
     "load_registration": "registration.registration",
+    "project": "projection",
     "register": "registration.registration",
     "series_in": "read",
 }

@@ -43,6 +43,12 @@ _UNIT_NAMES = {
     **dict.fromkeys(("h", "hours"), "hour"),
 }
 
+#: Metres of each unit of length.
+METRES = {
+    **{"meter": 1.0, "centimeter": 1e-2, "millimeter": 1e-3, "micrometer": 1e-6},
+    **{"nanometer": 1e-9, "angstrom": 1e-10, "picometer": 1e-12, "inch": 0.0254},
+}
+
 
 def guess_axes(shape: tuple[int, ...], dtype: np.dtype, name: str = "stack") -> str:
     """Axes of an array without metadata, where its shape leaves no doubt.

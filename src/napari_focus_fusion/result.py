@@ -30,12 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from napari_focus_fusion.registration.registration import Registration
     from napari_focus_fusion.stack import FocusStack
 
 LayerData = tuple[Any, dict[str, Any], str]
 
 _MAPS = ("decision", "confidence", "depth")
+#: Rows and columns of a map that are read at once.
+_BLOCK_SIDE = 2048
 _HEX = re.compile("#[0-9a-fA-F]{6}")
 
 
@@ -126,6 +130,28 @@ class FusionResult:
         return list(self.provenance.get("notes", ()))
 
     @property
+    def best_slice(self) -> int | NDArray[np.intp]:
+        """The one slice that shows most of what is in focus, counted from 0.
+
+        The slice that the decision map names most, each pixel weighted with its
+        confidence, so that background does not count; of equal ones the first. Where
+        no pixel is confident, all count the same. Of a stack with time points an
+        array, one slice each.
+        """
+        stack = self.stack
+        shape = (stack.n_times, stack.n_slices)
+        weighted, plain = np.zeros(shape), np.zeros(shape)
+        for region in regions(stack.map_shape, _BLOCK_SIDE):
+            labels = np.asarray(self.decision[region]).ravel()
+            weights = np.asarray(self.confidence[region], np.float64).ravel()
+            t = region[0].start if "T" in stack.axes else 0
+            weighted[t] += np.bincount(labels, weights, stack.n_slices)
+            plain[t] += np.bincount(labels, minlength=stack.n_slices)
+        counted = np.where(weighted.any(1, keepdims=True), weighted, plain)
+        best = counted.argmax(1)
+        return best if "T" in stack.axes else int(best[0])
+
+    @property
     def _model(self) -> str:
         model = self.provenance.get("model", "")
         return str(model.get("name", "") if isinstance(model, dict) else model)
@@ -199,26 +225,26 @@ class FusionResult:
         with written_whole(targets, overwrite=overwrite) as partials:
             names = ("fused", *_maps_of(self.scale))
             for name, partial in zip(names, partials, strict=True):
-                fused = name == "fused"
-                if fused and path.suffix.lower() in PICTURE_SUFFIXES:
-                    write_picture(
+                description = {"output": name, **self.provenance}
+                if name == "fused":
+                    write_image(
                         partial,
+                        path.suffix,
                         self.fused,
-                        self.stack.fused_axes,
-                        suffix=path.suffix,
-                        pixel_sizes=self._pixel_sizes(self.scale),
-                        description={"output": name, **self.provenance},
+                        self.stack,
+                        scale=self.scale,
+                        description=description,
                     )
                     continue
+                unit = self.stack.unit("Z")
                 write_ome_tiff(
                     partial,
                     getattr(self, name),
-                    self.stack.fused_axes if fused else self.stack.map_axes,
+                    self.stack.map_axes,
                     name=f"{self.stack.name} {name}",
-                    pixel_sizes=self._pixel_sizes(self.scale if fused else 1),
-                    channel_names=self._channel_names(name),
-                    colours=self._hex_colours() if fused else (),
-                    description={"output": name, **self.provenance},
+                    pixel_sizes=pixel_sizes(self.stack),
+                    channel_names=(f"depth ({unit})" if name == "depth" else name,),
+                    description=description,
                 )
         return targets
 
@@ -244,31 +270,6 @@ class FusionResult:
     def _nbytes(self) -> int:
         arrays = [getattr(self, name) for name in ("fused", *_maps_of(self.scale))]
         return sum(int(np.prod(a.shape)) * np.dtype(a.dtype).itemsize for a in arrays)
-
-    def _pixel_sizes(self, factor: int) -> dict[str, tuple[float, str]]:
-        stack = self.stack
-        sizes = {
-            axis: (stack.pixel_size(axis), stack.unit(axis)) for axis in stack.map_axes
-        }
-        for axis in "YX":
-            sizes[axis] = (sizes[axis][0] / factor, sizes[axis][1])
-        return sizes
-
-    def _channel_names(self, output: str) -> tuple[str, ...]:
-        if output == "fused":
-            return self.stack.channel_names if "S" not in self.stack.axes else ()
-        if output == "depth":
-            return (f"depth ({self.stack.unit('Z')})",)
-        return (output,)
-
-    def _hex_colours(self) -> tuple[str, ...]:
-        """Colours of the channels where the source's metadata have them."""
-        given = self.stack.display.get("colormap")
-        colours = [given] if isinstance(given, str) else given
-        if not isinstance(colours, list | tuple) or "S" in self.stack.axes:
-            return ()
-        known = [c for c in colours if isinstance(c, str) and _HEX.fullmatch(c)]
-        return tuple(known) if len(known) == self.stack.n_channels else ()
 
     def fused_layers(self) -> list[LayerData]:
         """The first of :meth:`layers`: the fused image, one layer a channel."""
@@ -364,7 +365,8 @@ class FusionResult:
         if self.stack.dtype == np.uint8:
             return 0.0, 255.0
         overview = np.asarray(pixels[-1])
-        low, high = float(overview.min()), float(overview.max())
+        known = overview[np.isfinite(overview)]
+        low, high = (float(known.min()), float(known.max())) if known.size else (0, 1)
         return (low, high) if low < high else (low, low + 1)
 
     def _placed(
@@ -403,6 +405,75 @@ class FusionResult:
             for level in _levels(array)
         ]
         return pixels, place
+
+
+def write_image(
+    partial: Path,
+    suffix: str,
+    image: Any,
+    stack: FocusStack,
+    *,
+    scale: int = 1,
+    description: dict[str, Any],
+) -> None:
+    """Write an image of the axes ``stack.fused_axes`` as TIFF, PNG or JPEG.
+
+    Parameters
+    ----------
+    partial
+        File to write.
+    suffix
+        Ending that stands for the format.
+    image
+        numpy or Zarr.
+    stack
+        Its source.
+    scale
+        How many times finer than its source it is.
+    description
+        Provenance, and under ``"output"`` what it is.
+    """
+    sizes = pixel_sizes(stack, scale)
+    if suffix.lower() in PICTURE_SUFFIXES:
+        write_picture(
+            partial,
+            image,
+            stack.fused_axes,
+            suffix=suffix,
+            pixel_sizes=sizes,
+            description=description,
+        )
+        return
+    write_ome_tiff(
+        partial,
+        image,
+        stack.fused_axes,
+        name=f"{stack.name} {description['output']}",
+        pixel_sizes=sizes,
+        channel_names=stack.channel_names if "S" not in stack.axes else (),
+        colours=_hex_colours(stack),
+        description=description,
+    )
+
+
+def pixel_sizes(stack: FocusStack, scale: int = 1) -> dict[str, tuple[float, str]]:
+    """Size and unit by axis of an image or map that is `scale` times finer."""
+    sizes = {
+        axis: (stack.pixel_size(axis), stack.unit(axis)) for axis in stack.map_axes
+    }
+    for axis in "YX":
+        sizes[axis] = (sizes[axis][0] / scale, sizes[axis][1])
+    return sizes
+
+
+def _hex_colours(stack: FocusStack) -> tuple[str, ...]:
+    """Colours of the channels where the source's metadata have them."""
+    given = stack.display.get("colormap")
+    colours = [given] if isinstance(given, str) else given
+    if not isinstance(colours, list | tuple) or "S" in stack.axes:
+        return ()
+    known = [c for c in colours if isinstance(c, str) and _HEX.fullmatch(c)]
+    return tuple(known) if len(known) == stack.n_channels else ()
 
 
 def _count(number: int, what: str) -> str:

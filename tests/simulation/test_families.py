@@ -120,3 +120,26 @@ def test_two_stains_are_two_channels_of_one_sheet():
 def test_a_tissue_that_is_not_known_is_named():
     with pytest.raises(FocusFusionError, match="'skin' is not a known tissue"):
         make_tissue(0, kind="skin")
+
+
+@pytest.mark.parametrize("sheet", ["tilt", "dome", "wave"])
+def test_sheets_have_their_form_and_leave_room_for_cells_below(sheet):
+    given = {"sheet": sheet, "shape": (72, 80), "slices": 11, "dtype": np.float32}
+    scene = make_tissue(3, below=0.6, haze=0.0, **given)
+    assert 0.5 < scene.depth.min() and scene.depth.max() <= 6.0
+    assert np.ptp(scene.depth) > 3
+    centre, border = scene.depth[36, 40], scene.depth[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if sheet == "tilt":
+        np.testing.assert_allclose(np.diff(scene.depth, 2, axis=0), 0, atol=1e-3)
+    if sheet == "dome":
+        assert (border > centre + 4).all()
+    without = make_tissue(3, haze=0.0, **given)
+    assert without.depth.max() > scene.depth.max()
+    # The cells below are sharp in the slice that they lie in, and nowhere near.
+    grain = [np.abs(np.diff(plane, 2)).mean() for plane in scene.stack]
+    assert grain[9] > 1.5 * grain[7]
+
+
+def test_a_sheet_that_is_not_known_is_named():
+    with pytest.raises(FocusFusionError, match="'flat' is not a known sheet"):
+        make_tissue(0, sheet="flat")

@@ -22,6 +22,7 @@ from napari_focus_fusion.cli import (
     finetune,
     fuse,
     models,
+    project,
     report,
     train,
 )
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: In the order of the help.
-COMMANDS = (fuse, demo, models, train, finetune, evaluate, report, benchmark)
+COMMANDS = (fuse, project, demo, models, train, finetune, evaluate, report, benchmark)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

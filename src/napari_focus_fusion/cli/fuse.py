@@ -291,6 +291,7 @@ def _fuse_one(
             stack, axes=axes, progress=bar, should_stop=stop.is_set, **keywords
         )
     registrations = _save_registration(result, job, args)
+    best = result.best_slice
     for note in result.provenance["notes"]:
         print(f"{job.name}: {note}", file=sys.stderr)
     if "out" in keywords:
@@ -301,6 +302,7 @@ def _fuse_one(
     return {
         **_report_of(job, outputs),
         "slices": stack.n_slices,
+        "best_slice": best if isinstance(best, int) else best.tolist(),
         "axes": stack.fused_axes,
         "shape": list(result.fused.shape),
         "dtype": str(result.fused.dtype),
@@ -372,9 +374,11 @@ def _line_of(report: dict[str, Any]) -> str:
     if "fused_before" in report:
         return f"{report['name']}: fused before\n  {report['outputs'][0]}"
     shape = " x ".join(map(str, report["shape"]))
+    best = report["best_slice"]
+    best = f", best slice {best}" if isinstance(best, int) else ""
     return (
         f"{report['name']}: {report['slices']} slices -> {shape} {report['dtype']} "
-        f"in {duration_text(report['seconds'])}\n"
+        f"in {duration_text(report['seconds'])}{best}\n"
         + "\n".join(f"  {path}" for path in report["outputs"])
     )
 

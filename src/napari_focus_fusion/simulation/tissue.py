@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 TISSUES = {"membranes": 1, "nuclei": 1, "both": 2}
 """What is stained, and the channels that it takes."""
 
+SHEETS = ("relief", "tilt", "dome", "wave")
+"""Forms of the sheet."""
+
 _SPACING = 19.0  # pixels between the middles of neighbouring cells
 _WALLS = 4  # sheets that a wall below the surface is drawn in
 
@@ -52,6 +55,8 @@ def make_tissue(
     seed: int,
     *,
     kind: str = "membranes",
+    sheet: str = "relief",
+    below: float = 0.0,
     shape: tuple[int, int] = (256, 256),
     slices: int = 16,
     blur_per_slice: float = 0.8,
@@ -69,6 +74,12 @@ def make_tissue(
         Not negative.
     kind : str
         ``"membranes"``, ``"nuclei"``, or ``"both"`` as two channels.
+    sheet : str
+        Form of the sheet: ``"relief"``, drawn at random, ``"tilt"``, ``"dome"`` or
+        ``"wave"``.
+    below : float
+        Brightness of a second, even layer of cells under the lowest part of the sheet,
+        that of the sheet being 1; then the sheet takes the upper two thirds.
     shape : (int, int)
         Height and width in pixels.
     slices : int
@@ -95,8 +106,12 @@ def make_tissue(
     Raises
     ------
     FocusFusionError
-        If there is no such kind of tissue.
+        If there is no such kind of tissue, or form of a sheet.
     """
+    if sheet not in SHEETS:
+        raise FocusFusionError(
+            f"{sheet!r} is not a known sheet; choose from {', '.join(SHEETS)}."
+        )
     if kind not in TISSUES:
         raise FocusFusionError(
             f"{kind!r} is not a known tissue; choose from {', '.join(TISSUES)}."
@@ -104,6 +119,8 @@ def make_tissue(
     rng = np.random.default_rng([seed, 0])
     options: dict[str, Any] = {
         "kind": kind,
+        "sheet": sheet,
+        "below": below,
         "slices": slices,
         "psf": "gaussian",
         "blur_per_slice": blur_per_slice,
@@ -117,31 +134,35 @@ def make_tissue(
         "offset": 0.01,
     }
     optics, inner = make_optics(shape, options)
-    low, high = 0.06 * (slices - 1), 0.94 * (slices - 1)
-    field = smooth_field(rng, optics.canvas, min(optics.canvas) / 3)
-    sheet = np.float32(low) + np.float32(high - low) * field
+    low, high = 0.06 * (slices - 1), (0.6 if below else 0.94) * (slices - 1)
+    field = _form(rng, sheet, optics.canvas, inner)
+    surface = np.float32(low) + np.float32(high - low) * field
     middles = _middles(rng, optics.canvas)
     channels = TISSUES[kind]
     stained, rest = [], []
     if kind != "nuclei":
-        stained.append(_outlines(rng, middles, sheet))
-        rest += _walls(rng, middles, sheet, slices)
+        stained.append(_outlines(rng, middles, surface))
+        rest += _walls(rng, middles, surface, slices)
     if kind != "membranes":
-        nuclei, bodies = _nuclei(rng, middles, sheet, slices, channels - 1)
+        nuclei, bodies = _nuclei(rng, middles, surface, slices, channels - 1)
         stained.append(nuclei)
         rest += bodies
     rest += [
         piece
         for channel in range(channels)
-        for piece in _far_bodies(rng, sheet, slices, haze, channel)
+        for piece in _far_bodies(rng, surface, slices, haze, channel)
     ]
-    box = _whole(sheet)
-    pieces = [Piece(c, box, plane, sheet) for c, plane in enumerate(stained)]
-    image = _focused_on(sheet, pieces, rest, channels, optics)
+    box = _whole(surface)
+    if below:
+        under = np.full_like(surface, 0.9 * (slices - 1))
+        cells = np.float32(below) * _outlines(rng, _middles(rng, optics.canvas), under)
+        rest.append(Piece(0, box, cells, under))
+    pieces = [Piece(c, box, plane, surface) for c, plane in enumerate(stained)]
+    image = _focused_on(surface, pieces, rest, channels, optics)
     light = illumination(rng, shape, 0.15, 0.05)
     return expose_scene(
         fluorescence_image(image, background)[:, :, *inner] * light,
-        sheet[inner],
+        surface[inner],
         np.zeros(shape, bool),
         np.random.default_rng([seed, 1]),
         rgb=False,
@@ -151,6 +172,32 @@ def make_tissue(
         seed=seed,
         parameters=options,
     )
+
+
+def _form(
+    rng: np.random.Generator,
+    form: str,
+    canvas: tuple[int, int],
+    inner: tuple[slice, slice],
+) -> Array:
+    """Depth of a sheet over a canvas, (h, w) from 0 to 1; `inner` is the image."""
+    if form == "relief":
+        return smooth_field(rng, canvas, min(canvas) / 3)
+    # From -1 to 1 over the image, whatever the canvas around it.
+    y, x = (
+        (np.arange(n) - (s.start + s.stop - 1) / 2) / ((s.stop - s.start) / 2)
+        for n, s in zip(canvas, inner, strict=True)
+    )
+    y, x = np.meshgrid(y, x, indexing="ij")
+    angle, phase = rng.uniform(0, 2 * np.pi, 2)
+    along = np.cos(angle) * y + np.sin(angle) * x
+    if form == "tilt":
+        field = 0.5 + along / 3
+    elif form == "dome":
+        field = (y**2 + x**2) / 2
+    else:
+        field = 0.5 + 0.25 * np.sin(3 * along + phase) + 0.25 * np.cos(3 * y - x)
+    return np.asarray(field.clip(0, 1), np.float32)
 
 
 def _whole(plane: Array) -> tuple[slice, slice]:

@@ -49,7 +49,12 @@ _RGB = ("FF0000", "00FF00", "0000FF", "FFFFFF")
 
 
 def create_output(
-    path: str | Path, stack: FocusStack, *, scale: int = 1, chunk: int = 512
+    path: str | Path,
+    stack: FocusStack,
+    *,
+    scale: int = 1,
+    chunk: int = 512,
+    maps: bool = True,
 ) -> dict[str, Any]:
     """Create an empty OME-Zarr for the results of a stack, to be filled by region.
 
@@ -64,6 +69,8 @@ def create_output(
     chunk
         Rows and columns of a chunk. Parallel writers must write whole chunks: regions
         that start at multiples of it in the pixels of the array written to.
+    maps
+        Whether there are maps beside the fused image.
 
     Returns
     -------
@@ -87,12 +94,13 @@ def create_output(
             "hold. Save as OME-TIFF."
         )
     kinds: dict[str, tuple[str, Any, int]] = {
-        "fused": (stack.fused_axes, stack.dtype, scale),
-        "decision": (stack.map_axes, np.dtype("uint16"), 1),
-        "confidence": (stack.map_axes, np.dtype("float32"), 1),
-        "depth": (stack.map_axes, np.dtype("float32"), 1),
+        "fused": (stack.fused_axes, stack.dtype, scale)
     }
-    if scale > 1:
+    if maps:
+        kinds["decision"] = (stack.map_axes, np.dtype("uint16"), 1)
+        kinds["confidence"] = (stack.map_axes, np.dtype("float32"), 1)
+        kinds["depth"] = (stack.map_axes, np.dtype("float32"), 1)
+    if maps and scale > 1:
         kinds["consistency"] = (stack.map_axes, np.dtype("float32"), 1)
     # As many levels for all: OME-Zarr wants that of an image and its labels.
     count = 1
@@ -102,7 +110,7 @@ def create_output(
         for output, (axes, dtype, factor) in kinds.items():
             place = path / OUTPUTS[output]
             _create_image(place, stack, output, axes, dtype, factor, chunk, count)
-            if output == "fused":
+            if output == "fused" and maps:
                 labels = zarr.create_group(path / "labels", zarr_format=3)
                 labels.attrs["ome"] = {"version": "0.5", "labels": ["decision"]}
         return open_output(path, stack)

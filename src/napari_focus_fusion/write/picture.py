@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_focus_fusion.axes import METRES
 from napari_focus_fusion.errors import FocusFusionError
 
 if TYPE_CHECKING:
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_METRES = {
-    **{"meter": 1.0, "centimeter": 1e-2, "millimeter": 1e-3, "micrometer": 1e-6},
-    **{"nanometer": 1e-9, "angstrom": 1e-10, "picometer": 1e-12, "inch": 0.0254},
-}
 _JPEG_QUALITY = 95
 _LARGEST_JPEG = 65535
 
@@ -107,7 +104,7 @@ def write_picture(
 
 
 def _in_metres(size: float, unit: str) -> float | None:
-    return size * _METRES[unit] if unit in _METRES else None
+    return size * METRES[unit] if unit in METRES else None
 
 
 def _png(pixels: NDArray[Any], sizes: list[float | None], text: str) -> bytes:
