@@ -139,7 +139,9 @@ def test_on_the_command_line(tmp_path, drifting, aligned, capsys):
     import tifffile
 
     source, kept = tmp_path / "moved.tif", tmp_path / "moved.json"
-    tifffile.imwrite(source, drifting, metadata={"axes": "ZYX"})
+    tifffile.imwrite(
+        source, drifting, photometric="minisblack", metadata={"axes": "ZYX"}
+    )
     command = ["fuse", str(source), "--model", "sml"]
     first = [*command, "-o", str(tmp_path / "a.tif"), "--align", "similarity"]
     assert main([*first, "--save-registration", str(kept)]) == 0

@@ -9,7 +9,7 @@ them; blocks that contradict it (what moves, chance) lose their weight.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -144,7 +144,7 @@ def pyramid(plane: Image, present: NDArray[np.bool_] | None, step: int) -> list[
         plane = quarters.mean((1, 3))
         if present is not None:
             kept = present[:height, :width].reshape(height // 2, 2, width // 2, 2)
-            present = kept.all((1, 3))
+            present = np.asarray(kept.all((1, 3)))
         step *= 2
 
 
@@ -415,7 +415,7 @@ def _compare(first: tuple[Image, Image], second: tuple[Image, Image]) -> _Blocks
     )
     inside = np.einsum("abcd->ac", split(mask)).ravel() >= 0.75 * side**2
 
-    def mean(one: Image, other: Image) -> Array:
+    def mean(one: NDArray[Any], other: NDArray[Any]) -> Array:
         found = np.einsum("abcd,abcd->ac", one, other, dtype=np.float64)
         return np.where(inside, found.ravel() / side**2, 0.0)
 
@@ -446,7 +446,7 @@ def _times(blocks: Image, gain: Image) -> Image:
 
 
 def _gradient(image: Image) -> tuple[Image, Image]:
-    y, x = np.gradient(image)
+    y, x = (np.asarray(slope, np.float32) for slope in np.gradient(image))
     return y, x
 
 
@@ -498,6 +498,7 @@ def _solve(blocks: _Blocks, at: Array, kind: str, plane: Plane, step: int) -> _S
         weights = np.where(useful, (1 - ratio**2) ** 2, 0.0)
     normal /= max(scale, 1.0) ** 2 if np.isfinite(scale) else 1.0
     amount = weights * np.trace(information, axis1=1, axis2=2)
+    distances = np.asarray(distances, np.float64)
     return _Solution(parameters, normal, distances, amount)
 
 
