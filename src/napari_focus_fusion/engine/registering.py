@@ -163,7 +163,8 @@ def as_fused(stack: FocusStack, provenance: Mapping[str, Any]) -> FocusStack:
     >>> scene = gaussian_filter(np.random.default_rng(0).normal(size=(80, 90)), 1)
     >>> moved = ff.as_stack(np.stack([scene[8:72, 8:80], scene[8:72, 5:77]]))
     >>> result = ff.fuse(moved, "sml", align="translation")
-    >>> slices = as_fused(moved, result.provenance).read(0, [0, 1], slice(64), slice(69))
+    >>> aligned = as_fused(moved, result.provenance)
+    >>> slices = aligned.read(0, [0, 1], slice(64), slice(69))
     >>> bool(np.abs(slices[0, 0] - slices[0, 1]).max() < 0.1)
     True
     """

@@ -115,8 +115,7 @@ def read_binned(
         planes.append(grey.reshape(cells).mean((1, 3)))
         there = np.ones((cells[0], cells[2]), bool)
         if present is not None:
-            whole: NDArray[np.bool_] = np.all(present[:, 0], axis=0)
-            there = np.asarray(np.all(whole.reshape(cells), axis=(1, 3)))
+            there = np.asarray(present.all((0, 1)).reshape(cells).all((1, 3)))
             some_absent |= not there.all()
         masks.append(there)
     found = np.concatenate(planes)

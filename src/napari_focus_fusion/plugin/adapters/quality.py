@@ -130,8 +130,8 @@ def report_job(
     stack = stack_fused_as(layer, fused)
     if stack is None:
         raise FocusFusionError(
-            f"{fused.name!r} does not fit the slices, rows and columns of "
-            f"{name_of(layer)!r}. Choose the stack that it was made of."
+            f"{fused.name!r} is not of the size of {name_of(layer)!r}. Choose the "
+            "stack that it was made of."
         )
     image, rgb = level_0(fused), bool(fused.rgb)
     maps = {
