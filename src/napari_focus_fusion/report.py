@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_focus_fusion.decision import LOW_CONFIDENCE
+from napari_focus_fusion.engine.registering import as_fused
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.metrics import WITHOUT_TRUTH, as_sources, evaluate
@@ -207,7 +208,8 @@ def report(
     Parameters
     ----------
     stack
-        What was fused: anything that :func:`napari_focus_fusion.as_stack` takes.
+        What was fused: anything that :func:`napari_focus_fusion.as_stack` takes. Where
+        the fusion aligned its slices, they are aligned again as its provenance says.
     result
         What :func:`napari_focus_fusion.fuse` gave; or arrays by name: ``"fused"`` (axes
         ``stack.fused_axes``) and, where they are known, ``"decision"`` (slices from 0)
@@ -254,6 +256,7 @@ def report(
     callback("should_stop", should_stop)
     maps = _maps_of(result) if isinstance(result, FusionResult) else result
     factor = _check(source, maps, t)
+    source = as_fused(source, maps.get("provenance") or {})
     meter = Meter(len(measures) + 2, progress)
     meter.enter("Counting", 0)
     counts, clear, low = _counted(source, maps, t)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 LARGE_END_SHARE = 0.05
 #: Slices with at most this share of the clear pixels count as hardly used.
 NEGLIGIBLE_SHARE = 0.001
+#: Numbers of a provenance that nobody reads.
+FOR_PROGRAMS = ("transforms", "gains", "offsets")
 #: With fewer clear pixels than this share the ends are not judged.
 MIN_CLEAR_SHARE = 0.02
 
@@ -126,8 +128,10 @@ def channel_names(stack: FocusStack) -> tuple[str, ...]:
 
 
 def flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Nested provenance as names and texts."""
+    """Nested provenance as names and texts, without what is only for programs."""
     for name, value in values.items():
+        if name in FOR_PROGRAMS:
+            continue
         if isinstance(value, dict):
             yield from flat(value, f"{before}{name} ")
         else:

@@ -26,6 +26,7 @@ from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import RunPlan, plan_run
 from napari_focus_fusion.engine.prepare import Prepared, prepare
 from napari_focus_fusion.engine.reading import Reference
+from napari_focus_fusion.engine.registering import as_fused
 from napari_focus_fusion.engine.scoring import BLOCK_SIDE
 from napari_focus_fusion.engine.settings import FusionSettings
 from napari_focus_fusion.errors import FocusFusionError
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "as_decision",
+    "as_fused",
     "bounds",
     "intensities",
     "load_decision",
@@ -208,7 +210,8 @@ def recompose(
     Parameters
     ----------
     stack
-        Of any kind of array; of each slice the area and
+        Of any kind of array; where the fusion aligned or levelled slices, what
+        :func:`as_fused` gives. Of each slice the area and
         :data:`~napari_focus_fusion.composite.COMPOSITE_HALO` pixels around it are read.
     decision
         (Y, X) or (T, Y, X), slices counted from 0.

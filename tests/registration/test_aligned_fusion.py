@@ -10,6 +10,9 @@ from moving_slices import SHAPE, focus_stack, grain, moves, seen
 
 import napari_focus_fusion as ff
 from napari_focus_fusion.cli import main
+from napari_focus_fusion.fusion import differences_from
+from napari_focus_fusion.report import report
+from napari_focus_fusion.retouch import as_fused, recompose, take_slice
 
 DRIFT = moves(
     [(3.3, -2.6, 0.98, 0.2), (1.2, -1.2, 0.99, 0.1), (0, 0, 1, 0), (-2.4, 2.9, 1.01, 0)]
@@ -139,7 +142,9 @@ def test_on_the_command_line(tmp_path, drifting, aligned, capsys):
     import tifffile
 
     source, kept = tmp_path / "moved.tif", tmp_path / "moved.json"
-    tifffile.imwrite(source, drifting, metadata={"axes": "ZYX"})
+    tifffile.imwrite(
+        source, drifting, photometric="minisblack", metadata={"axes": "ZYX"}
+    )
     command = ["fuse", str(source), "--model", "sml"]
     first = [*command, "-o", str(tmp_path / "a.tif"), "--align", "similarity"]
     assert main([*first, "--save-registration", str(kept)]) == 0
@@ -152,3 +157,47 @@ def test_on_the_command_line(tmp_path, drifting, aligned, capsys):
     assert main([*wrong, "--align", "upwards"]) == 2
     assert main([*wrong, "--save-registration", str(kept)]) == 2
     assert "--align similarity" in capsys.readouterr().err
+
+
+def test_a_changed_map_is_recomposed_from_slices_as_they_were_fused(drifting):
+    how = {"axes": "ZYX", "brightness": "level"}
+    first = ff.fuse(drifting, "sml", align="similarity", **how)
+    record = json.loads(json.dumps(first.provenance))
+    stack = as_fused(ff.as_stack(drifting, axes="ZYX"), record)
+    assert as_fused(stack, record) is stack
+    decision = first.decision.copy()
+    by_map = ff.fuse(drifting, decision=decision, align="similarity", **how)
+    mask = np.zeros(SHAPE, bool)
+    mask[60:90, 70:110] = True
+    area = recompose(stack, decision, by_map.fused, take_slice(decision, mask, 0))
+    again = ff.fuse(drifting, decision=decision, align=first.registration, **how)
+    assert (by_map.fused[area.slices] == again.fused[area.slices]).all()
+    assert again.provenance["registration"] == first.provenance["registration"]
+    with pytest.raises(ff.FocusFusionError, match="registration is one of"):
+        as_fused(ff.as_stack(drifting[:3], axes="ZYX"), record)
+
+
+def test_a_report_compares_with_aligned_slices(drifting, aligned):
+    found = report(drifting, aligned, measures=["Q_G"]).measures["Q_G"]
+    maps = {"fused": aligned.fused, "decision": aligned.decision}
+    unaligned = report(drifting, maps, measures=["Q_G"]).measures["Q_G"]
+    assert found[0] > unaligned[0] + 0.05
+    assert "transforms" not in report(drifting, aligned, measures=["Q_G"]).text()
+
+
+def test_a_saved_result_is_compared_with_what_is_wanted_now(
+    tmp_path, drifting, aligned
+):
+    import tifffile
+
+    source, out = tmp_path / "moved.tif", tmp_path / "fused.ome.tif"
+    tifffile.imwrite(
+        source, drifting, photometric="minisblack", metadata={"axes": "ZYX"}
+    )
+    given, other = aligned.registration, ff.Registration("affine", 2, SHAPE, (DRIFT,))
+    for align in ("similarity", given):
+        ff.fuse(source, "sml", align=align).save(out, overwrite=True)
+        assert differences_from(out, source, "sml", align=align) == []
+        for changed in (None, "affine", other):
+            found = differences_from(out, source, "sml", align=changed)
+            assert found == ["the settings"]

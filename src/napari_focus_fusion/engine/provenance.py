@@ -9,7 +9,7 @@ from napari_focus_fusion._version import __version__
 from napari_focus_fusion.device import describe
 from napari_focus_fusion.engine.empty import with_empty_bands
 from napari_focus_fusion.engine.identity import fingerprint, lies_in_files
-from napari_focus_fusion.engine.registering import unaligned
+from napari_focus_fusion.engine.registering import alignment_of, unaligned
 from napari_focus_fusion.engine.steps import threads_of
 from napari_focus_fusion.models.registry import hash_of_tensors
 
@@ -48,8 +48,7 @@ def provenance_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
         record["source_files"] = [dict(file) for file in stack.files]
     if plan.registration is not None:
         record["registration"] = plan.registration.recorded()
-    if plan.levels is not None:
-        record["brightness"] = plan.levels.recorded()
+    record |= alignment_of(stack)
     if plan.decision is not None:
         record["decision_sha256"] = hashlib.sha256(plan.decision.tobytes()).hexdigest()
     if plan.reference is not stack:

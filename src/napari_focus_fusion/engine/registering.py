@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_focus_fusion.engine.empty import without_empty_bands
 from napari_focus_fusion.engine.settings import align_kind
+from napari_focus_fusion.lazy import LazyArray
 from napari_focus_fusion.registration.aligned import AlignedSlices
-from napari_focus_fusion.registration.brightness import level
+from napari_focus_fusion.registration.brightness import Levels, level
 from napari_focus_fusion.registration.registration import Registration, estimated
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.engine.settings import FusionSettings
-    from napari_focus_fusion.registration.brightness import Levels
     from napari_focus_fusion.stack import FocusStack
 
 #: Work of a pixel of a slice beside that of a focus measure.
@@ -110,11 +113,67 @@ def _levelled(plan: RunPlan, middle: int, monitor: Monitor) -> RunPlan:
 def with_levels(stack: FocusStack, levels: Levels) -> FocusStack:
     """A stack of one brightness, resampled no more than it is already."""
     source, matrices = stack, np.tile(np.eye(2, 3), (1, stack.n_slices, 1, 1))
+    record: dict[str, Any] = {}
     if isinstance(stack.data, AlignedSlices):
-        source, matrices = stack.data.stack, stack.data.matrices
-    return replace(stack, data=AlignedSlices(source, matrices, levels))
+        inner = stack.data
+        source, matrices, record = inner.stack, inner.matrices, inner.record
+    record = {**record, "brightness": levels.recorded()}
+    return replace(stack, data=AlignedSlices(source, matrices, levels, record))
 
 
 def unaligned(stack: FocusStack) -> FocusStack:
     """A stack as it was before its slices were brought into register."""
     return stack.data.stack if isinstance(stack.data, AlignedSlices) else stack
+
+
+def alignment_of(stack: FocusStack) -> dict[str, Any]:
+    """What provenance keeps of how a stack was aligned and levelled; {}: it was not."""
+    data: Any = stack.data
+    while isinstance(data, LazyArray):
+        if isinstance(data, AlignedSlices):
+            return data.record
+        data = getattr(data, "data", None)
+    return {}
+
+
+def as_fused(stack: FocusStack, provenance: Mapping[str, Any]) -> FocusStack:
+    """A stack as a fusion read it: its slices in register, and levelled.
+
+    Parameters
+    ----------
+    stack
+        What was fused. One that is aligned already stays as it is.
+    provenance
+        Of the result.
+
+    Returns
+    -------
+    FocusStack
+        Nothing is read yet. `stack` itself where nothing was aligned or levelled.
+
+    Raises
+    ------
+    FocusFusionError
+        If it is not the stack that was fused: of other slices, rows or columns.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.ndimage import gaussian_filter
+    >>> scene = gaussian_filter(np.random.default_rng(0).normal(size=(80, 90)), 1)
+    >>> moved = ff.as_stack(np.stack([scene[8:72, 8:80], scene[8:72, 5:77]]))
+    >>> result = ff.fuse(moved, "sml", align="translation")
+    >>> aligned = as_fused(moved, result.provenance)
+    >>> slices = aligned.read(0, [0, 1], slice(64), slice(69))
+    >>> bool(np.abs(slices[0, 0] - slices[0, 1]).max() < 0.1)
+    True
+    """
+    registration, levels = (provenance.get(n) for n in ("registration", "brightness"))
+    if not (registration or levels) or alignment_of(stack):
+        return stack
+    found = without_empty_bands(stack)
+    if registration:
+        found = Registration.of_record(registration).apply(found)
+    if levels:
+        found = with_levels(found, Levels.of_record(levels, found))
+    return found

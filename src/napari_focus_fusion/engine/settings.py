@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -99,7 +101,7 @@ class FusionSettings:
         return {
             "reference": getattr(self.reference, "name", self.reference),
             "scale": self.scale,
-            "align": self.align if align_kind(self.align) else bool(self.align),
+            "align": _recorded_align(self.align),
             "align_to": self.align_to,
             "brightness": self.brightness,
             "blend": self.blend,
@@ -110,9 +112,18 @@ class FusionSettings:
         }
 
 
+def _recorded_align(align: Kind | Registration | None) -> str | None:
+    """A kind, or what tells a registration that was given from all others."""
+    if not isinstance(align, Registration):
+        return align
+    content = json.dumps(align.recorded(), sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    return f"given, sha256 {digest}"
+
+
 def align_kind(align: Any) -> Kind | None:
     """The kind of transform that is to be estimated; None where none is."""
-    return align if isinstance(align, str) else None
+    return next((kind for kind in KINDS if kind == align), None)
 
 
 def checked_channel(name: str, value: Any) -> int | str | None:

@@ -40,12 +40,19 @@ class AlignedSlices(LazyArray):
         result to positions in the slice, in pixels.
     levels
         How the brightness changes; None: it stays.
+    record
+        What provenance keeps of both, by ``"registration"`` and ``"brightness"``.
     """
 
     def __init__(
-        self, stack: FocusStack, matrices: NDArray[np.float64], levels: Levels | None
+        self,
+        stack: FocusStack,
+        matrices: NDArray[np.float64],
+        levels: Levels | None,
+        record: dict[str, Any],
     ) -> None:
         self.stack, self.matrices, self.levels = stack, matrices, levels
+        self.record = record
         data: Any = stack.data
         chunks = getattr(data, "chunksize", getattr(data, "chunks", None))
         super().__init__(stack.data.shape, stack.dtype, chunks)

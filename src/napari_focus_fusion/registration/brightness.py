@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.registration.transforms import Plane
 
 if TYPE_CHECKING:
@@ -88,6 +89,25 @@ class Levels:
     def recorded(self) -> dict[str, Any]:
         """What provenance keeps of it: what JSON can hold."""
         return {"gains": self.gains.tolist(), "offsets": self.offsets.tolist()}
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any], stack: FocusStack) -> Levels:
+        """What :meth:`recorded` gave, for the stack it was estimated on.
+
+        Raises
+        ------
+        FocusFusionError
+            If the stack has not as many time points, slices and channels.
+        """
+        gains = np.array(record["gains"], np.float64)
+        expected = stack.n_times, stack.n_slices, stack.n_components, 6
+        if gains.shape != expected:
+            raise FocusFusionError(
+                f"{stack.name!r} has not the time points, slices and channels whose "
+                "brightness was levelled. Give the stack that was fused."
+            )
+        offsets = np.array(record["offsets"], np.float64)
+        return cls(gains, offsets, (stack.height, stack.width))
 
 
 def level(stack: FocusStack, reference: int, advance: Callable[[], None]) -> Levels:

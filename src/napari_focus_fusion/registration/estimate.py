@@ -113,9 +113,9 @@ def read_binned(
             grey += np.float32(weights[index]) * plane
         cells = (grey.shape[0] // step, step, width // step, step)
         planes.append(grey.reshape(cells).mean((1, 3)))
-        there = np.ones(planes[-1].shape, bool)
+        there = np.ones((cells[0], cells[2]), bool)
         if present is not None:
-            there = present[:, 0].all(0).reshape(cells).all((1, 3))
+            there = np.asarray(present.all((0, 1)).reshape(cells).all((1, 3)))
             some_absent |= not there.all()
         masks.append(there)
     found = np.concatenate(planes)

@@ -9,7 +9,7 @@ them; blocks that contradict it (what moves, chance) lose their weight.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -37,6 +37,8 @@ BLOCK, SMALL_BLOCK, BLOCKS = 32, 16, 5
 COARSEST = 40
 #: Standard deviations of the band of each level in its pixels.
 FINE, COARSE = 0.8, 3.0
+#: The same of what is left out before a level is binned.
+SMOOTH = 1.0
 #: Iterations at a level; fewer where the last step was shorter than :data:`STEP`.
 ITERATIONS, STEP = 6, 0.02
 #: No step is longer than this many pixels of the level.
@@ -140,11 +142,14 @@ def pyramid(plane: Image, present: NDArray[np.bool_] | None, step: int) -> list[
         if min(plane.shape) // 2 < COARSEST:
             return levels
         height, width = (n // 2 * 2 for n in plane.shape)
-        quarters = plane[:height, :width].reshape(height // 2, 2, width // 2, 2)
+        # Means of 2 x 2 alone would show fine repeated detail as coarse detail that
+        # moves elsewhere.
+        smooth = ndimage.gaussian_filter(plane, SMOOTH, truncate=3)
+        quarters = smooth[:height, :width].reshape(height // 2, 2, width // 2, 2)
         plane = quarters.mean((1, 3))
         if present is not None:
             kept = present[:height, :width].reshape(height // 2, 2, width // 2, 2)
-            present = kept.all((1, 3))
+            present = np.asarray(kept.all((1, 3)))
         step *= 2
 
 
@@ -415,7 +420,7 @@ def _compare(first: tuple[Image, Image], second: tuple[Image, Image]) -> _Blocks
     )
     inside = np.einsum("abcd->ac", split(mask)).ravel() >= 0.75 * side**2
 
-    def mean(one: Image, other: Image) -> Array:
+    def mean(one: NDArray[Any], other: NDArray[Any]) -> Array:
         found = np.einsum("abcd,abcd->ac", one, other, dtype=np.float64)
         return np.where(inside, found.ravel() / side**2, 0.0)
 
@@ -446,7 +451,7 @@ def _times(blocks: Image, gain: Image) -> Image:
 
 
 def _gradient(image: Image) -> tuple[Image, Image]:
-    y, x = np.gradient(image)
+    y, x = (np.asarray(slope, np.float32) for slope in np.gradient(image))
     return y, x
 
 
@@ -498,7 +503,7 @@ def _solve(blocks: _Blocks, at: Array, kind: str, plane: Plane, step: int) -> _S
         weights = np.where(useful, (1 - ratio**2) ** 2, 0.0)
     normal /= max(scale, 1.0) ** 2 if np.isfinite(scale) else 1.0
     amount = weights * np.trace(information, axis1=1, axis2=2)
-    return _Solution(parameters, normal, distances, amount)
+    return _Solution(parameters, normal, distances.astype(np.float64), amount)
 
 
 def _weighted_median(values: Array, weights: Array) -> float:

@@ -152,7 +152,8 @@ class Registration:
         self.check(stack)
         if self.largest_displacement == 0:
             return stack
-        slices = AlignedSlices(stack, self.matrices, None)
+        record = {"registration": self.recorded()}
+        slices = AlignedSlices(stack, self.matrices, None, record)
         return replace(stack, data=slices)
 
     def check(self, stack: FocusStack) -> None:
@@ -180,6 +181,12 @@ class Registration:
             "valid_area": [area.y0, area.y1, area.x0, area.x1],
             "transforms": self.matrices.tolist(),
         }
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> Registration:
+        """What :meth:`recorded` gave, as a registration again."""
+        names = ("kind", "reference_slice", "shape", "transforms")
+        return cls(**{name: record[name] for name in names})
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write it to a JSON file, for :func:`load_registration` and ``align=``.

@@ -82,7 +82,7 @@ def disturb(
     shifts = steps if kind == "translation" or everything else np.zeros((count, 2))
     scales = (1 + breathing * (kind == "breathing" or everything)) ** order
     angles = turn * order * (kind == "rotation" or everything)
-    values = stack.astype(np.float64)
+    values: Array = stack.astype(np.float64)
     if kind == "moving object" or everything:
         values = _with_object(values, rng, room)
     centre = np.array([(height - 1) / 2, (width - 1) / 2])
@@ -97,7 +97,7 @@ def disturb(
         )
         inner = centre - room
         transforms.append(np.column_stack([linear, inner - linear @ inner + shift]))
-    values = np.array(moved)[:, room:-room, room:-room].clip(0)
+    values = np.asarray(np.array(moved)[:, room:-room, room:-room].clip(0))
     gains = rng.uniform(1 - flicker, 1 + flicker, count) * (1 - bleaching) ** (
         np.arange(count)
     )

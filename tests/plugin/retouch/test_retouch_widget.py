@@ -11,8 +11,9 @@ import zarr
 from napari.layers import Layer
 from napari.utils.interactions import mouse_press_callbacks
 from napari.utils.notifications import notification_manager
+from scipy.ndimage import gaussian_filter
 
-from napari_focus_fusion import as_stack, fuse
+from napari_focus_fusion import Registration, as_stack, fuse
 from napari_focus_fusion.plugin.adapters.layers import fuse_layer
 from napari_focus_fusion.plugin.adapters.maps import (
     decision_of,
@@ -125,6 +126,39 @@ def test_the_fused_image_follows_the_brush(window, slices, qtbot):
     np.testing.assert_array_equal(labels.data, map_before + 1)
     np.testing.assert_array_equal(fused.data, untouched)
     assert not notification_manager.records
+
+
+def test_slices_that_were_aligned_are_aligned_while_painting(window, qtbot):
+    viewer, widget = window
+    scene = gaussian_filter(np.random.default_rng(0).normal(size=(110, 96)), 1.5)
+    scene = (100 + 200 * scene).clip(0, 255).astype(np.uint8)
+    pixels = np.stack([scene[4 + z * 3 :][:90] for z in range(3)])
+    layer = viewer.add_image(pixels, name="mine")
+    for data in fuse_layer(layer, model="sml", align="translation"):
+        viewer.add_layer(Layer.create(*data))
+    without_fused(viewer)
+    labels = begin(widget, qtbot)
+    labels.brush_size = 15
+    labels.paint((45, 50), 3)
+    settle(widget, qtbot)
+    record = widget.session.result.provenance["registration"]
+    how = {"decision": widget.decision(), "align": Registration.of_record(record)}
+    whole = fuse(as_stack(pixels), **how)
+    (fused,) = widget.session.fused
+    np.testing.assert_array_equal(fused.data, whole.fused)
+    assert whole.registration.matrices[0, 2, 0, 2] == pytest.approx(-3, abs=0.2)
+    # Another channel is aligned alike.
+    other = viewer.add_image(255 - pixels, name="other")
+    widget.target.value = other
+    with qtbot.waitSignal(widget.ended, timeout=60_000):
+        assert widget.apply() is not None
+    applied = viewer.layers[-1].data[5:-5, 5:-5].astype(int)
+    assert np.abs(applied - (255 - whole.fused[5:-5, 5:-5].astype(int))).max() <= 2
+    # The map was made of as many slices as the layer had.
+    layer.data = pixels[:2]
+    widget.map.value = labels
+    assert widget.start() is None
+    assert "aligned or levelled" in last_notification()
 
 
 def test_several_strokes_while_it_follows(window, slices, qtbot):

@@ -141,6 +141,54 @@ def first_of(layer: Layer) -> int | None:
     return 1 if result_metadata(layer).get("output") == EDITABLE else None
 
 
+def aligned_as(stack: FocusStack, known: dict[str, Any]) -> FocusStack:
+    """A stack, aligned and levelled as it was for a result.
+
+    Parameters
+    ----------
+    stack
+        What was fused.
+    known
+        What :func:`result_metadata` gave of the result.
+
+    Raises
+    ------
+    FocusFusionError
+        If it is not the stack that was fused.
+    """
+    if not (known.get("registration") or known.get("brightness")):
+        return stack  # without the import, which takes long
+    from napari_focus_fusion.engine.registering import as_fused
+
+    return as_fused(stack, known)
+
+
+def alignment_for(
+    known: dict[str, Any], stack: FocusStack, t: int | None = None
+) -> Any:
+    """What ``align=`` of a fusion by the map of a result has to be; None: nothing.
+
+    Parameters
+    ----------
+    known
+        What :func:`result_metadata` gave of the map, or a provenance.
+    stack
+        What is to be fused; one that is aligned already stays as it is.
+    t
+        The time point whose map is used; None: all.
+    """
+    from napari_focus_fusion.engine.registering import alignment_of
+    from napari_focus_fusion.registration.registration import Registration
+
+    record = known.get("registration")
+    if record is None or alignment_of(stack):
+        return None
+    transforms = record["transforms"]
+    if t is not None and len(transforms) > 1:
+        transforms = transforms[t : t + 1]
+    return Registration.of_record({**record, "transforms": transforms})
+
+
 def retouch_layers(
     layer: Image | Sequence[Image],
     map_layer: Image | Labels,
@@ -179,6 +227,7 @@ def retouch_layers(
         If the map does not fit the stack, or as :func:`napari_focus_fusion.fuse` does.
     """
     stack = stack_from_layers(layer, axes=axes)
+    stack = aligned_as(stack, result_metadata(map_layer))
     decision = decision_of(map_layer, stack, first=first)
     pixels = None if fused_layer is None else level_0(fused_layer)
     return begin(stack, decision, pixels, **with_models(options, models_folder()))
@@ -201,7 +250,11 @@ def begin(
         depth = decision * np.float32(stack.pixel_size("Z"))
         copy = np.array(fused).reshape(stack.fused_shape)
         result = FusionResult(copy, decision, confidence, depth, stack, {})
+    from napari_focus_fusion.registration.aligned import AlignedSlices
+
     provenance = {**result.provenance, "model": "retouched", "source": stack.source}
+    if isinstance(stack.data, AlignedSlices):
+        provenance |= stack.data.record
     result = replace(result, provenance=provenance)
     return result, [*chosen_layers(result, ("fused",)), _to_paint_on(result)]
 
@@ -274,7 +327,7 @@ def fuse_by_map(
     ----------
     layer, axes
         The stack, as for :func:`retouch_layers`, with as many slices and pixels as the
-        one that the map is of.
+        one that the map is of. It is aligned as that one was.
     map_layer, first, t
         As for :func:`decision_of`.
     **options
@@ -294,6 +347,7 @@ def fuse_by_map(
 
     stack = stack_from_layers(layer, axes=axes)
     decision = decision_of(map_layer, stack, first=first, t=t)
+    options = {"align": alignment_for(result_metadata(map_layer), stack, t), **options}
     options = with_models(options, models_folder())
     return chosen_layers(fuse(stack, decision=decision, **options), ("fused",))
 

@@ -14,7 +14,7 @@ from napari_focus_fusion.plugin.adapters.layers import (
     source_of,
     stack_from_layers,
 )
-from napari_focus_fusion.plugin.adapters.maps import result_metadata
+from napari_focus_fusion.plugin.adapters.maps import aligned_as, result_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,20 +78,21 @@ def slices_of(layers: Iterable[Layer], source: str) -> tuple[Image, ...]:
 def stack_of(
     source: Image | Sequence[Image], result: Layer | None = None
 ) -> FocusStack | None:
-    """The stack that layers hold; None if they are no stack.
+    """The stack that layers hold; None if they are none, or not that of an alignment.
 
     Parameters
     ----------
     source
         One layer, or a two-dimensional one a slice.
     result
-        A result, perhaps of these layers: then the axes are those of its fusion.
+        A result, perhaps of these layers: then the axes are those of its fusion, and
+        slices are aligned and levelled as they were for it.
     """
     first = source[0] if isinstance(source, Sequence) else source
     known, axes = result_metadata(result), None
     if known.get("source_shape") == list(level_0(first).shape):
         axes = known["source_axes"].removesuffix("S")
     try:
-        return stack_from_layers(source, axes=axes)
+        return aligned_as(stack_from_layers(source, axes=axes), known)
     except FocusFusionError:
         return None

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.plugin.adapters.layers import chosen_layers, level_0
 from napari_focus_fusion.plugin.adapters.maps import (
+    alignment_for,
     begin,
     drawn_area,
     first_of,
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from napari_focus_fusion.result import FusionResult, LayerData
     from napari_focus_fusion.stack import FocusStack
 
+_OTHER_STACK = (
+    "The slices that this map is of were aligned or levelled, and they are not those "
+    "of the chosen stack. Choose the stack that was fused."
+)
 _TIFF = "OME-TIFF (*.ome.tif *.ome.tiff *.tif *.tiff)"
 
 
@@ -91,7 +96,7 @@ class RetouchWidget(RetouchForm):
         layer, map_layer = self.layer.value, self.map.value
         stack = None if layer is None else stack_of(layer, map_layer)
         if stack is None or map_layer is None:
-            return self._show_error(FocusFusionError(self._advice()))
+            return self._show_error(FocusFusionError(self._advice() or _OTHER_STACK))
         first = self.first.value
         first = first_of(map_layer) if first is None else first
         values = level_0(map_layer)
@@ -129,7 +134,7 @@ class RetouchWidget(RetouchForm):
         if session is not None:
             stack = session.result.stack
         if stack is None:
-            return self._show_error(FocusFusionError(self._advice()))
+            return self._show_error(FocusFusionError(self._advice() or _OTHER_STACK))
 
         def job(progress: Any, should_stop: Any) -> Any:
             from napari_focus_fusion.retouch import load_decision
@@ -162,15 +167,21 @@ class RetouchWidget(RetouchForm):
             return self._show_error(FocusFusionError(text))
         decision = session.decision()
         other_times = stack.n_times != session.result.stack.n_times
+        one_time = None
         if decision.ndim == 3 and (self.one_time.value or other_times):
-            decision = decision[session.time()]
+            one_time = session.time()
+            decision = decision[one_time]
+        record = session.result.provenance
         blend = session.options.get("blend", "feather")
 
         def job(progress: Any, should_stop: Any) -> list[LayerData]:
             from napari_focus_fusion.fusion import fuse
 
             callbacks = {"progress": progress, "should_stop": should_stop}
-            result = fuse(stack, decision=decision, blend=blend, **callbacks)
+            align = alignment_for(record, stack, one_time)
+            result = fuse(
+                stack, decision=decision, align=align, blend=blend, **callbacks
+            )
             return chosen_layers(result, ("fused",))
 
         return self._run(job, self._add, f"Fusing {stack.name!r}")
