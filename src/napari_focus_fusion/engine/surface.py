@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_focus_fusion.engine.reading import DOUBTFUL, flagged_slabs
-from napari_focus_fusion.filters import box_mean
+from napari_focus_fusion.filters import box_mean, without_border
 from napari_focus_fusion.models.surface import (
     BLOCK,
     CELL,
@@ -142,8 +142,9 @@ def find_surface(
         _cut(each, inside, cells, plane) for each in (found.trust, detail[0])
     )
     presence = _cut(found.presence[0], inside, cells.grown(2 * SMOOTHING), plane)
-    # Twice, so that the blocks of the network do not show.
-    presence = box_mean(box_mean(presence.sigmoid(), SMOOTHING), SMOOTHING)
+    # At least the average around it, so that gaps of the network's blocks do not show.
+    smooth = box_mean(box_mean(presence.sigmoid(), SMOOTHING), SMOOTHING)
+    presence = smooth.maximum(without_border(presence.sigmoid(), 2 * SMOOTHING))
     del found
     shares = vote(logits, trust + LEAST_TRUST)[0].softmax(0)
     del logits

@@ -195,10 +195,11 @@ def detail_above_noise(features: Tensor) -> Tensor:
         for window, most in CHANGE_BY_NOISE.items()
     ]
     detail = ((torch.stack(above).amax(0) - NOISE) / (1 - NOISE)).clamp(0, 1)
-    # Averaged and interpolated, so that neither windows nor blocks show.
-    around = sum(DILATIONS) - DETAIL_RADIUS - 1
-    smooth = box_mean(without_border(detail, around), DETAIL_RADIUS)
-    cells = F.interpolate(smooth[:, None], scale_factor=BLOCK, mode="bilinear")
+    # At least the average around it, so that gaps of windows and blocks do not show.
+    around = sum(DILATIONS) - 1
+    smooth = box_mean(without_border(detail, around - DETAIL_RADIUS), DETAIL_RADIUS)
+    filled = smooth.maximum(without_border(detail, around))
+    cells = F.interpolate(filled[:, None], scale_factor=BLOCK, mode="bilinear")
     return without_border(cells[:, 0], BLOCK)
 
 
