@@ -12,6 +12,7 @@ import pytest
 import zarr
 
 from napari_focus_fusion import FocusFusionError, Progress, fuse
+from napari_focus_fusion.engine import executors
 from napari_focus_fusion.simulation.scenes import make_scene
 
 if TYPE_CHECKING:
@@ -59,9 +60,11 @@ def once(action: Callable[[], Any]) -> Callable[[Progress], None]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_a_killed_worker_was_computing_is_done_again(
-    workers: int, on_disk: Path, tmp_path: Path
+    workers: int, on_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lone worker takes with it what all jobs need; its nanny starts another."""
+    # On a busy machine a new worker takes more than a minute to start.
+    monkeypatch.setattr(executors, "PATIENCE", 600)
     with cluster(workers) as client:
 
         def kill() -> None:

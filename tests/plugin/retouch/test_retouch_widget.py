@@ -521,6 +521,23 @@ def test_whatever_goes_while_it_follows(window, gate, slices, qtbot, what):
     assert not notification_manager.records
 
 
+def test_all_layers_go_at_once(window, slices, qtbot):
+    viewer, widget = window
+    fused_stack(viewer, slices)
+    begin(widget, qtbot)
+    # Shown or hidden layers make napari draw a box behind the brush from then on, and
+    # drawn first when all layers are gone it can end this very process.
+    viewer.layers[0].visible = False
+    canvas, circle = viewer.window._qt_viewer.canvas, "_brush_circle"
+    (drawn,) = canvas._viewer_overlay_to_visual[viewer.canvas.overlays[circle]]
+    assert drawn.box.parent is None
+    viewer.layers.clear()
+    assert widget.session is None
+    screen = viewer.screenshot(canvas_only=True, flash=False)
+    assert (screen == screen[0, 0]).all()
+    assert not notification_manager.records
+
+
 def test_renamed_and_removed_sources(window, slices, qtbot):
     viewer, widget = window
     stack = fused_stack(viewer, slices)

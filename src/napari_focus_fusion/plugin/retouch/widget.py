@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari.components.overlays import BrushCircleOverlay
 from napari.layers import Layer, Shapes
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QFileDialog
@@ -216,6 +217,7 @@ class RetouchWidget(RetouchForm):
         session.slice_shown.connect(self._on_dims)
         self.session = session
         self._list_targets()
+        _hide_brush_box(self._viewer)
         session.labels.mode = "paint"
         self._viewer.layers.selection.active = session.labels
         self._on_show_slice()
@@ -386,6 +388,18 @@ class RetouchWidget(RetouchForm):
         name, _ = QFileDialog.getOpenFileName(self, "Load map", "", _TIFF)
         if name:
             self.load_map(name)
+
+
+def _hide_brush_box(viewer: napari.Viewer) -> None:
+    """Keep napari from drawing the background of the circle that shows the brush.
+
+    napari 0.9 adds it when a layer is shown or hidden while painting, and never takes
+    it away. Where it was drawn first when all layers were gone, Mesa ended the process.
+    """
+    canvas = getattr(viewer, "canvas", None)  # not in napari 0.8
+    for overlay in () if canvas is None else canvas.overlays.values():
+        if isinstance(overlay, BrushCircleOverlay):
+            overlay.box = False
 
 
 def _options_of(map_layer: Layer, stack: FocusStack) -> dict[str, Any]:
