@@ -108,14 +108,15 @@ def read_binned(
         if only is None:
             values = values[used]
             present = None if present is None else present[used]
-        grey = np.zeros(values.shape[-2:], np.float32)
+        grey: np.ndarray = np.zeros(values.shape[-2:], np.float32)
         for index, plane in zip(used, values[:, 0], strict=True):
             grey += np.float32(weights[index]) * plane
-        cells = (grey.shape[0] // step, step, width // step, step)
+        cells = (len(grey) // step, step, width // step, step)
         planes.append(grey.reshape(cells).mean((1, 3)))
-        there = np.ones((cells[0], cells[2]), bool)
+        there: np.ndarray = np.ones((cells[0], cells[2]), bool)
         if present is not None:
-            there = np.asarray(present.all((0, 1)).reshape(cells).all((1, 3)))
+            shown: np.ndarray = np.asarray(present.all((0, 1))).reshape(cells)
+            there = np.asarray(shown.all((1, 3)))
             some_absent |= not there.all()
         masks.append(there)
     found = np.concatenate(planes)
