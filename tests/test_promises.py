@@ -174,13 +174,13 @@ def test_twice_the_pixels_or_slices_are_twice_the_work(
 def test_each_pixel_is_read_a_fixed_number_of_times(name: str, surface: int) -> None:
     """Once to score (pair maskers: twice) and twice to fuse; and a small sample.
 
-    Once more to find the surface.
+    Once more to find the surface, and once to see whether slices drift.
     """
     pixels = Watched(relief(150, 290, 3).stack)
     fuse(pixels, MODELS[name](), axes="ZYX", surface=surface)
     assert (pixels.read >= 3 + surface).all()
     # The first and last rows once more, to see whether slices fill the plane.
-    most = {"sml": 3, "sesf": 4, "pairs": 4}[name] + surface
+    most = {"sml": 4, "sesf": 4, "pairs": 5}[name] + surface
     if name == "sesf" or surface:
         most += 1
     assert pixels.read[:, 1:-1].max() <= most

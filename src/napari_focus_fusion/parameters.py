@@ -246,3 +246,24 @@ def callback(name: str, value: Any, *arguments: str) -> None:
         raise FocusFusionError(
             f"{name}={shown(value)} cannot be called with {given}: {error}."
         ) from error
+
+
+def checked_channel(name: str, value: Any) -> int | str | None:
+    """A channel's number or name, or None.
+
+    Raises
+    ------
+    FocusFusionError
+        If it is none of these.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return text_of(name, value)
+    try:
+        return whole_number(name, value, least=0)
+    except FocusFusionError as error:
+        raise FocusFusionError(
+            f"{name}={shown(value)} is no channel: give its number from 0, its name, "
+            "'mean', or 'luminance' of RGB."
+        ) from error

@@ -16,12 +16,13 @@ from napari_focus_fusion.engine.empty import without_empty_bands
 from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import plan_regions
 from napari_focus_fusion.engine.reading import read_components
-from napari_focus_fusion.engine.settings import FusionSettings, checked_channel
+from napari_focus_fusion.engine.settings import FusionSettings
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import Selection
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.parameters import (
     callback,
+    checked_channel,
     file_path,
     one_of,
     real_number,

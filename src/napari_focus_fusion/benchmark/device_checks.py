@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -342,16 +343,15 @@ def _one_step(setup: Setup, spec: ModelSpec) -> Row:
 def _fine_tuning(setup: Setup) -> Row:
     scene = _slices(160, 4)
     steps = 2 if setup.quick else 4
-    losses = [
-        [
-            row["loss"]
-            for row in finetune(
+    losses = []
+    for device in dict.fromkeys((setup.name, "cpu")):
+        with warnings.catch_warnings():
+            # So few steps need not make it better.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            tuned = finetune(
                 "sesf", scene, axes="ZYX", steps=steps, patch=48, device=device
-            ).history
-            if "loss" in row
-        ]
-        for device in dict.fromkeys((setup.name, "cpu"))
-    ]
+            )
+        losses.append([row["loss"] for row in tuned.history if "loss" in row])
     return near_losses(losses[0], losses[-1])
 
 

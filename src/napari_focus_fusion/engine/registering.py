@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,18 +10,18 @@ import numpy as np
 
 from napari_focus_fusion.engine.empty import without_empty_bands
 from napari_focus_fusion.engine.settings import align_kind
+from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import LazyArray
+from napari_focus_fusion.parameters import shown
 from napari_focus_fusion.registration.aligned import AlignedSlices
 from napari_focus_fusion.registration.brightness import Levels, level
 from napari_focus_fusion.registration.registration import Registration, estimated
+from napari_focus_fusion.stack import FocusStack
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.engine.settings import FusionSettings
-    from napari_focus_fusion.stack import FocusStack
 
 #: Work of a pixel of a slice beside that of a focus measure.
 REGISTER_COST, LEVEL_COST = 3.0, 0.5
@@ -168,6 +169,11 @@ def as_fused(stack: FocusStack, provenance: Mapping[str, Any]) -> FocusStack:
     >>> bool(np.abs(slices[0, 0] - slices[0, 1]).max() < 0.1)
     True
     """
+    if not (isinstance(stack, FocusStack) and isinstance(provenance, Mapping)):
+        raise FocusFusionError(
+            f"stack={shown(stack)} and provenance={shown(provenance)} must be a "
+            "FocusStack and the provenance of a result."
+        )
     registration, levels = (provenance.get(n) for n in ("registration", "brightness"))
     if not (registration or levels) or alignment_of(stack):
         return stack

@@ -12,6 +12,7 @@ from napari_focus_fusion.composite import Background, Blend
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.parameters import (
     LEAST_MEMORY,
+    checked_channel,
     memory_bytes,
     one_of,
     real_number,
@@ -124,27 +125,6 @@ def _recorded_align(align: Kind | Registration | None) -> str | None:
 def align_kind(align: Any) -> Kind | None:
     """The kind of transform that is to be estimated; None where none is."""
     return next((kind for kind in KINDS if kind == align), None)
-
-
-def checked_channel(name: str, value: Any) -> int | str | None:
-    """A channel's number or name, or None.
-
-    Raises
-    ------
-    FocusFusionError
-        If it is none of these.
-    """
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return text_of(name, value)
-    try:
-        return whole_number(name, value, least=0)
-    except FocusFusionError as error:
-        raise FocusFusionError(
-            f"{name}={shown(value)} is no channel: give its number from 0, its name, "
-            "'mean', or 'luminance' of RGB."
-        ) from error
 
 
 def _reference(name: str, value: Any) -> int | str | FocusStack | None:

@@ -22,7 +22,6 @@ import torch
 
 from napari_focus_fusion._version import __version__
 from napari_focus_fusion.device import choose_device, describe, deterministic
-from napari_focus_fusion.engine.settings import checked_channel
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.fusion import fuse
 from napari_focus_fusion.metrics import evaluate
@@ -44,6 +43,7 @@ from napari_focus_fusion.models.registry import (
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.parameters import (
     callback,
+    checked_channel,
     file_path,
     real_number,
     whole_number,
