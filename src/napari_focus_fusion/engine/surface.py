@@ -42,8 +42,8 @@ BLOCKS_AT_ONCE, SMALLEST_SIDE = 1 << 17, 32
 BAND = 32
 #: Agreement along Z that white noise can have.
 NOISE_AGREES = 0.55
-#: How much neighbours count beside what the network learnt of that. More of it blurs
-#: steps; less leaves more islands in brightfield.
+#: How much neighbours count beside what the network learnt of that. With .7 layers in
+#: front of one another lose half a decibel.
 LEAST_TRUST = 0.2
 #: Radius in cells over which it is averaged whether there is any detail.
 SMOOTHING = 2
