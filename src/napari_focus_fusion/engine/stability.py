@@ -78,7 +78,7 @@ def _starts(length: int, side: int) -> np.ndarray:
 def _windows(
     point: Prepared, z: int, corners: list[tuple[int, int]], side: int, step: int
 ) -> np.ndarray:
-    """Windows (n, h, w) of a slice, binned."""
+    """Windows (n, h, w) of a slice, binned, in the band in which they are compared."""
     reference, stack = point.reference, point.reference.stack
     whole = slice(0, stack.height), slice(0, stack.width)
     chunk = stack.chunk_yx
@@ -94,7 +94,7 @@ def _windows(
             window = reference.observed(slice(z, z + 1), y, x)[0][0]
         else:
             window = plane[y, x]
-        found.append(window.reshape(size, step, size, step).mean((1, 3)))
+        found.append(_band(window.reshape(size, step, size, step).mean((1, 3))))
     return np.array(found)
 
 
@@ -123,9 +123,8 @@ def _drift(
     return size * step if np.median(off) < max(MOST_LEFT * size, 0.1) else 0.0
 
 
-def _shift(first: np.ndarray, second: np.ndarray) -> tuple[float, float] | None:
+def _shift(a: np.ndarray, b: np.ndarray) -> tuple[float, float] | None:
     """By how many pixels (y, x) a window shows the same further on; None: not known."""
-    a, b = (_band(plane) for plane in (first, second))
     power = np.sqrt(float((a * a).sum()) * float((b * b).sum()))
     if power < 1e-12:
         return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.parameters import (
     callback,
@@ -314,8 +314,6 @@ def register(
 
 def stop_if_asked(should_stop: Callable[[], bool] | None) -> None:
     """Raise Cancelled if a caller wants to stop."""
-    from napari_focus_fusion.errors import Cancelled
-
     if should_stop is not None and should_stop():
         raise Cancelled
 
