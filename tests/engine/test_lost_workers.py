@@ -24,16 +24,18 @@ distributed = pytest.importorskip("distributed")
 
 @contextmanager
 def cluster(workers: int) -> Iterator[Any]:
-    with (
-        distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            dashboard_address=":0",
-            silence_logs=50,
-        ) as local,
-        distributed.Client(local) as client,
-    ):
-        yield client
+    with distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        dashboard_address=":0",
+        silence_logs=50,
+    ) as local:
+        # Closed in a `with` of its own, a client leaves dask's scheduler set for good.
+        client = distributed.Client(local)
+        try:
+            yield client
+        finally:
+            client.close()
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +90,7 @@ def test_a_closed_client_is_said_in_words_and_another_goes_on(
 ) -> None:
     out = tmp_path / "fused.ome.zarr"
     with cluster(1) as client:
-        another = distributed.Client(client.scheduler.address)
+        another = distributed.Client(client.scheduler.address, set_as_default=False)
         options: dict[str, Any] = {"axes": "ZYX", "out": out}
         close = once(client.close)
         with pytest.raises(FocusFusionError, match="its client was closed"):
