@@ -27,6 +27,7 @@ from napari_focus_fusion import (
 )
 from napari_focus_fusion.composite import COMPOSITE_HALO
 from napari_focus_fusion.decision import SMALLEST_REGION, aggregate_halo
+from napari_focus_fusion.engine import monitor
 from napari_focus_fusion.engine import plan as planning
 from napari_focus_fusion.engine.store import CHUNK
 from napari_focus_fusion.simulation.scenes import make_scene
@@ -566,6 +567,18 @@ def test_the_depth_is_a_height_in_the_unit_of_z() -> None:
 def test_stopping_at_once_gives_no_result() -> None:
     with pytest.raises(Cancelled):
         fuse(small(), "sml", should_stop=lambda: True)
+
+
+def test_a_run_stops_in_the_middle_of_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile of this model holds all slices, and can take a minute."""
+    monkeypatch.setattr(monitor, "PATIENCE", 0.0)
+    model = load_model("dual-path")
+    reached: list[int] = []
+    for number, stage in enumerate(model.stages):
+        stage.logit.register_forward_hook(lambda *_, n=number: reached.append(n))
+    with pytest.raises(Cancelled):
+        fuse(small(), model, should_stop=lambda: bool(reached))
+    assert reached == [0]
 
 
 @pytest.mark.parametrize("memory", [16 << 20, 256 << 20])

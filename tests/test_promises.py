@@ -22,7 +22,7 @@ from napari_focus_fusion import (
     fuse,
     load_model,
 )
-from napari_focus_fusion.engine import plan, store
+from napari_focus_fusion.engine import monitor, plan, store
 from small_models import (
     Watched,
     as_dtype,
@@ -56,6 +56,8 @@ def many_regions(monkeypatch: pytest.MonkeyPatch, side: int = 64) -> None:
     monkeypatch.setattr(plan, "BYTES_A_PIXEL", (16 << 20) // side**2 - 100)
     monkeypatch.setattr(plan, "CHUNK", side)
     monkeypatch.setattr(store, "CHUNK", side)
+    # However slow the machine, a run asks as often whether to stop.
+    monkeypatch.setattr(monitor, "PATIENCE", np.inf)
 
 
 # 1. Tiles are invisible.

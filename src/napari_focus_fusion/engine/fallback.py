@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from napari_focus_fusion.device import is_out_of_memory
 from napari_focus_fusion.engine.prepare import moved_to
@@ -54,6 +55,24 @@ class NetworkCall:
         return found.to(batch.device)
 
 
+class _Stoppable(TorchFunctionMode):
+    """Lets a run stop between the operations of a network, which can take a minute."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        super().__init__()
+        self.monitor = monitor
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        self.monitor.check_now_and_then()
+        return func(*args, **(kwargs or {}))
+
+
 def copied_to_cpu(network: FusionModel) -> FusionModel:
     """A copy on the CPU, for which nothing is allocated on the network's device."""
     memo: dict[int, Any] = {
@@ -95,7 +114,8 @@ def run_with_fallback(call: NetworkCall, batch: Tensor, monitor: Monitor) -> Ten
     pixels = batch.shape[0] * batch.shape[-2] * batch.shape[-1]
     if pixels < monitor.smallest_failed:
         try:
-            return call(batch)
+            with _Stoppable(monitor):
+                return call(batch)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from napari_focus_fusion.errors import Cancelled
@@ -29,6 +30,8 @@ class Found(NamedTuple):
     absent: tuple[int, int] = (0, 0)
 
 
+#: Seconds after which a run is asked in the middle of a tile whether it is to stop.
+PATIENCE = 0.25
 #: Of a region that showed nothing.
 NOTHING = Found()
 
@@ -44,7 +47,8 @@ class Monitor:
     meter
         Counts the work; None: progress is not reported.
     should_stop
-        Asked between tiles; None: the run never stops.
+        Asked between tiles, and inside those that take long; None: the run never
+        stops.
 
     Attributes
     ----------
@@ -71,6 +75,7 @@ class Monitor:
         self._meter = meter
         self._should_stop = should_stop
         self._cost = 1.0
+        self._asked = monotonic()
 
     def enter(self, stage: str, done: float, cost: float = 1.0) -> None:
         """Begin a stage.
@@ -96,8 +101,14 @@ class Monitor:
 
     def check_cancelled(self) -> None:
         """Raise Cancelled if the run is asked to stop."""
+        self._asked = monotonic()
         if self._should_stop is not None and self._should_stop():
             raise Cancelled
+
+    def check_now_and_then(self) -> None:
+        """The same, for places that are passed too often to ask each time."""
+        if monotonic() - self._asked > PATIENCE:
+            self.check_cancelled()
 
     def count_absent(self, absent: Tensor | None, slices: int) -> None:
         """Count pixels by the number of slices (h, w) in which they are absent."""
