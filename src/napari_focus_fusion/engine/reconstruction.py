@@ -19,6 +19,7 @@ from napari_focus_fusion.decision import (
     aggregate,
     aggregate_halo,
 )
+from napari_focus_fusion.engine.costs import share_of_surface
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.reading import ABSENT, DOUBTFUL, flagged_slabs
 from napari_focus_fusion.engine.scoring import blocks_of
@@ -90,9 +91,9 @@ def reconstruct_region(
     channels = point.channels if plan.reconstructs else ()
     found = torch.empty(len(channels), region.height, region.width, device=plan.device)
     are_reference = [channel == point.reference for channel in channels]
-    share = 1 / (1 + are_reference.count(False))
+    share = (1 - share_of_surface(plan)) / (1 + are_reference.count(False))
     halo = max(aggregate_halo(model.window), model.decoder_halo)
-    surface = find_surface(point, region.grown(halo), monitor)
+    surface = find_surface(point, region.grown(halo), monitor, region.area)
     pooled = _pool(point, point.reference, region, halo, surface, share, monitor)
     maps = _decide(point, region, pooled, surface, monitor)
     for reconstruction, is_reference in zip(found, are_reference, strict=True):

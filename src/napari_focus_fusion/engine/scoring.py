@@ -22,6 +22,7 @@ from napari_focus_fusion.decision import (
     aggregate,
     aggregate_halo,
 )
+from napari_focus_fusion.engine.costs import share_of_surface
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.reading import (
     ABSENT,
@@ -135,7 +136,7 @@ def _score_slabs(
     tiles = TilePlan(wide.height, wide.width, (plan.tile, plan.tile), plan.halo)
     scores = torch.empty(plan.slab, wide.height, wide.width, device=plan.device)
     # Progress counts the region only, not its halo.
-    share = region.area / wide.area
+    share = (1 - share_of_surface(plan)) * region.area / wide.area
     area = wide.grown(plan.halo)
     for z, planes, flags in flagged_slabs(
         point.reference, area, plan.slab, plan.device
@@ -191,7 +192,7 @@ def _score_sets(
     weights = torch.empty(count, wide.height, wide.width, device=plan.device)
     side = side_of_sets(plan.tile, plan.halo, count)
     tiles = TilePlan(wide.height, wide.width, (side, side), plan.halo)
-    share = region.area / wide.area
+    share = (1 - share_of_surface(plan)) * region.area / wide.area
     for tile in tiles:
         y, x = shifted(tiles.window_of(tile), plan.halo)
         found = run_with_fallback(call, planes[None, :, y, x], monitor)[0]

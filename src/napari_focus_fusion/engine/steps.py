@@ -11,6 +11,7 @@ import torch
 
 from napari_focus_fusion.decision import Maps
 from napari_focus_fusion.device import is_out_of_memory
+from napari_focus_fusion.engine.costs import BLEND_COSTS, cost_of_scoring
 from napari_focus_fusion.engine.fallback import on_cpu
 from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
 from napari_focus_fusion.engine.reconstruction import reconstruct_region
@@ -30,12 +31,8 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.store import Store
     from napari_focus_fusion.tiling import Tile
 
-#: Multiply-adds of a network that take as long as the rest of scoring a pixel.
-BASE_COST = 2000
-#: Work of a run that one thread does in about two seconds.
-SMALL_WORK = 4e6
-#: Passes over the slices.
-PASSES = {"feather": 2.0, "select": 1.0}
+#: Work of a run that one thread does in about half a second.
+SMALL_WORK = 7e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +63,13 @@ def steps_of(plan: RunPlan) -> tuple[Step, Step]:
         Step(
             "scored",
             "Finding what is sharp",
-            _cost_of_scoring(plan),
+            cost_of_scoring(plan),
             partial(run_or_take_cpu, score_step),
         ),
         Step(
             "fused",
             "Fusing",
-            PASSES[plan.settings.blend],
+            BLEND_COSTS[plan.settings.blend],
             partial(run_or_take_cpu, finish_step),
         ),
     )
@@ -125,17 +122,6 @@ def run_or_take_cpu(
         "graphics card, or give less with memory=."
     )
     step(on_cpu(point), store, region, monitor)
-
-
-def _cost_of_scoring(plan: RunPlan) -> float:
-    if plan.model is None or plan.model.spec is None:
-        return 0.0
-    scored = 1
-    if plan.reconstructs:
-        scored += sum(
-            not plan.is_reference(weights) for weights in plan.channel_weights
-        )
-    return scored * (1 + plan.model.spec.cost / BASE_COST)
 
 
 def score_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -> None:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_focus_fusion.engine.costs import share_of_surface
 from napari_focus_fusion.engine.reading import DOUBTFUL, flagged_slabs
 from napari_focus_fusion.filters import box_mean, without_border
 from napari_focus_fusion.models.surface import (
@@ -109,7 +110,7 @@ class SurfaceShares:
 
 
 def find_surface(
-    point: Prepared, region: Rectangle, monitor: Monitor
+    point: Prepared, region: Rectangle, monitor: Monitor, area: int | None = None
 ) -> SurfaceShares | None:
     """Look for the surface in a region.
 
@@ -120,7 +121,9 @@ def find_surface(
     region
         In the plane's pixels.
     monitor
-        Asked whether to stop.
+        Counts pixels x slices.
+    area
+        Pixels that are counted; None: those of the region.
 
     Returns
     -------
@@ -136,7 +139,8 @@ def find_surface(
     cells = _cells_of(region).grown(BLOCK)
     wide = cells.grown(VOTE_RADIUS)
     inside = wide.inside_plane(blocks.y1, blocks.x1)
-    found, detail = _look(point, network, inside, plane, monitor)
+    work = stack.n_slices * share_of_surface(point.plan) * (area or region.area)
+    found, detail = _look(point, network, inside, plane, monitor, work)
     logits = _cut(found.along_z, inside, wide, plane)
     trust, detail = (
         _cut(each, inside, cells, plane) for each in (found.trust, detail[0])
@@ -172,11 +176,15 @@ def _look(
     inside: Rectangle,
     plane: Rectangle,
     monitor: Monitor,
+    work: float,
 ) -> tuple[Found, Tensor]:
-    """What the network finds in cells inside the plane, and where there is detail."""
+    """What the network finds in cells inside the plane, and where there is detail.
+
+    ``work`` is what that counts, in pixels x slices.
+    """
     halo = BLOCK * NETWORK_HALO
     scanned = inside.grown(halo).inside_plane(plane.y1, plane.x1)
-    focus, intensity = _scan(point, scanned, monitor)
+    focus, intensity = _scan(point, scanned, monitor, work / 2)
     count, device = len(focus), point.plan.device
     shape = (inside.height, inside.width)
     found = Found(
@@ -193,7 +201,7 @@ def _look(
         for whole, part in zip(found, network(features), strict=True):
             whole[..., tile.y, tile.x] = part
         detail[..., tile.y, tile.x] = detail_above_noise(features)
-        monitor.check_cancelled()
+        monitor.advance(work / 2 * tile.area / inside.area)
     return found, detail
 
 
@@ -225,8 +233,13 @@ def _agreement(shares: Tensor) -> Tensor:
     return ((above - NOISE_AGREES) / (1 - NOISE_AGREES) * 2).clamp(0, 1)
 
 
-def _scan(point: Prepared, cells: Rectangle, monitor: Monitor) -> tuple[Tensor, Tensor]:
-    """Focus measure (N, scales, h, w) and intensity (N, h, w) of all slices."""
+def _scan(
+    point: Prepared, cells: Rectangle, monitor: Monitor, work: float
+) -> tuple[Tensor, Tensor]:
+    """Focus measure (N, scales, h, w) and intensity (N, h, w) of all slices.
+
+    ``work`` is what they count together.
+    """
     plan = point.plan
     area = Rectangle(*(CELL * n for n in (cells.y0, cells.y1, cells.x0, cells.x1)))
     shape = (plan.stack.n_slices, cells.height, cells.width)
@@ -243,7 +256,7 @@ def _scan(point: Prepared, cells: Rectangle, monitor: Monitor) -> tuple[Tensor, 
             focus[found, :, top:end], intensity[found, top:end] = focus_of(
                 planes[:, rows], seen
             )
-        monitor.check_cancelled()
+        monitor.advance(work * len(planes) / len(focus))
     unseen = focus.isnan()
     if unseen.any():
         # A slice that has no pixels there is neither sharp nor blurred.
