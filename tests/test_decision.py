@@ -125,10 +125,11 @@ def test_tiles_are_updated_on_their_own() -> None:
 def test_aggregate_adds_up_windows_inside_one_another(
     radius: int, smoothness: float
 ) -> None:
-    halo = aggregate_halo(radius)
     rng = np.random.default_rng(0)
+    halo = aggregate_halo(radius)
     score = rng.gamma(2, size=(2 * halo + 6, 2 * halo + 9))
     side = 2 * radius + 1
+    halo = aggregate_halo(radius, smoothness)
     inner = (slice(halo, -halo), slice(halo, -halo))
     own, wide, widest = (
         ndimage.uniform_filter(score, side * times)[inner] for times in (1, 3, 9)

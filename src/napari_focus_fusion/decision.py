@@ -67,9 +67,9 @@ class Maps(NamedTuple):
     depth: np.ndarray
 
 
-def aggregate_halo(radius: int) -> int:
+def aggregate_halo(radius: int, smoothness: float = 1.0) -> int:
     """Pixels of halo that :func:`aggregate` needs: half the widest window."""
-    return (9 * (2 * radius + 1) - 1) // 2
+    return ((9 if smoothness else 3) * (2 * radius + 1) - 1) // 2
 
 
 def aggregate(score: Tensor, radius: int, smoothness: float) -> Tensor:
@@ -83,39 +83,47 @@ def aggregate(score: Tensor, radius: int, smoothness: float) -> Tensor:
     radius
         Of the model's window, which has ``2 * radius + 1`` pixels a side.
     smoothness
-        Weight of the mean over a window nine times as wide; 0 for none.
+        Weight of the mean over a window nine times as wide; 0 for none, which needs
+        less halo.
 
     Returns
     -------
     Tensor
         (h, w) less the halo; ABSENT_SCORE where the score is that.
     """
+    weights = (1.0, SURROUNDINGS_WEIGHT, *([smoothness] if smoothness else []))
     if score.amin() >= 0:
-        return _weighted(_window_sums(score, radius), smoothness)
+        return _weighted(_window_sums(score, radius, len(weights)), weights)
     counts = score >= 0
-    sums = _window_sums(torch.where(counts, score, 0), radius)
-    numbers = _window_sums(counts.to(score.dtype), radius)
-    for total, number, scale in zip(sums, numbers, (1, 3, 9), strict=True):
-        total *= (scale * (2 * radius + 1)) ** 2 / number.clamp_min(1)
-    total = _weighted(sums, smoothness)
-    absent = without_border(score, aggregate_halo(radius)) == ABSENT_SCORE
+    sums = _window_sums(torch.where(counts, score, 0), radius, len(weights))
+    numbers = _window_sums(counts.to(score.dtype), radius, len(weights))
+    for scale, (total, number) in enumerate(zip(sums, numbers, strict=True)):
+        total *= (3**scale * (2 * radius + 1)) ** 2 / number.clamp_min(1)
+    total = _weighted(sums, weights)
+    absent = without_border(score, aggregate_halo(radius, smoothness)) == ABSENT_SCORE
     return total.masked_fill_(absent, ABSENT_SCORE)
 
 
-def _weighted(sums: tuple[Tensor, Tensor, Tensor], smoothness: float) -> Tensor:
-    window, wide, widest = sums
-    total = window.add(wide, alpha=SURROUNDINGS_WEIGHT / 9)
-    return total.add_(widest, alpha=smoothness / 81)
+def _weighted(sums: list[Tensor], weights: tuple[float, ...]) -> Tensor:
+    total = sums[0].add(sums[1], alpha=weights[1] / 9)
+    for i in range(2, len(sums)):
+        total.add_(sums[i], alpha=weights[i] / 9**i)
+    return total
 
 
-def _window_sums(score: Tensor, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over a window, one three times and one nine times as wide."""
+def _window_sums(score: Tensor, radius: int, count: int) -> list[Tensor]:
+    """Sums over a window, one three times as wide, and so on."""
     side = 2 * radius + 1
-    window = box_sum(score, radius)
-    # Nine windows side by side are the window three times as wide, and so on.
-    wide = line_sum(line_sum(window, 3, -1, side), 3, -2, side)
-    widest = line_sum(line_sum(wide, 3, -1, 3 * side), 3, -2, 3 * side)
-    return without_border(window, 4 * side), without_border(wide, 3 * side), widest
+    sums = [box_sum(score, radius)]
+    for i in range(1, count):
+        # Nine windows side by side are the window three times as wide.
+        apart = 3 ** (i - 1) * side
+        sums.append(line_sum(line_sum(sums[-1], 3, -1, apart), 3, -2, apart))
+    inside = [
+        without_border(total, (3 ** (count - 1) - 3**i) * side // 2)
+        for i, total in enumerate(sums[:-1])
+    ]
+    return [*inside, sums[-1]]
 
 
 class RunningDecision:

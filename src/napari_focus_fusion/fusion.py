@@ -151,9 +151,9 @@ def fuse(
         ``"feather"``: softened seams, and less noise where slices agree;
         ``"select"``: every pixel exactly as observed in its slice.
     smoothness
-        Weight of the surroundings of a pixel (some 50 pixels around) in its decision:
-        0 for the finest detail at different depths, 1 for most stacks, up to
-        10 where refraction makes things look sharp out of focus.
+        Weight of the surroundings of a pixel (some 50 pixels around) in a decision
+        without a surface: 0 for the finest detail at different depths, 1 for most
+        stacks, up to 10 where refraction makes things look sharp out of focus.
     surface
         How much neighbours and the order of the slices count, in stacks of more than
         two: scores are weighted by how probable it is that the surface of the specimen

@@ -94,7 +94,7 @@ def test_the_first_five_minutes(make_napari_viewer, qtbot):
     with qtbot.waitSignal(widget.preview.shown, timeout=60_000):
         press(qtbot, widget, "Preview")
     with qtbot.waitSignal(widget.preview.shown, timeout=60_000):
-        widget.smoothness.setValue(2)
+        widget.surface.setValue(0)
     assert "Preview" in viewer.layers
     press(qtbot, widget, "Preview")
     assert "Preview" not in viewer.layers

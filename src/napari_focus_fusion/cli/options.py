@@ -135,8 +135,9 @@ def add_smoothness(options: Options) -> None:
     options.add_argument(
         "--smoothness",
         type=float,
-        help="0 for the finest detail, 1 for most stacks, up to 10 where refraction "
-        "makes things look sharp out of focus",
+        help="without a surface (pairs, or --surface 0): 0 for the finest detail, 1 "
+        "for most stacks, up to 10 where refraction makes things look sharp out of "
+        "focus",
     )
 
 

@@ -127,6 +127,11 @@ class RunPlan:
         return 0 if spec is None else spec.halo
 
     @property
+    def smoothness(self) -> float:
+        """Weight of a pixel's wider surroundings: a surface knows more of them."""
+        return self.settings.smoothness if self.surface is None else 0.0
+
+    @property
     def reconstructs(self) -> bool:
         """Whether pixels are made by the model rather than taken from slices.
 

@@ -92,7 +92,7 @@ def reconstruct_region(
     found = torch.empty(len(channels), region.height, region.width, device=plan.device)
     are_reference = [channel == point.reference for channel in channels]
     share = (1 - share_of_surface(plan)) / (1 + are_reference.count(False))
-    halo = max(aggregate_halo(model.window), model.decoder_halo)
+    halo = max(aggregate_halo(model.window, plan.smoothness), model.decoder_halo)
     surface = find_surface(point, region.grown(halo), monitor, region.area)
     pooled = _pool(point, point.reference, region, halo, surface, share, monitor)
     maps = _decide(point, region, pooled, surface, monitor)
@@ -234,7 +234,7 @@ def _decide(
     assert isinstance(model, Reconstructor)
     largest = model.channels[0]
     running = RunningDecision((region.height, region.width), plan.device)
-    halo = aggregate_halo(model.window)
+    halo = aggregate_halo(model.window, plan.smoothness)
     inside = (slice(pooled.halo, -pooled.halo),) * 2
     blocks = blocks_of(region, plan.device)
     count, absent = plan.stack.n_slices, pooled.absent
@@ -247,7 +247,7 @@ def _decide(
             window = (0, slice(None), *block.window(halo, offset=pooled.halo))
             winner, best = pooled.winner[window], pooled.features[:, :largest][window]
             vote = model.vote(winner, best, z)
-            vote = aggregate(vote, model.window, plan.settings.smoothness)
+            vote = aggregate(vote, model.window, plan.smoothness)
             if absent is not None:
                 vote.masked_fill_(absent[block.slices] == count, ABSENT_SCORE)
             near = None if weight is None else weight[block.slices]

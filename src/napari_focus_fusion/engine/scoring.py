@@ -84,7 +84,7 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
     plan = point.plan
     assert plan.model is not None
     running = RunningDecision((region.height, region.width), plan.device)
-    halo = aggregate_halo(plan.model.window)
+    halo = aggregate_halo(plan.model.window, plan.smoothness)
     surface = find_surface(point, region, monitor)
     blocks = blocks_of(region, plan.device)
     score = _score_sets if plan.model.kind == "set-masker" else _score_slabs
@@ -95,7 +95,7 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
                 summed = aggregate(
                     one[block.window(halo, offset=halo)],
                     plan.model.window,
-                    plan.settings.smoothness,
+                    plan.smoothness,
                 )
                 near = None if weight is None else weight[block.slices]
                 running.update(z + i, summed, block.y, block.x, near)

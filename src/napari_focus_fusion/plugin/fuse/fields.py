@@ -129,7 +129,8 @@ class FuseFields(JobWidget):
         self.smoothness.setDecimals(1)
         self.smoothness.value = 1
         self.smoothness.setToolTip(
-            "How much the surroundings of a pixel have a say in its decision.\n"
+            "How much the surroundings of a pixel have a say in its decision,\n"
+            "in pairs and where Surface is 0.\n"
             "0: the finest detail at different depths. 1: most stacks.\n"
             "More: where refraction makes rims look sharp out of focus."
         )
