@@ -19,6 +19,7 @@ from napari_focus_fusion.decision import (
     aggregate,
     aggregate_halo,
     verify,
+    without_specks,
 )
 
 CPU = torch.device("cpu")
@@ -246,3 +247,24 @@ def test_verification_does_not_depend_on_the_order_of_slices(order: list) -> Non
     verified, other = verify(maps), verify(renamed)
     np.testing.assert_array_equal(other.labels, numbers[verified.labels])
     np.testing.assert_array_equal(other.depth, verified.depth)
+
+
+def test_specks_take_the_label_and_depth_of_those_around() -> None:
+    index = np.zeros((40, 40), np.uint16)
+    index[:, 20:] = 3
+    index[10:12, 5:8] = 2  # six pixels, among those of slice 0
+    index[30, 19:21] = 1  # on the edge, with more of slice 0 around one of them
+    index[20:24, 30:33] = 2  # twelve pixels stay
+    maps = maps_of(index, 0.9)
+    maps = maps._replace(depth=index + np.float32(0.25))
+    found = without_specks(maps)
+    expected = index.copy()
+    expected[10:12, 5:8] = 0
+    expected[30, 19:21] = 0, 3
+    np.testing.assert_array_equal(found.labels, expected)
+    np.testing.assert_array_equal(found.depth, expected + np.float32(0.25))
+    assert index[10, 5] == 2  # what was given stays as it was
+    window = (slice(5, 18), slice(0, 14))
+    part = without_specks(Maps(*(np.ascontiguousarray(a[window]) for a in maps)))
+    np.testing.assert_array_equal(part.labels, found.labels[window])
+    assert without_specks(found) is found

@@ -44,6 +44,10 @@ LOW_CONFIDENCE = 0.2
 VOTE_RADIUS = 12
 #: Connected regions with fewer pixels are taken for mistakes.
 SMALLEST_REGION = 32
+#: The same near a surface, which has looked at the surroundings already (with 32, half
+#: a decibel is lost where filaments cross or layers overlap), and the radius in which
+#: their neighbours vote.
+SMALLEST_NEAR_SURFACE, SPECK_RADIUS = 8, 4
 #: Pixels around a region that its verification depends on: no connected region extends
 #: further than its own number of pixels.
 VERIFY_HALO = VOTE_RADIUS + SMALLEST_REGION
@@ -300,6 +304,46 @@ def verify(maps: Maps) -> Maps:
         maps.confidence,
         np.where(uncertain, winning_depth.numpy(), maps.depth).astype(np.float32),
     )
+
+
+def without_specks(maps: Maps) -> Maps:
+    """Verification near a surface: islands take the label that most around them have.
+
+    Of less than :data:`SMALLEST_NEAR_SURFACE` pixels; their depth becomes the mean of
+    those that voted for it.
+
+    Parameters
+    ----------
+    maps
+        Raw maps of a region and pixels around it, as :func:`verify` takes them.
+
+    Returns
+    -------
+    Maps
+        Of the same shape.
+    """
+    components = label(maps.labels.astype(np.int32) + 1, connectivity=1, background=0)
+    specks = np.bincount(components.ravel())[components] < SMALLEST_NEAR_SURFACE
+    y, x = np.nonzero(specks)
+    if not len(y):
+        return maps
+    around = np.arange(2 * SPECK_RADIUS + 1)
+    window = (y[:, None, None] + around[:, None], x[:, None, None] + around)
+    voters, labels, depth = (
+        np.pad(values, SPECK_RADIUS)[window].reshape(len(y), -1)
+        for values in (~specks, maps.labels, maps.depth)
+    )
+    most, winner, mean = np.zeros(len(y)), maps.labels[y, x], maps.depth[y, x]
+    for z in np.unique(labels[voters]):
+        own = voters & (labels == z)
+        total = own.sum(1)
+        more = total > most
+        winner[more], most[more] = z, total[more]
+        heights = np.where(own, depth, 0).sum(1, dtype=np.float64)
+        mean[more] = heights[more] / total[more]
+    found = Maps(maps.labels.copy(), maps.confidence, maps.depth.copy())
+    found.labels[y, x], found.depth[y, x] = winner, mean
+    return found
 
 
 def as_decision(

@@ -18,7 +18,7 @@ from napari_focus_fusion.composite import (
     label_weights,
     similarity,
 )
-from napari_focus_fusion.decision import VERIFY_HALO, Maps, verify
+from napari_focus_fusion.decision import VERIFY_HALO, Maps, verify, without_specks
 from napari_focus_fusion.engine.normalise import is_wide
 from napari_focus_fusion.engine.reading import prefetch, read_components
 from napari_focus_fusion.engine.scoring import blocks_of
@@ -70,11 +70,14 @@ def finish_region(
     maps : Maps
         Of the region.
     """
-    verified = verify(raw) if point.plan.settings.verify else raw
+    plan = point.plan
+    verified = raw
+    if plan.settings.verify:
+        verified = verify(raw) if plan.surface is None else without_specks(raw)
     inside = region.moved(-area.y0, -area.x0).slices
     maps = Maps(*(np.ascontiguousarray(values[inside]) for values in verified))
     background = None
-    if point.plan.settings.background == "mean":
+    if plan.settings.background == "mean":
         background = background_weight(maps.confidence)
     fused, labels = _compose(
         point,
