@@ -13,7 +13,7 @@ import zarr
 from PIL import Image
 
 from napari_focus_fusion import FocusFusionError, as_stack, fuse
-from napari_focus_fusion.opening import find_jobs
+from napari_focus_fusion.jobs import find_jobs
 from small_stacks import ramp
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import napari_focus_fusion as ff
-from napari_focus_fusion.opening import as_stack, find_jobs
+from napari_focus_fusion.jobs import find_jobs
+from napari_focus_fusion.opening import as_stack
 
 ALL = slice(None)
 CZI = "files/xyz__multiple_images.czi"

@@ -8,7 +8,8 @@ import tifffile
 import zarr
 
 import napari_focus_fusion as ff
-from napari_focus_fusion.opening import as_stack, find_jobs
+from napari_focus_fusion.jobs import find_jobs
+from napari_focus_fusion.opening import as_stack
 
 PIXELS = np.random.default_rng(0).integers(0, 2**16, (3, 5, 32, 48), np.uint16)
 FIELDS = ("A/1/0", "A/1/1", "B/12/0")

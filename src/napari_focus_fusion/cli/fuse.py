@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_focus_fusion.cli.options import Commands, Options
-    from napari_focus_fusion.opening import Job
+    from napari_focus_fusion.jobs import Job
     from napari_focus_fusion.result import FusionResult
 
 ZARR_SUFFIX = ".zarr"
@@ -153,7 +153,7 @@ def _add_result_options(options: Options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fuse every stack that is found; one that fails does not stop the others."""
-    from napari_focus_fusion.opening import find_jobs
+    from napari_focus_fusion.jobs import find_jobs
     from napari_focus_fusion.write.places import places_of
 
     started = time.perf_counter()

@@ -144,7 +144,9 @@ def is_no_slice(name: str) -> bool:
     return name.startswith(".") or bool(_THUMBNAIL.search(os.path.splitext(name)[0]))
 
 
-def sets_by_name(paths: Sequence[str], *, in_order: bool = False) -> list[NamedSet]:
+def sets_by_name(
+    paths: Sequence[str], *, in_order: bool = False, stacks: bool = False
+) -> list[NamedSet]:
     """Sort files into stacks by what varies in their names.
 
     Parameters
@@ -153,6 +155,9 @@ def sets_by_name(paths: Sequence[str], *, in_order: bool = False) -> list[NamedS
         Files of one plane each.
     in_order
         Whether they are in the order of their slices already: a list that a user gave.
+    stacks
+        Whether the files hold whole stacks instead: their names can say time points
+        and channels, and all else tells stacks apart.
 
     Returns
     -------
@@ -170,18 +175,18 @@ def sets_by_name(paths: Sequence[str], *, in_order: bool = False) -> list[NamedS
     names = _names_within(files)
     kinds = _by_suffix(files)
     if len(kinds) > 1:
-        return [found for kind in kinds for found in sets_by_name(kind)]
+        return [found for kind in kinds for found in sets_by_name(kind, stacks=stacks)]
     fields = [_fields(name) for name in names]
     counts = Counter(map(len, fields))
     if len(counts) > 1:
-        return _sets_of_templates(files, fields, counts, in_order)
+        return _sets_of_templates(files, fields, counts, in_order, stacks)
     columns, odd = _columns(fields)
     if in_order and not columns:
         return [flat_set(files)]
     if odd:
         raise _odd(files, odd)
     columns = _reduced(columns)
-    roles = _assigned(columns, files, names, in_order=in_order)
+    roles = _assigned(columns, files, names, in_order=in_order, stacks=stacks)
     return _split(roles, files, in_order)
 
 
@@ -402,6 +407,7 @@ def _assigned(
     names: Sequence[str],
     *,
     in_order: bool,
+    stacks: bool,
 ) -> _Roles:
     """Which column is which axis; the rest tell stacks apart."""
     by_role: dict[str, list[_Column]] = {}
@@ -412,13 +418,13 @@ def _assigned(
         by_role["C"] = [words.pop()]
     notes: tuple[str, ...] = ()
     stated = "Z" in by_role
-    if not stated:
+    if not stated and not stacks:
         z, notes = _z_of_the_rest(by_role, files, names)
         if z is not None:
             by_role["Z"] = [z]
         notes = () if in_order else notes
     axes: dict[str, _Column] = {}
-    for axis in "TCZ":
+    for axis in "TC" if stacks else "TCZ":
         found = by_role.get(axis, [])
         if len(found) > 1 and axis == "Z":
             raise _unclear(files, found)
@@ -701,6 +707,7 @@ def _sets_of_templates(
     fields: Sequence[list[list[_Token]]],
     counts: Counter[int],
     in_order: bool,
+    stacks: bool,
 ) -> list[NamedSet]:
     """Names of several kinds: a few odd ones are named, else each kind is apart."""
     many, count = counts.most_common(1)[0]
@@ -712,7 +719,9 @@ def _sets_of_templates(
     kinds: dict[int, list[str]] = {}
     for file, found in zip(files, fields, strict=True):
         kinds.setdefault(len(found), []).append(file)
-    return [found for kind in kinds.values() for found in sets_by_name(kind)]
+    return [
+        found for kind in kinds.values() for found in sets_by_name(kind, stacks=stacks)
+    ]
 
 
 def flat_set(files: Sequence[str], axis: str = "Z") -> NamedSet:
