@@ -109,7 +109,8 @@ def find_jobs(
         None: all fields of plates and wells; other files must hold one image.
     pattern
         Of a folder only the files and folders whose path within it matches, like
-        ``"*_raw.tif"``; ``"**/*.tif"`` looks into all folders in it, too.
+        ``"*_raw.tif"``; ``"**/*.tif"`` looks into all folders in it, too. The folders
+        are part of the names of the stacks then.
 
     Returns
     -------
@@ -119,6 +120,7 @@ def find_jobs(
     """
     files: list[Path | str] = []
     failures: list[tuple[str, str]] = []
+    inputs = list(inputs)
     for text in inputs:
         found = list(_files_of(text, pattern))
         if not found:
@@ -162,6 +164,8 @@ def find_jobs(
             jobs += _jobs_of_slices(planes_of, axes)
         except FocusFusionError as error:
             failures.append((str(folder), str(error)))
+    if pattern is not None:
+        jobs = [replace(job, name=_name_within(job, inputs)) for job in jobs]
     return _with_names_of_their_own(jobs), failures
 
 
@@ -172,6 +176,21 @@ def _nothing_in(text: str, pattern: str | None) -> str:
             "into all folders in it"
         )
     return "no such file, or nothing in it that is an image"
+
+
+def _name_within(job: Job, inputs: Iterable[str]) -> str:
+    """The name of a stack, after the folders that it is in within a folder given.
+
+    So it does not depend on what else is there when a call is made again.
+    """
+    place = Path(os.path.abspath(job.files[0])).parent
+    for text in inputs:
+        folder = os.path.abspath(os.path.expanduser(local_path(text)))
+        if place.is_relative_to(folder):
+            inside = place.relative_to(folder).parts
+            own = inside[:-1] if inside and inside[-1] == job.name else inside
+            return "_".join((*own, job.name))
+    return job.name
 
 
 def _with_names_of_their_own(jobs: list[Job]) -> list[Job]:

@@ -453,7 +453,9 @@ def sets_of_stacks(
         sets = sets_by_name(paths, in_order=in_order, stacks=True)
     except FocusFusionError:
         sets = alone
-    if lead and set(lead) <= set("TC") and {one.axes for one in sets} != {lead}:
+    if lead and set(lead) <= set("TC"):  # what differs is named where they are joined
+        if {one.axes for one in sets} == {lead}:
+            return sets
         return [set_by_axes(paths, lead, in_order=in_order)]
     found: list[NamedSet] = []
     for one in sets:

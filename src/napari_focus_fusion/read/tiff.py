@@ -24,6 +24,7 @@ from napari_focus_fusion.read.series import (
 from napari_focus_fusion.read.source import Source
 from napari_focus_fusion.read.tiff_cut import (
     list_is_cut,
+    listed_planes,
     note_on_cut,
     planes_behind,
     planes_in_file,
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
 
 # A compressed page without tiles is decoded whole up to this size, else by strip.
 _WHOLE_PAGE_BYTES = 256 * 2**20
-# Kinds of tifffile's series that have the axes that the metadata list.
-_ORDERED = ("imagej", "ome", "shaped", "mmstack", "lsm", "stk")
-_IMAGEJ_SIZES = {"T": "frames", "Z": "slices", "C": "channels"}
 
 
 class LazyTiff(LazyArray):
@@ -228,10 +226,10 @@ def read_tiff(
             names = image_names(tiff)
             count = behind or int(np.prod(image.shape[: _lead_of(image)]))
             whole = count if present is None else int(present.sum())
-            planes = _imagej_planes(tiff, image, whole)
+            planes = listed_planes(tiff, image)
             if list_is_cut(tiff):
                 _check_metadata(tiff, path, axes, whole)
-                if not behind and len(image) == len(tiff.pages):
+                if not (behind or planes) and len(image) == len(tiff.pages):
                     fields["notes"] = (*fields["notes"], note_on_cut(whole))
             stored = LazyTiff(path, number)
             shown = as_shown(stored, stored.axes, image.keyframe, path)
@@ -256,7 +254,7 @@ def read_tiff(
         # Grey samples of a plane each: channels, or slices; at the end there is alpha.
         letters = letters[:-1].replace("S", "C") + letters[-1]
     source = Source(shown.data, axes=letters, name=name, path=path, **fields)
-    if planes is not None:
+    if whole < int(np.prod(list(planes.values()))):
         return _cut_hyperstack(source, planes, whole)
     if position is not None:
         at = letters.index("R") if letters else 0
@@ -284,9 +282,7 @@ def _both(
 
 
 def _check_metadata(tiff: Any, path: str, axes: str | None, whole: int) -> None:
-    """Raise where the metadata were behind the pixels and are lost, unless axes are
-    given.
-    """
+    """Raise where OME metadata were behind the pixels and are lost."""
     if axes is None and ".ome." in path.lower() and not tiff.pages[0].description:
         raise _damaged(
             path,
@@ -296,19 +292,8 @@ def _check_metadata(tiff: Any, path: str, axes: str | None, whole: int) -> None:
         )
 
 
-def _imagej_planes(tiff: Any, image: Any, whole: int) -> dict[str, int] | None:
-    """How many planes ImageJ lists along each axis, where fewer are there."""
-    if not tiff.is_imagej or image.kind in _ORDERED or len(tiff.series) > 1:
-        return None
-    listed = tiff.imagej_metadata or {}
-    sizes = {a: int(listed.get(k, 1)) for a, k in _IMAGEJ_SIZES.items()}
-    if int(np.prod(list(sizes.values()))) == 1:
-        sizes["Z"] = int(listed.get("images", 1))
-    return sizes if whole < int(np.prod(list(sizes.values()))) else None
-
-
 def _cut_hyperstack(source: Source, sizes: Mapping[str, int], whole: int) -> Source:
-    """The whole part of an ImageJ stack that lists more planes than are there."""
+    """The whole part of a stack that lists more planes than are there."""
     letters = "".join(axis for axis, n in sizes.items() if n > 1)
     shape = [sizes[axis] for axis in letters]
     present = (np.arange(np.prod(shape)) < whole).reshape(shape)
@@ -318,7 +303,7 @@ def _cut_hyperstack(source: Source, sizes: Mapping[str, int], whole: int) -> Sou
     lead = [1] if "Z" in axes else []
     items = [Selection(source.data, [[int(i)] for _ in lead]) for i in pages]
     data = SliceList(items, [axes] * len(items), [len(indices) for indices in kept])
-    note = _note_on_planes(letters, kept, present, "that ImageJ lists are missing")
+    note = _note_on_planes(letters, kept, present, "that are listed are missing")
     return replace(
         source,
         data=data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,57 @@ if TYPE_CHECKING:
 
 #: Planes begin at multiples of this, at most.
 _PADDING = 64
-_MOST_PLANES = 1 << 20
+_MOST_PLANES = 1 << 16
+# Kinds of tifffile's series that have the axes that the metadata list.
+_ORDERED = ("imagej", "ome", "shaped", "mmstack", "lsm", "stk")
+_IMAGEJ_SIZES = {"T": "frames", "Z": "slices", "C": "channels"}
+
+
+def opened_as_far_as_listed(path: str) -> Any:
+    """Open a TIFF with tifffile, as if it ended where its list of planes is broken."""
+    import tifffile
+
+    tiff = tifffile.TiffFile(path)
+    try:
+        cut = _following_page(tiff) >= tiff.filehandle.size
+    except (tifffile.TiffFileError, struct.error):
+        end = _end_of_list(tiff)
+        tiff.close()
+        return tifffile.TiffFile(path, size=end, is_shaped=False)
+    except IndexError:  # no plane at all
+        return tiff
+    except BaseException:
+        tiff.close()
+        raise
+    if cut and tiff.is_shaped:  # of which tifffile would give the first plane alone
+        tiff.close()
+        return tifffile.TiffFile(path, is_shaped=False)
+    return tiff
+
+
+def listed_planes(tiff: Any, image: Any) -> dict[str, int]:
+    """How many planes ImageJ or tifffile itself list along each axis, by its letter.
+
+    Empty where neither does, or tifffile made the axes of them already.
+    """
+    if image.kind in _ORDERED or len(tiff.series) > 1:
+        return {}
+    if tiff.is_imagej:
+        listed = tiff.imagej_metadata or {}
+        sizes = {a: int(listed.get(k, 1)) for a, k in _IMAGEJ_SIZES.items()}
+        if int(np.prod(list(sizes.values()))) == 1:
+            sizes["Z"] = int(listed.get("images", 1))
+        return sizes
+    try:
+        listed = json.loads(tiff.pages.first.description)
+        shape, page = [int(n) for n in listed["shape"]], image.keyframe.shape
+        lead = shape[: len(shape) - len(page)]
+        letters = str(listed.get("axes", "Z"))[: len(lead)]
+        if tuple(shape[len(lead) :]) == tuple(page) and len(letters) == len(lead):
+            return dict(zip(letters, lead, strict=True))
+    except (ValueError, KeyError, TypeError):
+        pass
+    return {}
 
 
 def planes_behind(tiff: Any, image: Any) -> int:
@@ -76,8 +127,8 @@ def planes_in_file(tiff: Any, image: Any, behind: int) -> NDArray[np.bool_] | No
         return None if there >= behind else np.arange(behind) < there
     shape = tuple(image.shape[: len(image.axes) - len(first.axes)])
     count = int(np.prod(shape))
-    if image.dataoffset is not None and first.is_memmappable and len(image) < count:
-        there = (size - image.dataoffset) // (image.nbytes // count)
+    if len(image) == 1 < count and first.is_memmappable:
+        there = (size - first.dataoffsets[0]) // first.nbytes
         return None if there >= count else (np.arange(count) < there).reshape(shape)
     if not list_is_cut(tiff) and len(image) >= count and _is_whole(image[-1]):
         return None
@@ -111,3 +162,31 @@ def _following_page(tiff: Any) -> int:
     file.seek(tags * form.tagsize, os.SEEK_CUR)
     (following,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
     return int(following)
+
+
+def _end_of_list(tiff: Any) -> int:
+    """Where the entry of the first plane begins that is not in the file as a whole.
+
+    That of the second plane where the pixels of all come before it.
+    """
+    file, form, first = tiff.filehandle, tiff.tiff, tiff.pages.first
+    place, starts = 8 if form.is_bigtiff else 4, list[int]()
+    while True:
+        file.seek(place)
+        pointer = file.read(form.offsetsize)
+        if len(pointer) < form.offsetsize:
+            break
+        (start,) = struct.unpack(form.offsetformat, pointer)
+        if start in starts:
+            break
+        starts.append(start)
+        file.seek(start)
+        count = file.read(form.tagnosize)
+        if len(count) < form.tagnosize:
+            break
+        (tags,) = struct.unpack(form.tagnoformat, count)
+        place = start + form.tagnosize + tags * form.tagsize
+    second = starts[1] if len(starts) > 1 else 0
+    if first.is_final and second >= first.dataoffsets[0] + 2 * first.nbytes:
+        return second
+    return min(starts[-1], file.size) if starts else int(file.size)
