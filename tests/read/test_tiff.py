@@ -238,7 +238,8 @@ def test_of_a_file_that_was_cut_off_what_is_whole_is_opened(
     os.truncate(path, int(path.stat().st_size * kept))
     stack = as_stack(path)
     count = stack.n_slices
-    assert len(PIXELS) * kept - 2 <= count <= len(PIXELS) * kept
+    assert kept * len(PIXELS) - 2 <= count
+    assert count < len(PIXELS) or kept > 0.99  # the end of the list of planes alone
     np.testing.assert_array_equal(stack.read(0, ALL, ALL, ALL)[0], PIXELS[:count, 0])
     if count < len(PIXELS):
         assert "ends early" in " ".join(stack.notes) or "missing" in stack.notes[-1]

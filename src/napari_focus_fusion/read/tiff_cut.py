@@ -25,14 +25,14 @@ def opened_as_far_as_listed(path: str) -> Any:
     import tifffile
 
     tiff = tifffile.TiffFile(path)
+    if len(tiff.pages) == 0:
+        return tiff
     try:
         cut = _following_page(tiff) >= tiff.filehandle.size
     except (tifffile.TiffFileError, struct.error):
         end = _end_of_list(tiff)
         tiff.close()
         return tifffile.TiffFile(path, size=end, is_shaped=False)
-    except IndexError:  # no plane at all
-        return tiff
     except BaseException:
         tiff.close()
         raise
@@ -127,8 +127,8 @@ def planes_in_file(tiff: Any, image: Any, behind: int) -> NDArray[np.bool_] | No
         return None if there >= behind else np.arange(behind) < there
     shape = tuple(image.shape[: len(image.axes) - len(first.axes)])
     count = int(np.prod(shape))
-    if len(image) == 1 < count and first.is_memmappable:
-        there = (size - first.dataoffsets[0]) // first.nbytes
+    if image.dataoffset is not None and first.is_memmappable:
+        there = (size - image.dataoffset) // first.nbytes
         return None if there >= count else (np.arange(count) < there).reshape(shape)
     if not list_is_cut(tiff) and len(image) >= count and _is_whole(image[-1]):
         return None
