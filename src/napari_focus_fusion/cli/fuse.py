@@ -320,6 +320,10 @@ def _line_of(report: dict[str, Any]) -> str:
     )
 
 
+def _megabytes(memory: int) -> str:
+    return f"{max(memory / 1e6, 1):.0f} MB"
+
+
 def _line_of_dry_run(report: dict[str, Any]) -> str:
     size = " x ".join(map(str, report["shape"]))
     inputs = report["inputs"]
@@ -332,7 +336,7 @@ def _line_of_dry_run(report: dict[str, Any]) -> str:
         (
             f"{report['name']}: {report['status']}; {report['axes']} {size} "
             f"{report['dtype']}, {report['slices']} slices, about "
-            f"{report['memory'] / 1e6:.0f} MB",
+            f"{_megabytes(report['memory'])}",
             f"  from {source}{many}",
             f"  pixel size: {pixel or 'not known'}",
             *(f"  note: {note}" for note in report["notes"]),
@@ -370,7 +374,7 @@ def _print_summary(
         memory = max((report.get("memory", 0) for report in reports), default=0)
         text = (
             f"{good} stack{'s' if good != 1 else ''} to be fused, one after the other, "
-            f"in at most about {memory / 1e6:.0f} MB beside the program itself"
+            f"in at most about {_megabytes(memory)} beside the program itself"
         )
     if before:
         text += f", {before} fused before"

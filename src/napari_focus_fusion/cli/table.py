@@ -71,7 +71,7 @@ def write_table(path: Path, reports: Sequence[dict[str, Any]]) -> None:
         lines = io.StringIO()
         writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows([{k: _cell(v) for k, v in row.items()} for row in rows])
+        writer.writerows([{k: _cell(k, v) for k, v in row.items()} for row in rows])
         text = lines.getvalue()
     with written_whole([path], overwrite=True) as (partial,):
         # The mark is what spreadsheets know UTF-8 by.
@@ -134,13 +134,12 @@ def _row(report: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _cell(value: Any) -> Any:
+def _cell(column: str, value: Any) -> Any:
     """A value as text of one cell."""
     if value is None:
         return ""
     if isinstance(value, list):
-        separator = " x " if all(isinstance(one, int) for one in value) else "; "
-        return separator.join(map(str, value))
+        return (" x " if column == "shape" else "; ").join(map(str, value))
     return value
 
 

@@ -66,6 +66,9 @@ _LENGTHS = ("nm", "um", "µm", "μm", "mm")
 _UNIQUE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # 0001.0002: two counts and no fraction; c1+2: one channel of two exposures.
 _TWO_COUNTS = re.compile(r"(?<!\d)(?<!\d\.)(0\d{2,})\.(\d{3,})(?![\d.])")
+# 0.5 um: a length; channelGFP: Micro-Manager's GFP.
+_LENGTH_APART = re.compile(r"(\d)[ _](nm|um|µm|μm|mm)(?![^\W\d_])")
+_CHANNEL_LABEL = re.compile(r"channel(?=[^\W\d_])", re.IGNORECASE)
 _TWO_EXPOSURES = re.compile(r"(c\d)\+(\d)", re.IGNORECASE)
 _DATE = r"(?:19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d"
 _MOMENT = re.compile(rf"(?<!\d){_DATE}[-_ T.]?[0-2]\d[-_.h]?[0-5]\d[-_.m]?[0-5]\d")
@@ -258,6 +261,7 @@ def _fields(name: str) -> list[list[_Token]]:
     name = _MOMENT.sub(lambda match: re.sub(r"\D", "", match[0]), name)
     name = _TWO_COUNTS.sub(r"\1_\2", name)
     name = _TWO_EXPOSURES.sub(r"\1\2", name)
+    name = _LENGTH_APART.sub(r"\1\2", name)
     fields: list[list[_Token]] = [[]]
     for match in _TOKEN.finditer(name):
         if match["gap"]:
@@ -357,6 +361,9 @@ def _word(texts: Sequence[str]) -> _Column:
     if all(_WELL.fullmatch(text) for text in texts):
         wells = tuple((text[0].upper(), int(text[1:])) for text in texts)
         return _Column("place", wells, tuple(texts))
+    if all(map(_CHANNEL_LABEL.match, texts)):
+        names = tuple(_CHANNEL_LABEL.sub("", text, count=1) for text in texts)
+        return _Column("C", tuple(tuple(natural_key(name)) for name in names), names)
     channels = all(_CHANNEL_WORD.fullmatch(text) for text in set(texts))
     numbered = all(re.fullmatch(r"(ch|c|w)\d+.*", text, re.I) for text in set(texts))
     keys = tuple(tuple(natural_key(text)) for text in texts)

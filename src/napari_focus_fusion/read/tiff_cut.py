@@ -85,7 +85,7 @@ def planes_behind(tiff: Any, image: Any) -> int:
     if 33629 in first.tags and 33628 not in first.tags:
         return int(first.tags[33629].count)
     following = _following_page(tiff)
-    if not first.is_memmappable or 0 < following < tiff.filehandle.size:
+    if 0 < following < tiff.filehandle.size:
         return 0
     if not following:  # ImageJ lists the first plane alone beyond 4 GB
         listed = tiff.imagej_metadata if tiff.is_imagej else None
@@ -127,7 +127,7 @@ def planes_in_file(tiff: Any, image: Any, behind: int) -> NDArray[np.bool_] | No
         return None if there >= behind else np.arange(behind) < there
     shape = tuple(image.shape[: len(image.axes) - len(first.axes)])
     count = int(np.prod(shape))
-    if image.dataoffset is not None and first.is_memmappable:
+    if image.dataoffset is not None and first.is_final:
         there = (size - image.dataoffset) // first.nbytes
         return None if there >= count else (np.arange(count) < there).reshape(shape)
     if not list_is_cut(tiff) and len(image) >= count and _is_whole(image[-1]):
