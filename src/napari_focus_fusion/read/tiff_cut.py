@@ -25,7 +25,8 @@ def opened_as_far_as_listed(path: str) -> Any:
     import tifffile
 
     tiff = tifffile.TiffFile(path)
-    if len(tiff.pages) == 0:
+    # A slide scanner's file keeps half of its 64-bit offsets elsewhere.
+    if len(tiff.pages) == 0 or tiff.is_ndpi:
         return tiff
     try:
         cut = _following_page(tiff) >= tiff.filehandle.size
