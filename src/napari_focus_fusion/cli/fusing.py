@@ -163,8 +163,8 @@ def look_at(
     stack = job.open(axes=args.axes, scale=args.pixel_size)
     axes = stack.axes if args.axes else None
     zarr = target.suffix.lower() == ZARR_SUFFIX
-    out = {"out": target} if zarr else {}
-    _, plan = plan_fusion(stack, axes=axes, **keywords, **out)
+    out = target if zarr else None
+    _, plan = plan_fusion(stack, axes=axes, out=out, **keywords)
     if before is None and target.parent.is_dir():
         _check_outputs(target, stack, keywords, inputs, overwrite=overwrite)
     return {
