@@ -220,7 +220,7 @@ def test_an_interrupted_zarr_is_finished_by_the_same_command(
                 os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("napari_focus_fusion.cli.fuse.Bar", InterruptingBar)
+        patch.setattr("napari_focus_fusion.cli.fusing.Bar", InterruptingBar)
         assert main(command) == 130
     assert not out.exists()
     assert "the same command goes on from there" in capsys.readouterr().err
