@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,12 +14,11 @@ import zarr
 from PIL import Image
 
 from napari_focus_fusion import FocusFusionError, as_stack, fuse
-from napari_focus_fusion.opening import find_jobs
+from napari_focus_fusion.jobs import find_jobs
 from small_stacks import ramp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(1, 2**16, (4, 40, 48), np.uint16)
@@ -276,3 +276,60 @@ def test_channels_of_a_labelled_array_are_no_slices() -> None:
     )
     with pytest.raises(FocusFusionError, match="3 channels of one slice each"):
         fuse(array, "sml")
+
+
+def write_stacks(
+    folder: Path, names: str, shape: tuple[int, ...] = (4, 12, 16)
+) -> None:
+    for i, name in enumerate(names.split()):
+        pixels = np.random.default_rng(i).integers(0, 99, shape).astype(np.uint8)
+        metadata = {"axes": "ZYX", "unit": "um", "spacing": 2.0}
+        tifffile.imwrite(folder / name, pixels, imagej=True, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("T10.tif T2.tif T0.tif", {"TZYX": [["T0.tif", "T2.tif", "T10.tif"]]}),
+        ("x_DAPI.tif x_GFP.tif", {"CZYX": [["x_DAPI.tif", "x_GFP.tif"]]}),
+        ("a_pos1.tif a_pos2.tif", {"ZYX": [["a_pos1.tif"], ["a_pos2.tif"]]}),
+        ("1.tif 2.tif", {"ZYX": [["1.tif"], ["2.tif"]]}),
+        (
+            "p1_t1.tif p1_t2.tif p2_t1.tif p2_t2.tif",
+            {"TZYX": [["p1_t1.tif", "p1_t2.tif"], ["p2_t1.tif", "p2_t2.tif"]]},
+        ),
+    ],
+)
+def test_stacks_in_several_files(
+    names: str, found: dict[str, list[list[str]]], tmp_path: Path
+) -> None:
+    write_stacks(tmp_path, names)
+    ((axes, groups),) = found.items()
+    jobs, failures = find_jobs([str(tmp_path)])
+    assert not failures
+    assert [[Path(path).name for path in job.files] for job in jobs] == groups
+    for job in jobs:
+        stack = job.open()
+        assert (stack.axes, stack.pixel_size("Z")) == (axes, 2)
+        assert ("were joined as" in " ".join(stack.notes)) == (len(job.files) > 1)
+    if len(jobs) == 1:
+        first = as_stack(tmp_path / groups[0][1])
+        whole = as_stack(tmp_path).read(int(axes == "TZYX"), ALL, ALL, ALL)
+        np.testing.assert_array_equal(whole[int(axes == "CZYX")], first.data[...])
+    else:  # the choice is asked for, with the groups named
+        with pytest.raises(FocusFusionError, match="2 stacks") as refused:
+            as_stack(tmp_path)
+        assert groups[1][0][:2] in str(refused.value)
+    # That they are whole stacks can be said, and that they are parts of one.
+    assert len(find_jobs([str(tmp_path)], axes="ZYX")[0]) == len(names.split())
+    if len(names.split()) < 4:
+        joined = as_stack(tmp_path, axes="TZYX")
+        assert (joined.axes, joined.n_times) == ("TZYX", len(names.split()))
+
+
+def test_stacks_of_different_sizes_are_not_joined(tmp_path: Path) -> None:
+    write_stacks(tmp_path, "t1.tif")
+    write_stacks(tmp_path, "t2.tif", (5, 12, 16))
+    assert len(find_jobs([str(tmp_path)])[0]) == 2
+    with pytest.raises(FocusFusionError, match="slices 5"):
+        as_stack(tmp_path, axes="TZYX")

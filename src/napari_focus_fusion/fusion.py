@@ -43,7 +43,11 @@ from napari_focus_fusion.engine.provenance import (
 )
 from napari_focus_fusion.engine.registering import in_register, registering_cost
 from napari_focus_fusion.engine.settings import FusionSettings
-from napari_focus_fusion.engine.stability import note_of_drift, note_of_flicker
+from napari_focus_fusion.engine.stability import (
+    drift_of,
+    note_of_drift,
+    note_of_flicker,
+)
 from napari_focus_fusion.engine.steps import steps_of, threads_of, work_of
 from napari_focus_fusion.engine.store import MemoryStore, ZarrStore, check_out
 from napari_focus_fusion.errors import FocusFusionError
@@ -255,7 +259,7 @@ def fuse(
         with closing(store):
             if store.earlier is None:
                 _run(plan, store, monitor, client)
-                provenance |= {"notes": monitor.notes}
+                provenance |= {"notes": monitor.notes, "drift": _drift(plan, monitor)}
                 if out is not None:
                     monitor.enter("Writing overviews", work)
                 outputs = store.finish(provenance)
@@ -392,7 +396,9 @@ def _fuse_time_point(
     when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
     monitor.enter(f"Looking at the stack{when}", done)
     point = prepare(plan, t, monitor)
-    for text in filter(None, [note_of_drift(point), note_of_flicker(point)]):
+    monitor.drift.append(drift_of(point))
+    drifts = note_of_drift(point, monitor.drift[-1])
+    for text in filter(None, [drifts, note_of_flicker(point)]):
         monitor.warn(text)
     for step in steps:
         left = _unfinished(plan, step, t, store, monitor)
@@ -409,6 +415,13 @@ def _fuse_time_point(
         notes.append(inconsistency_with_slices(point, store.outputs["consistency"]))
     for note in filter(None, notes):
         monitor.warn(note)
+
+
+def _drift(plan: RunPlan, monitor: Monitor) -> list[float | None]:
+    """Pixels from slice to slice at each time point, before slices were aligned."""
+    if plan.registration is not None:
+        return [round(one, 3) for one in plan.registration.drift]
+    return [None if one is None else round(one, 3) for one in monitor.drift]
 
 
 def _unfinished(

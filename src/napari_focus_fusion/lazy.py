@@ -106,7 +106,7 @@ class SliceList(LazyArray):
     """Arrays of one slice each, as one array with Z in front, read one by one.
 
     With `lead` they lie along several axes in front, such as channels and slices, the
-    last of them varying fastest.
+    last of them varying fastest. With `stacks` each has a Z axis that it keeps.
     """
 
     def __init__(
@@ -114,11 +114,14 @@ class SliceList(LazyArray):
         items: Sequence[Pixels],
         axes: Sequence[str],
         lead: Sequence[int] | None = None,
+        *,
+        stacks: bool = False,
     ) -> None:
         self.items = list(items)
         self.axes = list(axes)
+        self.stacks = stacks
         self.lead = (len(self.items),) if lead is None else tuple(lead)
-        first, letters = items[0], axes[0].replace("Z", "")
+        first, letters = items[0], axes[0] if stacks else axes[0].replace("Z", "")
         sizes = dict(zip(axes[0], first.shape, strict=True))
         chunks = getattr(first, "chunksize", getattr(first, "chunks", None))
         ones = (1,) * len(self.lead)
@@ -137,7 +140,7 @@ class SliceList(LazyArray):
             for r, n, i in zip(ranges, self.lead, place, strict=False):
                 index = index * n + r[i]
             axes, rest = self.axes[index], list(spans[count:])
-            if "Z" in axes:
+            if "Z" in axes and not self.stacks:
                 rest.insert(axes.index("Z"), slice(0, 1))
             read = take(self.items[index], tuple(rest)).reshape(region.shape[count:])
             if np.ma.is_masked(read):

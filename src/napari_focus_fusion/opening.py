@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import os
 import struct
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from napari_focus_fusion.arrays import (
+    axes_as_given,
+    is_array,
+    joined,
+    stack_from_array,
+    stack_of_slices,
+)
 from napari_focus_fusion.axes import (
     LUMINANCE,
     axes_of_array,
     axis_letter,
-    check_axes,
-    guess_axes,
     unit_name,
 )
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.lazy import SliceList, reordered
 from napari_focus_fusion.parameters import (
     mapping,
     real_number,
@@ -31,25 +34,14 @@ from napari_focus_fusion.parameters import (
 )
 from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.read import (
-    IMAGE_SUFFIXES,
-    MANY_SLICES_SUFFIXES,
-    TIFF_SUFFIXES,
     ZARR_SUFFIX,
-    ZIPPED_ZARR_SUFFIXES,
     files_in,
     files_of_set,
-    folders_of_images,
-    is_zarr,
     local_path,
-    matches,
     micromanager_files,
-    name_of_slices,
-    natural_key,
     read_path,
     series_in,
-    stem,
 )
-from napari_focus_fusion.read.bioio import MAKERS_READERS
 from napari_focus_fusion.read.name_axes import (
     NamedSet,
     flat_set,
@@ -57,31 +49,30 @@ from napari_focus_fusion.read.name_axes import (
     set_by_axes,
     sets_by_name,
 )
-from napari_focus_fusion.read.ome_zarr import is_plate, read_group
+from napari_focus_fusion.read.ome_zarr import read_group
 from napari_focus_fusion.read.own_results import is_own_result
 from napari_focus_fusion.read.series import (
     checked_series,
-    index_of_series,
-    name_of_series,
 )
 from napari_focus_fusion.read.sizes import without_sizes_of
 from napari_focus_fusion.read.zarr_chunks import notes_on_chunks
-from napari_focus_fusion.stack import FocusStack, check_dtype
+from napari_focus_fusion.stack import FocusStack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from napari_focus_fusion.read.source import Source
 
 _Name = TypeVar("_Name", Path, str, Path | str)
 
 __all__ = [
     "ZARR_SUFFIX",
-    "Job",
     "as_stack",
-    "find_jobs",
+    "axes_as_given",
+    "open_file",
     "series_in",
+    "sets_of_stacks",
+    "slices_among",
     "stack_from_array",
+    "stack_in_order",
     "stack_of_files",
     "stack_of_slices",
 ]
@@ -92,203 +83,6 @@ _DAMAGED = (
     *(AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError),
     *(ArithmeticError, AssertionError, struct.error, EOFError, RuntimeError),
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """One stack to fuse: its name in the outputs, and the file or files it is in.
-
-    Attributes
-    ----------
-    name
-        What outputs are called after.
-    files
-        One file or address that is a stack, or the files of its slices.
-    series
-        Name of the image where the file holds several.
-    in_order
-        Whether the files are slices in this order whatever they are called.
-    """
-
-    name: str
-    files: tuple[Path | str, ...]  # an address is no path
-    series: str | None = None
-    in_order: bool = False
-
-    def open(self, axes: str | None = None, scale: Any = None) -> FocusStack:
-        """Open it, lazily; `axes` and `scale` as in :func:`as_stack`."""
-        if len(self.files) == 1:
-            return as_stack(self.files[0], axes=axes, scale=scale, series=self.series)
-        paths = _texts(self.files)
-        if not self.in_order:
-            return as_stack(stack_of_files(paths, axes=axes), scale=scale)
-        stack = _stack_of_set(flat_set(paths), _opened(paths))
-        return as_stack(stack, axes=axes, scale=scale)
-
-    @property
-    def source(self) -> Path | str | FocusStack:
-        """What ``fuse`` takes: a path, or the stack that several files make."""
-        return self.files[0] if len(self.files) == 1 else self.open()
-
-
-def find_jobs(
-    inputs: Iterable[str],
-    *,
-    as_one_stack: bool = False,
-    axes: str | None = None,
-    series: str | None = None,
-) -> tuple[list[Job], list[tuple[str, str]]]:
-    """Sort out which files make which stack.
-
-    A stack file (a TIFF or OME-Zarr with a Z axis) is a stack, and so is a data set
-    that is spread over several files. Single images (PNG, JPEG, TIFF of one plane) are
-    slices: what varies in the names of those of one folder says of how many stacks,
-    channels and time points. Results of this program, thumbnails and hidden files are
-    left out.
-
-    Parameters
-    ----------
-    inputs
-        Files, folders, or glob patterns.
-    as_one_stack
-        Whether all inputs form one stack, in the order given.
-    axes
-        As in :func:`as_stack`, of each stack.
-    series
-        Name or number of the image to take of files that hold several, or ``"all"``.
-        None: all fields of plates and wells; other files must hold one image.
-
-    Returns
-    -------
-    jobs, failures
-        The stacks, and (input, reason) for each input that is none.
-    """
-    files: list[Path | str] = []
-    failures: list[tuple[str, str]] = []
-    for text in inputs:
-        found = list(_files_of(text))
-        if not found:
-            failures.append((text, "no such file, or nothing in it that is an image"))
-        files += [path for path in found if path not in files]
-    if not files:
-        return [], failures
-    if as_one_stack:
-        name = stem(files[0]) if len(files) == 1 else name_of_slices(_texts(files))
-        return [Job(name, tuple(files), in_order=True)], failures
-
-    jobs: list[Job] = []
-    folders: dict[Path, dict[Path | str, bool]] = {}
-    seen: set[str] = set()
-    for path in _slices_among(files)[0]:
-        if os.path.abspath(path) in seen:
-            continue
-        seen.update(files_of_set(str(path)))
-        stack = _peek(path)
-        if _is_single_plane(path, stack, axes):
-            planes = 1 if stack is None else stack.n_channels
-            folders.setdefault(Path(path).parent, {})[path] = planes == 1
-        else:
-            images = _jobs_in(path, series)
-            if stack is not None and stack.files and len(images) == 1:
-                images = [replace(images[0], name=stack.name)]
-            jobs += images
-    for folder, slices in folders.items():
-        try:
-            jobs += _jobs_of_slices(slices, axes)
-        except FocusFusionError as error:
-            failures.append((str(folder), str(error)))
-    return jobs, failures
-
-
-def _jobs_of_slices(slices: Mapping[Path | str, bool], axes: str | None) -> list[Job]:
-    """One job a stack; `slices` are files, and whether each has one channel."""
-    paths = _texts(slices)
-    try:
-        sets = sets_by_name(paths)
-    except FocusFusionError:
-        if axes is None:
-            raise
-        return [Job(name_of_slices(paths), tuple(slices))]
-    jobs: list[Job] = []
-    for found in sets:
-        members = tuple(Path(path) for path in found.members)
-        if found.axis_is_stated or axes is not None or all(map(slices.get, members)):
-            jobs.append(Job(found.name, members))
-        else:  # files of several planes, which may be stacks themselves
-            jobs += [Job(stem(path), (path,)) for path in members]
-    return jobs
-
-
-def _jobs_in(path: Path | str, series: str | None) -> list[Job]:
-    """One job an image of a file that holds several; else one, as it is."""
-    whole = Job(stem(path), (path,), None if series == "all" else series)
-    try:
-        names = series_in(str(path))
-        if series is None and not is_plate(str(path)):
-            return [whole]
-    except FocusFusionError:  # which ``fuse`` says again
-        return [whole]
-    if len(names) == 1:
-        return [replace(whole, series=None)]
-    if series not in (None, "all"):
-        try:
-            names = [names[index_of_series(names, series, str(path))]]
-        except FocusFusionError:
-            return [whole]
-    return [Job(name_of_series(str(path), name), (path,), name) for name in names]
-
-
-def _texts(paths: Iterable[Path | str]) -> list[str]:
-    return [str(path) for path in paths]
-
-
-def _files_of(text: str) -> Iterator[Path | str]:
-    text = local_path(text)
-    if "://" in text:
-        yield text
-        return
-    path = Path(text).expanduser()
-    if path.is_dir() and not (path.suffix.lower() == ZARR_SUFFIX or is_zarr(str(path))):
-        endings = (
-            *(*TIFF_SUFFIXES, *IMAGE_SUFFIXES, ZARR_SUFFIX, *ZIPPED_ZARR_SUFFIXES),
-            *MAKERS_READERS,
-        )
-        names = sorted((inside.name for inside in path.iterdir()), key=natural_key)
-        images = [
-            name
-            for name in names
-            if name.lower().endswith(endings) and not is_no_slice(name)
-        ]
-        yield from (path / name for name in images)
-        for folder in [] if images else folders_of_images(str(path)):
-            yield from _files_of(str(path / folder))
-    elif path.exists():
-        yield path
-    else:
-        for match in matches(str(path)):
-            yield from _files_of(match)
-
-
-def _peek(path: Path | str) -> FocusStack | None:
-    """The stack in a file that may hold one; None if it cannot, or cannot be read."""
-    if Path(path).suffix.lower() not in (*TIFF_SUFFIXES, *MANY_SLICES_SUFFIXES):
-        return None
-    try:
-        return _open_file(str(path))
-    except (FocusFusionError, OSError):
-        return None
-
-
-def _is_single_plane(
-    path: Path | str, stack: FocusStack | None, axes: str | None
-) -> bool:
-    """Whether a file is a slice and not a stack of its own."""
-    if stack is None:
-        return Path(path).suffix.lower() in IMAGE_SUFFIXES
-    if axes is not None and "Z" in axes.upper() and stack.n_channels > 1:
-        if len(axes) <= len(stack.axes):
-            return False
-    return stack.n_slices == 1 and stack.n_times == 1
 
 
 def as_stack(
@@ -387,132 +181,6 @@ def as_stack(
     return replace(stack, **changes) if changes else stack
 
 
-def stack_from_array(
-    data: Any,
-    *,
-    axes: str | None = None,
-    hint: str | None = None,
-    name: str = "stack",
-    **fields: Any,
-) -> FocusStack:
-    """Make a FocusStack of one array; `hint` are axes from metadata, `axes` wins."""
-    if not _is_array(data):
-        data = np.asarray(data)
-    try:
-        np.dtype(data.dtype)
-    except TypeError:  # a tensor of another library
-        data = np.asarray(data)
-    if any(n != n for n in data.shape):
-        raise FocusFusionError(
-            f"{name!r} is a dask array that does not know its own size. Call its "
-            "compute_chunk_sizes() first."
-        )
-    if isinstance(data, np.ma.MaskedArray) and not np.ma.is_masked(data):
-        data = data.data
-    shape = tuple(data.shape)
-    check_dtype(np.dtype(data.dtype), name)
-    letters = axes if axes is not None else hint
-    letters = (
-        guess_axes(shape, np.dtype(data.dtype), name) if letters is None else letters
-    )
-    letters = letters.upper()
-    check_axes(letters, shape, name)
-    ordered = "".join(a for a in letters if a not in "YXS") + "YX"
-    ordered += "S" if "S" in letters else ""
-    if ordered != letters:
-        shown = letters.replace("S", "")
-        if shown != ordered.replace("S", ""):
-            fields["display"] = {"axes": shown, **fields.get("display", {})}
-        data = reordered(data, tuple(letters.index(axis) for axis in ordered))
-    return FocusStack(data, ordered, name=name, **fields)
-
-
-def axes_as_given(stack: FocusStack) -> str:
-    """The axes of a stack in the order that its source has them."""
-    order = getattr(stack.data, "order", None)
-    if order is not None and len(order) == len(stack.axes):
-        letters = dict(zip(order, stack.axes, strict=True))
-        return "".join(letters[i] for i in range(len(order)))
-    return displayed_axes(stack) + ("S" if "S" in stack.axes else "")
-
-
-def stack_of_slices(
-    slices: Sequence[FocusStack], *, axes: str | None, name: str, source: str
-) -> FocusStack:
-    """Join single slices along Z, in the order given, reading nothing.
-
-    Raises
-    ------
-    FocusFusionError
-        Naming the slice that differs in size, type or colour from the others.
-    """
-    return _joined(slices, "Z", (len(slices),), axes=axes, name=name, source=source)
-
-
-def _joined(
-    slices: Sequence[FocusStack],
-    lead: str,
-    shape: tuple[int, ...],
-    *,
-    axes: str | None = None,
-    **fields: Any,
-) -> FocusStack:
-    """Join single slices along the axes `lead`, of which the last varies fastest."""
-    first = slices[0]
-    _check_alike(slices)
-    twice = sorted(set(lead) & set(first.fused_axes))
-    if twice and axes is None:
-        raise FocusFusionError(
-            f"The names of the files tell {len(slices)} files along the axes {lead} "
-            f"apart, and each file has the axes {first.axes} itself: {twice[0]} is "
-            "there twice. Say what the axes are, first those of the names, for example "
-            f"axes={'TCZ'[-len(lead) :] + first.fused_axes!r}."
-        )
-    data = SliceList([one.data for one in slices], [one.axes for one in slices], shape)
-    notes = (note for one in slices for note in one.notes)
-    return stack_from_array(
-        data,
-        axes=axes,
-        hint=lead + first.fused_axes,
-        units=first.units,
-        display=first.display,
-        **{
-            "scale": first.scale,
-            "channel_names": first.channel_names,
-            **fields,
-            "notes": tuple(dict.fromkeys((*notes, *fields.get("notes", ())))),
-        },
-    )
-
-
-def _check_alike(slices: Sequence[FocusStack]) -> None:
-    """Raise where a slice differs from most of the others, naming it."""
-    for one in slices:
-        if one.n_slices > 1:
-            raise FocusFusionError(
-                f"{one.name!r} holds {one.n_slices} slices itself (axes {one.axes}, "
-                f"shape {tuple(one.data.shape)}), but each item of a list must be one "
-                "slice. Open a file that is a whole stack on its own."
-            )
-    for what, value in (
-        ("pixels (rows x columns)", _yx),
-        ("channels", lambda one: one.n_channels),
-        ("colour samples", lambda one: one.n_samples),
-        ("time points", lambda one: one.n_times),
-        ("type", lambda one: one.dtype),
-        ("axes", lambda one: one.fused_axes),
-    ):
-        values = [value(one) for one in slices]
-        usual, _ = Counter(values).most_common(1)[0]
-        for one, here in zip(slices, values, strict=True):
-            if here != usual:
-                raise FocusFusionError(
-                    f"{one.name!r} does not fit the rest of the stack: {what} "
-                    f"{here}, but {slices[values.index(usual)].name!r} has {usual}. "
-                    "All slices must agree; take the odd one out or convert it."
-                )
-
-
 def _open(
     source: Any, *, axes: str | None, name: str | None, series: int | str | None
 ) -> FocusStack:
@@ -535,7 +203,7 @@ def _open(
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fspath(source), axes=axes, series=series)
     label = name or "stack"
-    if _is_array(source):
+    if is_array(source):
         hint = axes_of_array(source)
         if hasattr(source, "variable") and getattr(source, "dims", None) is not None:
             source = source.data  # xarray
@@ -557,10 +225,10 @@ def _open_path(path: str, *, axes: str | None, series: int | str | None) -> Focu
     slices = files_in(path) or micromanager_files(path)
     if slices:
         return stack_of_files(slices, axes=axes, series=series)
-    return _open_file(path, axes=axes, series=series)
+    return open_file(path, axes=axes, series=series)
 
 
-def _open_file(
+def open_file(
     path: str, *, axes: str | None = None, series: int | str | None = None
 ) -> FocusStack:
     """Open what one file, Zarr or address holds."""
@@ -592,24 +260,108 @@ def stack_of_files(
     """
     notes: tuple[str, ...] = ()
     if not in_order:
-        paths, notes = _slices_among(paths)
+        paths, notes = slices_among(paths)
     if len(paths) == 1:
-        stack = _open_file(paths[0], axes=axes, series=series)
+        stack = open_file(paths[0], axes=axes, series=series)
         return replace(stack, notes=(*stack.notes, *notes))
     opened = _opened(paths)
     if len(opened) == 1:  # a data set of several files
         (path,) = opened
-        stack = _open_file(path, axes=axes, series=series)
+        stack = open_file(path, axes=axes, series=series)
         return replace(stack, notes=(*stack.notes, *notes))
     paths = list(opened)
-    whole = [path for path in paths if opened[path].n_slices > 1]
-    if len(whole) == len(paths):
-        raise _several([flat_set([path]) for path in paths])
+    if all(opened[path].n_slices > 1 for path in paths):
+        stack = _stack_of_stacks(opened, axes, in_order=in_order)
+        return replace(stack, notes=(*notes, *stack.notes))
     found = _set_of(paths, opened, axes, in_order=in_order)
     stack = _stack_of_set(found, opened)
     stack = replace(stack, notes=(*notes, *stack.notes))
     given = axes is not None and axes.upper() != stack.axes
     return as_stack(stack, axes=axes) if given else stack
+
+
+def stack_in_order(paths: Sequence[str], *, axes: str | None = None) -> FocusStack:
+    """Make one stack of files in the order given, whatever their names are.
+
+    Raises
+    ------
+    FocusFusionError
+        If one of them is odd.
+    """
+    opened = _opened(paths)
+    if axes is not None and all(one.n_slices > 1 for one in opened.values()):
+        return _stack_of_stacks(opened, axes, in_order=True)
+    return as_stack(_stack_of_set(flat_set(paths), opened), axes=axes)
+
+
+def sets_of_stacks(
+    opened: Mapping[str, FocusStack], *, axes: str | None, in_order: bool = False
+) -> list[NamedSet]:
+    """Which stacks in files are time points or channels of one, by names and sizes.
+
+    Parameters
+    ----------
+    opened
+        Stacks of several slices by their paths.
+    axes
+        As in :func:`as_stack`: those of the parts of the names, then a file's.
+    in_order
+        As in :func:`stack_of_files`.
+
+    Returns
+    -------
+    list of NamedSet
+        Stacks that are none of these are sets of one file.
+    """
+    paths = list(opened)
+    alone = [flat_set([path]) for path in paths]
+    own = opened[paths[0]].axes
+    lead = "" if axes is None else axes.upper()[: max(len(axes) - len(own), 0)]
+    if len(paths) == 1 or (axes is not None and not lead):
+        return alone
+    try:
+        sets = sets_by_name(paths, in_order=in_order, stacks=True)
+    except FocusFusionError:
+        sets = alone
+    if lead and set(lead) <= set("TC"):  # what differs is named where they are joined
+        if {one.axes for one in sets} == {lead}:
+            return sets
+        return [set_by_axes(paths, lead, in_order=in_order)]
+    found: list[NamedSet] = []
+    for one in sets:
+        kinds = {_kind(opened[path]) for path in one.members}
+        if len(kinds) == 1 and not set(one.axes) & set(own):
+            found.append(one)
+        else:
+            found += [flat_set([path]) for path in one.members]
+    return found
+
+
+def _kind(stack: FocusStack) -> tuple[Any, ...]:
+    return stack.axes, tuple(stack.data.shape), np.dtype(stack.dtype)
+
+
+def _stack_of_stacks(
+    opened: Mapping[str, FocusStack], axes: str | None, *, in_order: bool
+) -> FocusStack:
+    """Stacks in files as the time points or channels of one."""
+    sets = sets_of_stacks(opened, axes=axes, in_order=in_order)
+    if len(sets) > 1:
+        raise _several(sets, stacks=True)
+    (found,) = sets
+    stack = _stack_of_set(found, opened)
+    words = {"T": "time points", "C": "channels"}
+    what = " and ".join(
+        f"{n} {words[a]}" for a, n in zip(found.axes, found.shape, strict=True)
+    )
+    names = [os.path.basename(file) for file in (found.files[0], found.files[-1])]
+    note = (
+        f"The {len(found.files)} stacks {names[0]} to {names[1]} were joined as {what} "
+        "of one, by their names. If each is one of its own, fuse them one by one."
+    )
+    given = axes is not None and axes.upper() != stack.axes
+    stack = as_stack(stack, axes=axes) if given else stack
+    return stack if given else replace(stack, notes=(*stack.notes, note))
 
 
 def _set_of(
@@ -657,7 +409,7 @@ def _stack_of_set(found: NamedSet, opened: Mapping[str, FocusStack]) -> FocusSta
     first = slices[0]
     if found.spacing is not None and "Z" not in first.scale:
         fields["scale"] = {**first.scale, "Z": found.spacing}
-    stack = _joined(
+    stack = joined(
         slices,
         found.axes,
         found.shape,
@@ -682,13 +434,13 @@ def _opened(paths: Sequence[str]) -> dict[str, FocusStack]:
     for path in paths:
         if os.path.abspath(path) in seen:
             continue
-        stack = _open_file(path)
+        stack = open_file(path)
         seen.update(files_of_set(path))
         opened[path] = replace(stack, name=Path(path).name)
     return opened
 
 
-def _slices_among(paths: Sequence[_Name]) -> tuple[list[_Name], tuple[str, ...]]:
+def slices_among(paths: Sequence[_Name]) -> tuple[list[_Name], tuple[str, ...]]:
     """Files without thumbnails and results of this program; a note on those."""
     left_out = {
         path
@@ -703,7 +455,7 @@ def _slices_among(paths: Sequence[_Name]) -> tuple[list[_Name], tuple[str, ...]]
     return [path for path in paths if path not in left_out], (note,)
 
 
-def _several(sets: Sequence[NamedSet]) -> FocusFusionError:
+def _several(sets: Sequence[NamedSet], *, stacks: bool = False) -> FocusFusionError:
     """What to do where files are several stacks."""
     folder = os.path.dirname(os.path.abspath(sets[0].files[0]))
     listed = "; ".join(
@@ -711,12 +463,20 @@ def _several(sets: Sequence[NamedSet]) -> FocusFusionError:
         + (f" ({len(found.files)} files)" if len(found.files) > 1 else "")
         for found in sets[:8]
     )
+    joined = (
+        "If they are the slices of one stack after all, say so with the axes, for "
+        'example axes="ZYX".'
+    )
+    if stacks:
+        joined = (
+            "If they are the time points or channels of one stack, say so with the "
+            'axes, for example axes="TZYX" or axes="CZYX".'
+        )
     return FocusFusionError(
         f"The files in {folder!r} are {len(sets)} stacks, or positions, by their names "
         f"and contents: {listed}{'; ...' if len(sets) > 8 else ''}. Open one of them, "
         "by its file or pattern; or fuse all of them on the command line, which makes "
-        "one result of each. If they are the slices of one stack after all, say so "
-        'with the axes, for example axes="ZYX".'
+        f"one result of each. {joined}"
     )
 
 
@@ -754,7 +514,7 @@ def _open_list(items: list[Any], *, axes: str | None, name: str) -> FocusStack:
             axes=axes,
             in_order=True,
         )
-    if not all(_is_array(item) for item in items):
+    if not all(is_array(item) for item in items):
         try:
             return stack_from_array(np.array(items), axes=axes, name=name)
         except ValueError as error:
@@ -773,14 +533,6 @@ def _open_list(items: list[Any], *, axes: str | None, name: str) -> FocusStack:
 
 def _one_slice_axes(array: Any) -> str | None:
     return "YXS" if len(array.shape) == 3 and array.shape[-1] in LUMINANCE else None
-
-
-def _is_array(source: Any) -> bool:
-    return all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__"))
-
-
-def _yx(stack: FocusStack) -> str:
-    return f"{stack.height} x {stack.width}"
 
 
 def _pixel_size(axis: str, size: Any) -> float:

@@ -146,9 +146,13 @@ def test_two_stacks_of_one_name_do_not_share_a_file(
         (tmp_path / folder).mkdir()
         path = tmp_path / folder / "stack.tif"
         tifffile.imwrite(path, focus_stack(), metadata={"axes": "ZYX"}, imagej=True)
-    code = main(["fuse", str(tmp_path / "*/*.tif"), "-o", str(tmp_path / "out")])
-    assert code == 2
-    assert "would both be written to" in capsys.readouterr().err
+    command = ["fuse", str(tmp_path / "*/*.tif"), *FAST, "--json", "-o"]
+    assert main([*command, str(tmp_path / "out")]) == 0
+    names = [row["name"] for row in report_of(capsys)["results"]]
+    assert names == ["a_stack", "b_stack"]
+    assert (tmp_path / "out" / "b_stack_fused.ome.tif").exists()
+    assert main([*command, str(tmp_path / "one.tif")]) == 2
+    assert "cannot all go to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["2 bananas", "", "GB"])
@@ -216,7 +220,7 @@ def test_an_interrupted_zarr_is_finished_by_the_same_command(
                 os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("napari_focus_fusion.cli.fuse.Bar", InterruptingBar)
+        patch.setattr("napari_focus_fusion.cli.fusing.Bar", InterruptingBar)
         assert main(command) == 130
     assert not out.exists()
     assert "the same command goes on from there" in capsys.readouterr().err

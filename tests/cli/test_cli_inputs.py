@@ -8,7 +8,7 @@ import tifffile
 from command_line import focus_stack
 from PIL import Image
 
-from napari_focus_fusion.opening import find_jobs
+from napari_focus_fusion.jobs import find_jobs
 
 if TYPE_CHECKING:
     from pathlib import Path

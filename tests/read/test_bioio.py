@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 
 import numpy as np
 import pytest
 
 import napari_focus_fusion as ff
-from napari_focus_fusion.opening import as_stack, find_jobs
+from napari_focus_fusion.jobs import find_jobs
+from napari_focus_fusion.opening import as_stack
 
 ALL = slice(None)
 CZI = "files/xyz__multiple_images.czi"
@@ -76,11 +78,66 @@ def test_a_czi_with_channels_and_time_that_we_write(tmp_path) -> None:
     assert stack.chunk_yx == (32, 48)
 
 
-def test_a_broken_czi_is_named(tmp_path) -> None:
-    pytest.importorskip("bioio_czi")
-    path = tmp_path / "broken.czi"
+def write_lif(path, images: dict[str, np.ndarray]) -> None:
+    """A file of Leica's layout: a header in XML, then the pixels of each image."""
+    elements, blocks, step_um = "", b"", (0.5, 0.2, 0.2)
+    for number, (name, pixels) in enumerate(images.items()):
+        c, z, y, x = pixels.shape
+        size = pixels.dtype.itemsize
+        channels = "".join(
+            f'<ChannelDescription DataType="0" ChannelTag="0" Resolution="{8 * size}" '
+            'Min="0" Max="65535" Unit="" LUTName="Green" NameOfMeasuredQuantity="" '
+            f'IsLUTInverted="0" BitInc="0" BytesInc="{i * z * y * x * size}"/>'
+            for i in range(c)
+        )
+        strides = {1: (x, size), 2: (y, x * size), 3: (z, y * x * size)}
+        dimensions = "".join(
+            f'<DimensionDescription DimID="{axis}" NumberOfElements="{n}" Origin="0" '
+            f'Length="{(n - 1) * step_um[3 - axis] * 1e-6:.6e}" Unit="m" BitInc="0" '
+            f'BytesInc="{stride}"/>'
+            for axis, (n, stride) in strides.items()
+        )
+        elements += (
+            f'<Element Name="{name}"><Memory Size="{pixels.nbytes}" '
+            f'MemoryBlockID="MemBlock_{number}"/><Data><Image><ImageDescription>'
+            f"<Channels>{channels}</Channels><Dimensions>{dimensions}</Dimensions>"
+            "</ImageDescription></Image></Data></Element>"
+        )
+        label = f"MemBlock_{number}".encode("utf-16-le")
+        blocks += struct.pack(
+            "<IIBQBI", 0x70, 14 + len(label), 0x2A, pixels.nbytes, 0x2A, len(label) // 2
+        )
+        blocks += label + pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    xml = (
+        '<LMSDataContainerHeader Version="2"><Element Name="day"><Children>'
+        f"{elements}</Children></Element></LMSDataContainerHeader>"
+    ).encode("utf-16-le")
+    head = struct.pack("<IIBI", 0x70, len(xml) + 5, 0x2A, len(xml) // 2)
+    path.write_bytes(head + xml + blocks)
+
+
+def test_the_images_of_a_lif_that_we_write(tmp_path) -> None:
+    pytest.importorskip("bioio_lif", reason="BioIO's reader of LIF is not installed")
+    path = tmp_path / "day.lif"
+    pixels = np.random.default_rng(0).integers(0, 4000, (2, 4, 24, 32), np.uint16)
+    write_lif(path, {"left": pixels, "right": pixels[:1, ::-1]})
+    names = ff.series_in(path)
+    assert [name.split("/")[-1] for name in names] == ["left", "right"]
+    left, right = (as_stack(path, series=name) for name in names)
+    assert (left.axes, right.axes) == ("CZYX", "ZYX")
+    for stack, want in ((left, pixels), (right, pixels[0, ::-1])):
+        np.testing.assert_array_equal(np.asarray(stack.data), want)
+        assert stack.pixel_size("Z") == pytest.approx(0.5)
+        assert stack.pixel_size("X") == pytest.approx(0.2)
+        assert set(stack.units.values()) == {"micrometer"}
+
+
+@pytest.mark.parametrize("kind", ["czi", "lif", "nd2"])
+def test_a_broken_file_is_named(kind: str, tmp_path) -> None:
+    pytest.importorskip(f"bioio_{kind}")
+    path = tmp_path / f"broken.{kind}"
     path.write_bytes(b"ZISRAWFILE" + bytes(500))
-    with pytest.raises(ff.FocusFusionError, match=r"broken\.czi"):
+    with pytest.raises(ff.FocusFusionError, match=rf"broken\.{kind}.*Copy it again"):
         as_stack(path)
 
 

@@ -40,6 +40,11 @@ Z3, C2, T2 = range(3), range(2), range(2)
             "TCZ",
             0,
         ),
+        (
+            every("img_channel{c}_time{t:09d}_z{z:03d}.tif", c=["BF", "x"], t=T2, z=Z3),
+            "TCZ",
+            0,
+        ),
         # Leica, Zeiss, MetaMorph, Yokogawa, Operetta, ImageJ, InCell
         (every("Pos001_S001_z{z:02d}_ch{c:02d}.tif", z=Z3, c=C2), "CZ", (2, 3)),
         (every("scan_z{z}c{c}.tif", z=Z3, c=["1", "1+2"]), "CZ", (2, 3)),
@@ -131,6 +136,8 @@ def test_distances_in_names() -> None:
     assert (found.spacing, found.notes) == (0.5, ())
     (found,) = sets_by_name([f"a_z{z}nm.png" for z in (0, 250, 500)])
     assert found.spacing == 0.25
+    (found,) = sets_by_name([f"a z={z} µm.png" for z in ("-0.5", "+0.0", "+0.5")])
+    assert found.spacing == 0.5
     (found,) = sets_by_name([f"z{z}.png" for z in ("0", "0.5", "0.75")])
     assert found.spacing is None
     assert "0.25 to 0.5 apart" in found.notes[0]

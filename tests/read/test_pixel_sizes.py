@@ -110,12 +110,35 @@ def test_stk_has_all_its_planes_and_their_distance(tmp_path, uic1, distances, st
 
 
 @pytest.mark.parametrize("uic1", [True, False])
-def test_a_stk_that_was_cut_off_is_no_shorter_stack(tmp_path, uic1) -> None:
+def test_a_stk_that_was_cut_off_is_opened_as_far_as_it_is_whole(tmp_path, uic1) -> None:
     path = tmp_path / "cut.stk"
     write_stk(path, [0.5] * 6, None, uic1=uic1)
-    os.truncate(path, path.stat().st_size - PIXELS[0].nbytes)
-    with pytest.raises(ff.FocusFusionError, match=r"cut\.stk"):
-        as_stack(path).read(0, ALL, ALL, ALL)
+    os.truncate(path, path.stat().st_size - PIXELS[0].nbytes - 1)
+    stack = as_stack(path)
+    np.testing.assert_array_equal(stack.read(0, ALL, ALL, ALL)[0], PIXELS[:4])
+    assert "slices 4, 5" in stack.notes[-1]
+    assert "2 of 6 planes are missing" in stack.notes[-1]
+
+
+def test_fluoview_states_name_size_and_unit_of_each_dimension(tmp_path) -> None:
+    header = np.zeros(1, tifffile.TIFF.MM_HEADER)
+    for i, row in enumerate(
+        [
+            (b"X", 48, 0, 0.3, b"um"),
+            (b"Y", 32, 0, 0.3, b"um"),
+            (b"Z", 6, 0, -1.5, b"um"),
+        ]
+    ):
+        header["Dimensions"][0, i] = row
+    tag = header.astype(np.dtype(tifffile.TIFF.MM_HEADER)).tobytes()
+    stamp = np.zeros(8).tobytes()
+    with tifffile.TiffWriter(tmp_path / "fv.tif") as file:
+        for plane in PIXELS:
+            tags = [(34361, 1, len(tag), tag, True), (34362, 1, 64, stamp, True)]
+            file.write(plane, metadata=None, contiguous=False, extratags=tags)
+    scale, units = sizes(tmp_path / "fv.tif")
+    assert scale == {"Z": 1.5, "Y": 0.3, "X": 0.3}
+    assert set(units.values()) == {"micrometer"}
 
 
 @pytest.mark.parametrize(

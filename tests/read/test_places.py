@@ -15,7 +15,8 @@ import tifffile
 import zarr
 
 import napari_focus_fusion as ff
-from napari_focus_fusion.opening import as_stack, find_jobs
+from napari_focus_fusion.jobs import find_jobs
+from napari_focus_fusion.opening import as_stack
 
 ALL = slice(None)
 PIXELS = np.random.default_rng(0).integers(0, 2**16, (5, 32, 48), np.uint16)

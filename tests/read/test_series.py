@@ -8,7 +8,8 @@ import tifffile
 import zarr
 
 import napari_focus_fusion as ff
-from napari_focus_fusion.opening import as_stack, find_jobs
+from napari_focus_fusion.jobs import find_jobs
+from napari_focus_fusion.opening import as_stack
 
 PIXELS = np.random.default_rng(0).integers(0, 2**16, (3, 5, 32, 48), np.uint16)
 FIELDS = ("A/1/0", "A/1/1", "B/12/0")
@@ -106,6 +107,30 @@ def test_series_of_bioformats2raw_are_in_the_order_listed(tmp_path) -> None:
     stack = as_stack(path, series="2")
     np.testing.assert_array_equal(np.asarray(stack.data[...]), PIXELS[2])
     assert stack.name == "raw_2"
+
+
+def test_sizes_that_bioformats2raw_left_in_xml(tmp_path) -> None:
+    path = tmp_path / "raw.zarr"
+    group = zarr.create_group(path, zarr_format=2)
+    for name, data in zip("01", PIXELS, strict=False):
+        image = group.create_group(name)
+        image.create_array("0", data=data[None, None])
+        image.attrs["multiscales"] = [{"version": "0.2", "datasets": [{"path": "0"}]}]
+    group.create_group("OME").attrs["series"] = ["1", "0"]
+    xml = "".join(
+        f'<Image><Pixels PhysicalSizeX="{size}" PhysicalSizeY="{size}" '
+        'PhysicalSizeZ="500" PhysicalSizeZUnit="nm"/></Image>'
+        for size in (0.1, 0.2)
+    )
+    space = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    file = path / "OME" / "METADATA.ome.xml"
+    file.write_text(f'<OME xmlns="{space}">{xml}</OME>')
+    for opened in (as_stack(path, series="1"), as_stack(path / "1")):
+        assert dict(opened.scale) == {"T": 1, "C": 1, "Z": 500, "Y": 0.1, "X": 0.1}
+        assert (opened.unit("Z"), opened.unit("X")) == ("nanometer", "micrometer")
+    assert as_stack(path, series="0").pixel_size("X") == 0.2
+    file.write_text("no XML")
+    assert as_stack(path, series="0").pixel_size("X") == 1
 
 
 def write_positions(path) -> None:

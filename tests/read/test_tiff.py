@@ -220,17 +220,62 @@ def test_full_resolution_of_a_pyramid(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [{}, {"compression": "zlib"}, {"ome": True}, {"imagej": True}, {"metadata": None}],
+    [
+        {},
+        {"compression": "zlib"},
+        {"imagej": True, "metadata": {"axes": "ZYX"}},
+        {"metadata": None},
+        {"metadata": None, "bigtiff": True, "tile": (16, 16)},
+        {"metadata": None, "compression": "zlib", "rowsperstrip": 5},
+    ],
 )
-@pytest.mark.parametrize("kept", [0.95, 0.5, 0.2, 0.0001])
-def test_a_file_that_was_cut_off_is_never_a_shorter_stack(
+@pytest.mark.parametrize("kept", [0.999, 0.95, 0.5])
+def test_of_a_file_that_was_cut_off_what_is_whole_is_opened(
     kind: dict, kept: float, tmp_path
 ) -> None:
     path = tmp_path / "cut.tif"
     tifffile.imwrite(path, PIXELS[:, 0], **kind)
     os.truncate(path, int(path.stat().st_size * kept))
-    with pytest.raises(FocusFusionError, match="cut"):
-        as_stack(path).read(0, ALL, ALL, ALL)
+    stack = as_stack(path)
+    count = stack.n_slices
+    assert kept * len(PIXELS) - 2 <= count
+    assert count < len(PIXELS) or kept > 0.99  # the end of the list of planes alone
+    np.testing.assert_array_equal(stack.read(0, ALL, ALL, ALL)[0], PIXELS[:count, 0])
+    if count < len(PIXELS):
+        assert "ends early" in " ".join(stack.notes) or "missing" in stack.notes[-1]
+
+
+@pytest.mark.parametrize("kind", [{}, {"compression": "zlib"}, {"imagej": True}])
+def test_a_file_of_which_nothing_is_whole(kind: dict, tmp_path) -> None:
+    path = tmp_path / "cut.tif"
+    tifffile.imwrite(path, PIXELS[:, 0], **kind)
+    for kept in (0.1, 0.0001):
+        os.truncate(path, int(path.stat().st_size * kept))
+        with pytest.raises(FocusFusionError, match="cut"):
+            as_stack(path)
+
+
+def test_a_hyperstack_that_was_cut_off_keeps_whole_time_points(tmp_path) -> None:
+    path = tmp_path / "cut.tif"
+    pixels = np.stack([PIXELS[:3, 0], PIXELS[3:6, 0], PIXELS[:3, 1]])
+    tifffile.imwrite(path, pixels, imagej=True, metadata={"axes": "TZYX"})
+    os.truncate(path, int(path.stat().st_size * 0.8))
+    stack = as_stack(path)
+    assert (stack.axes, stack.n_times, stack.n_slices) == ("TZYX", 2, 3)
+    np.testing.assert_array_equal(stack.read(1, ALL, ALL, ALL)[0], pixels[1])
+    assert "time point 2" in stack.notes[-1]
+
+
+def test_ome_metadata_that_were_cut_off_are_asked_for(tmp_path) -> None:
+    path = tmp_path / "cut.ome.tif"
+    tifffile.imwrite(path, PIXELS[:, 0], metadata={"axes": "ZYX"})
+    os.truncate(path, int(path.stat().st_size * 0.6))
+    with pytest.raises(FocusFusionError, match=r"metadata are lost.*axes='ZYX'"):
+        as_stack(path)
+    stack = as_stack(path, axes="ZYX")
+    count = stack.n_slices
+    assert 1 < count < len(PIXELS)
+    np.testing.assert_array_equal(stack.read(0, ALL, ALL, ALL)[0], PIXELS[:count, 0])
 
 
 def test_a_file_that_is_no_tiff(tmp_path) -> None:

@@ -12,7 +12,8 @@ import pytest
 import tifffile
 
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.opening import as_stack, find_jobs, series_in
+from napari_focus_fusion.jobs import find_jobs
+from napari_focus_fusion.opening import as_stack, series_in
 from small_ome_sets import image_xml, ome, planes, write_mmstack, write_set
 
 if TYPE_CHECKING:

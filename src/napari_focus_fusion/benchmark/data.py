@@ -17,8 +17,9 @@ import numpy as np
 
 from napari_focus_fusion.benchmark.images import bicubic, slices_of
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.jobs import find_jobs
 from napari_focus_fusion.metrics import SIX
-from napari_focus_fusion.opening import as_stack, find_jobs
+from napari_focus_fusion.opening import as_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -71,7 +71,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tune the model; whether it is better than its parent is in the exit code."""
-    from napari_focus_fusion.opening import as_stack, find_jobs
+    from napari_focus_fusion.jobs import find_jobs
+    from napari_focus_fusion.opening import as_stack
     from napari_focus_fusion.training.finetune import finetune
 
     jobs, failures = find_jobs(

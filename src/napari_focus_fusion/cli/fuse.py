@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ from napari_focus_fusion.cli.console import (
     FAILED,
     INTERRUPTED,
     OK,
-    Bar,
     UsageError,
     error_text,
     path_texts,
@@ -19,6 +17,7 @@ from napari_focus_fusion.cli.console import (
     print_json,
     stop_on_interrupt,
 )
+from napari_focus_fusion.cli.fusing import ZARR_SUFFIX, fuse_one, look_at
 from napari_focus_fusion.cli.options import (
     add_align,
     add_as_one_stack,
@@ -33,19 +32,17 @@ from napari_focus_fusion.cli.options import (
     add_surface,
     fuse_keywords,
 )
+from napari_focus_fusion.cli.table import check_table, write_table
 from napari_focus_fusion.errors import Cancelled
 from napari_focus_fusion.progress import duration_text
 
 if TYPE_CHECKING:
     import argparse
-    import threading
     from collections.abc import Sequence
 
     from napari_focus_fusion.cli.options import Commands, Options
-    from napari_focus_fusion.opening import Job
-    from napari_focus_fusion.result import FusionResult
+    from napari_focus_fusion.jobs import Job
 
-ZARR_SUFFIX = ".zarr"
 WRITABLE = (".tif", ".tiff", ZARR_SUFFIX, ".png", ".jpg", ".jpeg")
 
 EPILOG = """\
@@ -58,6 +55,8 @@ the stacks that their names describe. Examples:
   napari-focus-fusion fuse plate.ome.zarr -o results --resume
   napari-focus-fusion fuse day.lif --series all -o results
   napari-focus-fusion fuse '*.tif' -o 'results/{stem}.ome.zarr' --json
+  napari-focus-fusion fuse data --pattern '**/*.tif' -o results --dry-run
+  napari-focus-fusion fuse data --pattern '**/*.tif' -o results --resume --table t.csv
 """
 
 
@@ -78,7 +77,7 @@ def add_parser(commands: Commands) -> None:
         help="a folder (files are named NAME_fused.ome.tif), one file (.ome.tif, "
         ".ome.zarr, .png or .jpg), or a name with {stem} in it",
     )
-    add_as_one_stack(parser)
+    _add_batch_options(parser)
     existing = parser.add_mutually_exclusive_group()
     add_overwrite(existing)
     existing.add_argument(
@@ -99,6 +98,11 @@ def add_parser(commands: Commands) -> None:
         help="another stack whose sharpness decides, of the same size and number of "
         "slices",
     )
+    parser.add_argument(
+        "--reference-series",
+        metavar="IMAGE",
+        help="with --reference-stack: which image of a file that holds several",
+    )
     add_align(parser)
     parser.add_argument(
         "--save-registration",
@@ -107,6 +111,27 @@ def add_parser(commands: Commands) -> None:
         "channels and stacks; {stem} in it is the name of the stack",
     )
     _add_result_options(parser)
+
+
+def _add_batch_options(options: Options) -> None:
+    options.add_argument(
+        "--pattern",
+        metavar="GLOB",
+        help="of the folders only what matches, like '*_raw.tif', or '**/*.tif' for "
+        "all folders in them",
+    )
+    add_as_one_stack(options)
+    options.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only list what would be fused, with its axes, sizes and memory",
+    )
+    options.add_argument(
+        "--table",
+        metavar="FILE",
+        help="one row a stack, as .csv or .json: slices used, share of confident "
+        "pixels, drift, notes",
+    )
 
 
 def _add_result_options(options: Options) -> None:
@@ -153,7 +178,7 @@ def _add_result_options(options: Options) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fuse every stack that is found; one that fails does not stop the others."""
-    from napari_focus_fusion.opening import find_jobs
+    from napari_focus_fusion.jobs import find_jobs
     from napari_focus_fusion.write.places import places_of
 
     started = time.perf_counter()
@@ -162,9 +187,13 @@ def run(args: argparse.Namespace) -> int:
         as_one_stack=args.as_one_stack,
         axes=args.axes,
         series=args.series,
+        pattern=args.pattern,
     )
     targets = _targets(jobs, args.out)
     _check_registration_option(args, len(jobs))
+    table = None if args.table is None else Path(args.table)
+    if table is not None:
+        check_table(table, replace=args.overwrite, resume=args.resume)
     keywords = _keywords(args)
     # What one stack gives must not replace another that is still to be read.
     read = places_of([job.files for job in jobs])
@@ -177,7 +206,10 @@ def run(args: argparse.Namespace) -> int:
     with stop_on_interrupt() as stop:
         for job, target in zip(jobs, targets, strict=True):
             try:
-                report = _fuse_one(job, target, args, keywords, read, stop)
+                if args.dry_run:
+                    report = look_at(job, target, args, keywords, read)
+                else:
+                    report = fuse_one(job, target, args, keywords, read, stop)
             except Cancelled:
                 interrupted = "interrupted"
                 if target.suffix.lower() == ZARR_SUFFIX:
@@ -191,13 +223,20 @@ def run(args: argparse.Namespace) -> int:
                 text = error_text(error)
                 print_error(f"{job.name}: {text}")
                 report = {"ok": False, "inputs": path_texts(job.files), "error": text}
+                report["name"] = job.name
             reports.append(report)
+            if table is not None:
+                write_table(table, reports)
             if report["ok"] and not args.json:
                 print(_line_of(report), flush=True)
 
+    if table is not None and not jobs:
+        write_table(table, reports)
     left = len(jobs) + len(failures) - len(reports)
     seconds = time.perf_counter() - started
-    failed = _print_summary(reports, left, seconds, as_json=args.json)
+    failed = _print_summary(
+        reports, left, seconds, as_json=args.json, dry_run=args.dry_run
+    )
     if interrupted:
         print_error(interrupted)
         return INTERRUPTED
@@ -210,105 +249,12 @@ def _keywords(args: argparse.Namespace) -> dict[str, Any]:
     if args.reference_stack:
         from napari_focus_fusion import as_stack
 
-        keywords["reference"] = as_stack(args.reference_stack)
-    return keywords
-
-
-def _done_before(
-    job: Job, target: Path, args: argparse.Namespace, keywords: dict[str, Any]
-) -> tuple[dict[str, Any] | None, bool]:
-    """Report of a stack whose results are there; or None, and whether to replace them.
-
-    Results of other pixels, models or settings, or of which a file is missing, are made
-    again; files that are none of ours are never replaced.
-    """
-    from napari_focus_fusion.fusion import differences_from
-    from napari_focus_fusion.read.own_results import provenance_in
-    from napari_focus_fusion.result import result_files
-
-    files = result_files(target, args.scale or 1)
-    there = [path for path in files if path.exists()]
-    if not args.resume or not there:
-        return None, args.overwrite
-    if not all(provenance_in(str(path)) for path in there):
-        return None, False
-    if there == files:
-        stack = job.open(axes=args.axes, scale=args.pixel_size)
-        axes = stack.axes if args.axes else None
-        differing = differences_from(files[0], stack, axes=axes, **keywords)
-        if not differing:
-            return {**_report_of(job, files), "fused_before": True}, False
-        what = ", ".join(differing)
-        print(f"{job.name}: fused again, as {what} changed", file=sys.stderr)
-    return None, True
-
-
-def _report_of(job: Job, outputs: Sequence[Path]) -> dict[str, Any]:
-    return {
-        "ok": True,
-        "name": job.name,
-        **({"series": job.series} if job.series is not None else {}),
-        "inputs": path_texts(job.files),
-        "outputs": path_texts(outputs),
-    }
-
-
-def _fuse_one(
-    job: Job,
-    target: Path,
-    args: argparse.Namespace,
-    keywords: dict[str, Any],
-    inputs: frozenset[str],
-    stop: threading.Event,
-) -> dict[str, Any]:
-    from napari_focus_fusion import fuse
-    from napari_focus_fusion.result import result_files
-    from napari_focus_fusion.write.picture import PICTURE_SUFFIXES, check_picture
-    from napari_focus_fusion.write.places import places_of
-    from napari_focus_fusion.write.saving import check_targets
-
-    started = time.perf_counter()
-    before, overwrite = _done_before(job, target, args, keywords)
-    if before is not None:
-        return before
-    stack = job.open(axes=args.axes, scale=args.pixel_size)
-    # Checked before the work, not after it.
-    target.parent.mkdir(parents=True, exist_ok=True)
-    files = result_files(target, keywords.get("scale", 1))
-    if target.suffix.lower() in PICTURE_SUFFIXES and keywords.get("scale", 1) == 1:
-        check_picture(target, stack.fused_shape, stack.fused_axes, stack.dtype)
-    inputs |= places_of(stack, keywords.get("reference"))
-    zarr = target.suffix.lower() == ZARR_SUFFIX
-    # A Zarr may be there of a run that was killed in the end: fuse() looks.
-    check_targets(files, overwrite=overwrite or zarr, inputs=inputs)
-    if zarr:
-        # Written tile by tile: neither the result nor an interruption costs much.
-        keywords = keywords | {"out": target, "overwrite": overwrite}
-    with Bar(job.name) as bar:
-        # Axes that were given are meant, also those without slices.
-        axes = stack.axes if args.axes else None
-        result = fuse(
-            stack, axes=axes, progress=bar, should_stop=stop.is_set, **keywords
+        keywords["reference"] = as_stack(
+            args.reference_stack, series=args.reference_series
         )
-    registrations = _save_registration(result, job, args)
-    best = result.best_slice
-    for note in result.provenance["notes"]:
-        print(f"{job.name}: {note}", file=sys.stderr)
-    if "out" in keywords:
-        outputs = [target]
-    else:
-        outputs = result.save(target, overwrite=overwrite)
-    outputs = [*outputs, *registrations]
-    return {
-        **_report_of(job, outputs),
-        "slices": stack.n_slices,
-        "best_slice": best if isinstance(best, int) else best.tolist(),
-        "axes": stack.fused_axes,
-        "shape": list(result.fused.shape),
-        "dtype": str(result.fused.dtype),
-        "seconds": round(time.perf_counter() - started, 3),
-        "provenance": result.provenance,
-    }
+    elif args.reference_series is not None:
+        raise UsageError("--reference-series goes with --reference-stack")
+    return keywords
 
 
 def _check_registration_option(args: argparse.Namespace, jobs: int) -> None:
@@ -324,17 +270,6 @@ def _check_registration_option(args: argparse.Namespace, jobs: int) -> None:
             f"{jobs} registrations cannot all go to {args.save_registration}: give a "
             "name with {stem} in it"
         )
-
-
-def _save_registration(
-    result: FusionResult, job: Job, args: argparse.Namespace
-) -> list[Path]:
-    """Write the registration where it is wanted; what was written."""
-    if args.save_registration is None or result.registration is None:
-        return []
-    path = Path(args.save_registration.replace("{stem}", job.name))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return [result.registration.save(path, overwrite=args.overwrite)]
 
 
 def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
@@ -371,6 +306,8 @@ def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
 
 
 def _line_of(report: dict[str, Any]) -> str:
+    if "memory" in report:
+        return _line_of_dry_run(report)
     if "fused_before" in report:
         return f"{report['name']}: fused before\n  {report['outputs'][0]}"
     shape = " x ".join(map(str, report["shape"]))
@@ -383,8 +320,38 @@ def _line_of(report: dict[str, Any]) -> str:
     )
 
 
+def _megabytes(memory: int) -> str:
+    return f"{max(memory / 1e6, 1):.0f} MB"
+
+
+def _line_of_dry_run(report: dict[str, Any]) -> str:
+    size = " x ".join(map(str, report["shape"]))
+    inputs = report["inputs"]
+    source = inputs[0] if len(inputs) == 1 else f"{inputs[0]} ... {inputs[-1]}"
+    many = f" ({len(inputs)} files)" if len(inputs) > 1 else ""
+    pixel = ", ".join(
+        f"{axis} {size:g} {unit}" for axis, (size, unit) in report["pixel_size"].items()
+    )
+    return "\n".join(
+        (
+            f"{report['name']}: {report['status']}; {report['axes']} {size} "
+            f"{report['dtype']}, {report['slices']} slices, about "
+            f"{_megabytes(report['memory'])}",
+            f"  from {source}{many}",
+            f"  pixel size: {pixel or 'not known'}",
+            *(f"  note: {note}" for note in report["notes"]),
+            f"  to {report['outputs'][0]}",
+        )
+    )
+
+
 def _print_summary(
-    reports: list[dict[str, Any]], left: int, seconds: float, *, as_json: bool
+    reports: list[dict[str, Any]],
+    left: int,
+    seconds: float,
+    *,
+    as_json: bool,
+    dry_run: bool,
 ) -> int:
     """Print what came of all stacks; how many failed."""
     before = sum("fused_before" in report for report in reports)
@@ -394,7 +361,7 @@ def _print_summary(
         print_json(
             {
                 "results": reports,
-                "fused": good,
+                "to_be_fused" if dry_run else "fused": good,
                 "fused_before": before,
                 "failed": failed,
                 "not_started": left,
@@ -403,6 +370,12 @@ def _print_summary(
         )
         return failed
     text = f"{good} stack{'s' if good != 1 else ''} fused in {duration_text(seconds)}"
+    if dry_run:
+        memory = max((report.get("memory", 0) for report in reports), default=0)
+        text = (
+            f"{good} stack{'s' if good != 1 else ''} to be fused, one after the other, "
+            f"in at most about {_megabytes(memory)} beside the program itself"
+        )
     if before:
         text += f", {before} fused before"
     if failed:

@@ -59,6 +59,8 @@ class Monitor:
         tried again.
     absent
         How many pixels were found absent: in some slices, and in all.
+    drift
+        By how many pixels slices move from one to the next, at each time point so far.
     recut
         Whether an earlier run had finished a part in other regions.
     """
@@ -71,6 +73,7 @@ class Monitor:
         self.notes: list[str] = []
         self.smallest_failed = 1 << 62
         self.absent = (0, 0)
+        self.drift: list[float | None] = []
         self.recut = False
         self._meter = meter
         self._should_stop = should_stop

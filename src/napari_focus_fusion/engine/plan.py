@@ -227,9 +227,7 @@ def plan_run(
     else:
         budget = settings.memory or JOB_BYTES
     surface = _surface_of(stack, scoring_model, settings.surface)
-    state = bytes_a_pixel(stack, scoring_model, upscale, guide)
-    if settings.align is not None or settings.brightness != "keep":
-        state += BYTES_TO_ALIGN * (stack.n_components + 2)
+    state = _state_of(stack, scoring_model, upscale, guide, settings)
     pixels = budget // state
     if surface is not None:
         pixels = _pixels_beside_surface(budget, state, stack)
@@ -296,6 +294,49 @@ def check_reference(stack: FocusStack, reference: FocusStack) -> None:
             f"{reference.name!r} cannot decide for {stack.name!r}: its size is {here}, "
             f"not {there}. Choose a channel of the same image."
         )
+
+
+def expected_memory(plan: RunPlan, *, stored: bool) -> int:
+    """Memory that a run takes beyond the program's own, in bytes.
+
+    Parameters
+    ----------
+    plan
+        The run.
+    stored
+        Whether the result is written by region; else it is held in memory.
+    """
+    stack, settings = plan.stack, plan.settings
+    state = _state_of(stack, plan.model, plan.upscale, plan.reference, settings)
+    halo = CELL * SURFACE_HALO if plan.surface else 0
+    kept = stack.n_slices * SURFACE_BYTES if plan.surface else 0
+    working = max(
+        state * region.area
+        + kept
+        * min(region.height + 2 * halo, stack.height)
+        * min(region.width + 2 * halo, stack.width)
+        for region in plan.regions
+    )
+    if stored:
+        return int(working)
+    plane = stack.n_times * stack.height * stack.width
+    fused = stack.n_components * stack.dtype.itemsize * settings.scale**2
+    maps = 2 + 4 + 4 + (4 if settings.scale > 1 else 0)
+    return int(working + plane * (fused + maps))
+
+
+def _state_of(
+    stack: FocusStack,
+    model: FusionModel | None,
+    upscale: Upscale | None,
+    reference: FocusStack,
+    settings: FusionSettings,
+) -> int:
+    """Working memory of a pixel of a region, with what it takes to align slices."""
+    state = bytes_a_pixel(stack, model, upscale, reference)
+    if settings.align is not None or settings.brightness != "keep":
+        state += BYTES_TO_ALIGN * (stack.n_components + 2)
+    return state
 
 
 def bytes_a_pixel(

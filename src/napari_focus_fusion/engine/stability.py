@@ -31,13 +31,18 @@ FINE, COARSE = 1.0, 4.0
 LEAST_FLICKER, MOST_UNLIKE = 0.06, 0.35
 
 
-def note_of_drift(point: Prepared) -> str | None:
-    """A note for the user where slices drift and were not aligned; else None.
+def drift_of(point: Prepared) -> float | None:
+    """By how many pixels what slices show moves from one to the next, as they are.
 
     Parameters
     ----------
     point
         A time point, with the sample of its slices.
+
+    Returns
+    -------
+    float or None
+        0 where no drift is seen; None where it cannot be seen, or slices were aligned.
     """
     stack = point.reference.stack
     if point.plan.registration is not None or stack.n_slices < 2:
@@ -61,11 +66,23 @@ def note_of_drift(point: Prepared) -> str | None:
     known = [drift for drift in drifts if drift is not None]
     if 2 * len(known) < len(drifts):
         return None
-    usual = float(np.median(known))
-    if usual < LEAST_DRIFT:
+    return float(np.median(known))
+
+
+def note_of_drift(point: Prepared, drift: float | None) -> str | None:
+    """A note for the user where slices drift and were not aligned; else None.
+
+    Parameters
+    ----------
+    point
+        A time point.
+    drift
+        What `drift_of` gives.
+    """
+    if drift is None or drift < LEAST_DRIFT:
         return None
     return (
-        f"Slices drift: what they show moves by about {usual:.1f} pixels from one to "
+        f"Slices drift: what they show moves by about {drift:.1f} pixels from one to "
         f"the next{_when(point)}, so that it may look doubled. Fuse with "
         "align='similarity', or 'translation' where nothing scales or rotates."
     )

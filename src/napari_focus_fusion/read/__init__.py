@@ -97,7 +97,8 @@ def read_path(
         A source of its own: what `files_in` calls none of several.
     axes
         The caller's letters, one a dimension. In a Zarr they take over the pixel
-        sizes of the axes in whose place they are.
+        sizes of the axes in whose place they are; a TIFF that lost its metadata is
+        opened with them only.
     series
         Which image of a file that holds several: its name or number.
 
@@ -115,7 +116,7 @@ def read_path(
     if suffix in TIFF_SUFFIXES or path.lower().endswith(COMPANION_SUFFIX):
         from napari_focus_fusion.read.tiff import read_tiff
 
-        return read_tiff(path, series=series)
+        return read_tiff(path, axes=axes, series=series)
     if suffix in IMAGE_SUFFIXES:
         from napari_focus_fusion.read.image_files import read_image_file
 

@@ -7,6 +7,7 @@ of them the axes T, C, Z, Y and X, and sizes in micrometres.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.errors import FocusFusionError
@@ -136,6 +137,8 @@ def _opened(path: str) -> Any:
         except TypeError:  # not all readers have that choice
             return BioImage(path)
     except (UnsupportedFileFormatError, ImportError) as error:
+        if reader and find_spec(reader.replace("-", "_")) is not None:
+            raise _damaged(path, error) from error
         advice = f"Install {reader}" if reader else "Install the reader for it"
         raise FocusFusionError(
             f"{path!r}: BioIO has no reader for files of type "

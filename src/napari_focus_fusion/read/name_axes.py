@@ -19,6 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.read.name_columns import (
+    ODD_SHARE,
+    Column,
+    Token,
+    columns_of,
+    fields_of,
+)
 from napari_focus_fusion.read.names import name_of_slices, natural_key, stem
 from napari_focus_fusion.read.whole import note_on_missing, whole_part
 
@@ -27,56 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# What the word before a number says. "place" is a position, field or well: each one is
-# a stack of its own.
-_LABELS = {
-    **dict.fromkeys("z zs zpos zstack slice slices sl plane focus depth".split(), "Z"),
-    **dict.fromkeys("c ch chan channel w wv wave wavelength".split(), "C"),
-    **dict.fromkeys("t tp time timepoint".split(), "T"),
-    **dict.fromkeys(
-        "pos position xy site fov fld field series scene well row col tile roi".split(),
-        "place",
-    ),
-}
-# Short words that mean a position beside a number for Z, and nothing alone.
-_MAYBE_PLACE = frozenset("s p f m v cell sample point region area image view".split())
-# Columns of one field as in r01c02f03p04-ch1sk1fk1fl1: row, column, field, plane.
-_OPERETTA = {"r": "place", "c": "place", "f": "place", "p": "Z"}
-_OPERETTA_CHANNEL = {"ch": "C", "sk": "T", "fk": "T", "fl": "T"}
-_CHANNEL_WORD = re.compile(
-    r"(w\d+|ch?)?(dapi|hoechst|draq\d*|sytox|fitc|tritc|rhod(amine)?|(e|s|t)?gfp|[er]?rfp|"
-    r"(e|s)?[yc]fp|bfp|mcherry|cherry|tomato|tdtomato|texas ?red|txred|cy\d+(\.\d+)?|"
-    r"(alexa|af|atto|dylight)\d+|bf|brightfield|bright|trans|tl|td|phase|ph\d?|dic|pol|"
-    r"darkfield|df|fluo|red|green|blue|farred|nir|uv|venus|citrine|cerulean|turquoise|"
-    r"ruby|dsred|propidium|pi|he)",
-    re.IGNORECASE,
-)
-_DYES = frozenset("cy alexa af atto dylight draq ph".split())
-# nm: lasers and LEDs. Numbers of files that count up are not all among them.
-_LINES = frozenset(
-    "355 365 375 385 395 405 440 445 458 470 473 476 488 505 514 515 532 543 546 555 "
-    "561 568 590 594 633 635 637 638 640 642 647 660 685 730 750 785".split()
-)
-_WELL = re.compile(r"[A-Pa-p]\d{1,2}")
-_UNITS = {
-    **{"nm": 1e-3, "um": 1.0, "µm": 1.0, "μm": 1.0, "mm": 1e3},
-    **{"ms": 1e-3, "s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0},
-}
-_LENGTHS = ("nm", "um", "µm", "μm", "mm")
-_UNIQUE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-# 0001.0002: two counts and no fraction; c1+2: one channel of two exposures.
-_TWO_COUNTS = re.compile(r"(?<!\d)(?<!\d\.)(0\d{2,})\.(\d{3,})(?![\d.])")
-_TWO_EXPOSURES = re.compile(r"(c\d)\+(\d)", re.IGNORECASE)
-_DATE = r"(?:19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d"
-_MOMENT = re.compile(rf"(?<!\d){_DATE}[-_ T.]?[0-2]\d[-_.h]?[0-5]\d[-_.m]?[0-5]\d")
-_TOKEN = re.compile(
-    r"(?P<number>[-+]?\d+(?:[.,]\d+)?(?![.,]?\d))|(?P<digits>[-+]?\d+)"
-    r"|(?P<word>[^\W\d_]+)|(?P<gap>.)",
-    re.DOTALL,
-)
 _THUMBNAIL = re.compile(r"(^|[^a-z])thumb(nail)?s?([^a-z]|$)", re.IGNORECASE)
-#: An odd name is one of a few beside many.
-_ODD_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -124,27 +82,14 @@ class NamedSet:
         return [dict(zip(self.axes, index, strict=True)) for index in indices]
 
 
-class _Token(NamedTuple):
-    text: str
-    is_number: bool
-
-
-class _Column(NamedTuple):
-    """Something that varies in the names."""
-
-    role: str  # Z, C, T, place, maybe place, number, word
-    keys: tuple[Any, ...]  # one a file; sorts as it should
-    texts: tuple[str, ...]
-    length: bool = False  # numbers with a unit of length, in micrometres
-    stamp: bool = False
-
-
 def is_no_slice(name: str) -> bool:
     """Whether a file name is that of a hidden file or a thumbnail."""
     return name.startswith(".") or bool(_THUMBNAIL.search(os.path.splitext(name)[0]))
 
 
-def sets_by_name(paths: Sequence[str], *, in_order: bool = False) -> list[NamedSet]:
+def sets_by_name(
+    paths: Sequence[str], *, in_order: bool = False, stacks: bool = False
+) -> list[NamedSet]:
     """Sort files into stacks by what varies in their names.
 
     Parameters
@@ -153,6 +98,9 @@ def sets_by_name(paths: Sequence[str], *, in_order: bool = False) -> list[NamedS
         Files of one plane each.
     in_order
         Whether they are in the order of their slices already: a list that a user gave.
+    stacks
+        Whether the files hold whole stacks instead: their names can say time points
+        and channels, and all else tells stacks apart.
 
     Returns
     -------
@@ -170,18 +118,18 @@ def sets_by_name(paths: Sequence[str], *, in_order: bool = False) -> list[NamedS
     names = _names_within(files)
     kinds = _by_suffix(files)
     if len(kinds) > 1:
-        return [found for kind in kinds for found in sets_by_name(kind)]
-    fields = [_fields(name) for name in names]
+        return [found for kind in kinds for found in sets_by_name(kind, stacks=stacks)]
+    fields = [fields_of(name) for name in names]
     counts = Counter(map(len, fields))
     if len(counts) > 1:
-        return _sets_of_templates(files, fields, counts, in_order)
-    columns, odd = _columns(fields)
+        return _sets_of_templates(files, fields, counts, in_order, stacks)
+    columns, odd = columns_of(fields)
     if in_order and not columns:
         return [flat_set(files)]
     if odd:
         raise _odd(files, odd)
     columns = _reduced(columns)
-    roles = _assigned(columns, files, names, in_order=in_order)
+    roles = _assigned(columns, files, names, in_order=in_order, stacks=stacks)
     return _split(roles, files, in_order)
 
 
@@ -204,9 +152,9 @@ def set_by_axes(paths: Sequence[str], axes: str, *, in_order: bool) -> NamedSet:
         If as many parts do not vary, or files are missing.
     """
     files = list(paths) if in_order else sorted(paths, key=natural_key)
-    fields = [_fields(name) for name in _names_within(files)]
+    fields = [fields_of(name) for name in _names_within(files)]
     alike = len(set(map(len, fields))) == 1
-    columns = _reduced(_columns(fields)[0]) if alike else []
+    columns = _reduced(columns_of(fields)[0]) if alike else []
     if len(axes) == 1:
         if not in_order and len(columns) == 1:
             files = [f for _, f in sorted(zip(columns[0].keys, files, strict=True))]
@@ -244,127 +192,13 @@ def _by_suffix(files: Sequence[str]) -> list[list[str]]:
     return list(kinds.values()) if twice else [list(files)]
 
 
-# Names to columns ---------------------------------------------------------------------
-
-
-def _fields(name: str) -> list[list[_Token]]:
-    """Words and numbers between separators; a sign belongs to its number."""
-    name = _UNIQUE.sub("", name)
-    name = _MOMENT.sub(lambda match: re.sub(r"\D", "", match[0]), name)
-    name = _TWO_COUNTS.sub(r"\1_\2", name)
-    name = _TWO_EXPOSURES.sub(r"\1\2", name)
-    fields: list[list[_Token]] = [[]]
-    for match in _TOKEN.finditer(name):
-        if match["gap"]:
-            fields.append([])
-        else:
-            fields[-1].append(_Token(match[0], not match["word"]))
-    return [found for found in fields if found]
-
-
-def _skeleton(found: Sequence[_Token]) -> tuple[str, ...]:
-    return tuple("#" if t.is_number else t.text.casefold() for t in found)
-
-
-def _columns(fields: Sequence[list[list[_Token]]]) -> tuple[list[_Column], list[int]]:
-    """What varies in names of as many fields; which names are odd."""
-    columns: list[_Column] = []
-    before = ""
-    for here in zip(*fields, strict=True):
-        skeletons = Counter(map(_skeleton, here))
-        if len(skeletons) == 1:
-            columns += _numbers_of(here, before)
-        else:
-            odd = _minority(here, skeletons)
-            if odd:
-                return [], odd
-            columns.append(_word(["".join(t.text for t in found) for found in here]))
-        last = here[0][-1]
-        before = "" if last.is_number or len(skeletons) > 1 else last.text.casefold()
-    return [column for column in columns if len(set(column.keys)) > 1], []
-
-
-def _minority(
-    here: Sequence[list[_Token]], skeletons: Counter[tuple[str, ...]]
-) -> list[int]:
-    """Which few are unlike the many that are numbered."""
-    many, count = skeletons.most_common(1)[0]
-    few = len(here) - count
-    numbered = {
-        tuple(token.text for token in found)
-        for found in here
-        if _skeleton(found) == many
-    }
-    if count < 3 or few > max(1, _ODD_SHARE * len(here)) or len(numbered) < count:
-        return []
-    return [i for i, found in enumerate(here) if _skeleton(found) != many]
-
-
-def _numbers_of(here: Sequence[list[_Token]], before: str) -> list[_Column]:
-    """Columns of fields that differ in their numbers only."""
-    texts = ["".join(token.text for token in found) for found in here]
-    if all(map(_WELL.fullmatch, texts)):
-        keys = [(t[0].upper(), int(t[1:])) for t in texts]
-        return [_Column("maybe place", tuple(keys), tuple(texts))]
-    words = [token.text.casefold() for token in here[0]]
-    labels = _labels_of_field(here[0])
-    columns = []
-    for place, token in enumerate(here[0]):
-        if not token.is_number:
-            continue
-        label = words[place - 1] if place else before
-        unit = words[place + 1] if place + 1 < len(words) else ""
-        numbers = [found[place].text for found in here]
-        columns.append(_numbers(numbers, label, unit, labels.get(label), texts))
-    return columns
-
-
-def _labels_of_field(found: Sequence[_Token]) -> dict[str, str]:
-    words = [token.text.casefold() for token in found if not token.is_number]
-    for known in (_OPERETTA, _OPERETTA_CHANNEL):
-        if words and len(words) > 1 and set(words) <= set(known):
-            return known
-    return _LABELS
-
-
-def _numbers(
-    numbers: Sequence[str], label: str, unit: str, role: str | None, texts: list[str]
-) -> _Column:
-    if not _are_signed(numbers):
-        numbers = [number.lstrip("+-") for number in numbers]
-    factor = _UNITS.get(unit, 1.0)
-    keys = tuple(factor * float(number.replace(",", ".")) for number in numbers)
-    if label in _DYES or set(numbers) <= _LINES:
-        return _Column("C", keys, tuple(texts if label in _DYES else numbers))
-    maybe = "number"
-    if label in _MAYBE_PLACE:
-        maybe, numbers = "maybe place", [label + number for number in numbers]
-    stamp = maybe == "number" and all(len(number) > 11 for number in numbers)
-    return _Column(role or maybe, keys, tuple(numbers), unit in _LENGTHS, stamp)
-
-
-def _are_signed(numbers: Sequence[str]) -> bool:
-    """Whether signs differ; a hyphen before all of the numbers is a separator."""
-    return len({number[0] if number[0] in "+-" else "" for number in numbers}) > 1
-
-
-def _word(texts: Sequence[str]) -> _Column:
-    if all(_WELL.fullmatch(text) for text in texts):
-        wells = tuple((text[0].upper(), int(text[1:])) for text in texts)
-        return _Column("place", wells, tuple(texts))
-    channels = all(_CHANNEL_WORD.fullmatch(text) for text in set(texts))
-    numbered = all(re.fullmatch(r"(ch|c|w)\d+.*", text, re.I) for text in set(texts))
-    keys = tuple(tuple(natural_key(text)) for text in texts)
-    return _Column("C" if channels or numbered else "word", keys, tuple(texts))
-
-
 # Columns to axes ----------------------------------------------------------------------
 
 
-def _reduced(columns: list[_Column]) -> list[_Column]:
+def _reduced(columns: list[Column]) -> list[Column]:
     """Leave out what says the same again, and numbers that only count files."""
     rank = ["Z", "C", "T", "place", "word", "maybe place", "number"]
-    kept: list[_Column] = []
+    kept: list[Column] = []
     for column in sorted(columns, key=lambda column: rank.index(column.role)):
         if not any(_same(column, other) for other in kept):
             kept.append(column)
@@ -375,36 +209,37 @@ def _reduced(columns: list[_Column]) -> list[_Column]:
     return [column for column in columns if column in kept]
 
 
-def _same(one: _Column, other: _Column) -> bool:
+def _same(one: Column, other: Column) -> bool:
     pairs = len(set(zip(one.keys, other.keys, strict=True)))
     return pairs == len(set(one.keys)) == len(set(other.keys))
 
 
-def _identify(columns: Sequence[_Column]) -> bool:
+def _identify(columns: Sequence[Column]) -> bool:
     together = set(zip(*(column.keys for column in columns), strict=True))
     return len(together) == len(columns[0].keys)
 
 
-def _counts_files(column: _Column) -> bool:
+def _counts_files(column: Column) -> bool:
     return column.stamp or len(set(column.keys)) == len(column.keys)
 
 
 class _Roles(NamedTuple):
-    axes: dict[str, _Column]
-    groups: list[_Column]
+    axes: dict[str, Column]
+    groups: list[Column]
     stated: bool
     notes: tuple[str, ...] = ()
 
 
 def _assigned(
-    columns: list[_Column],
+    columns: list[Column],
     files: Sequence[str],
     names: Sequence[str],
     *,
     in_order: bool,
+    stacks: bool,
 ) -> _Roles:
     """Which column is which axis; the rest tell stacks apart."""
-    by_role: dict[str, list[_Column]] = {}
+    by_role: dict[str, list[Column]] = {}
     for column in columns:
         by_role.setdefault(column.role, []).append(column)
     words = by_role.get("word", [])
@@ -412,13 +247,13 @@ def _assigned(
         by_role["C"] = [words.pop()]
     notes: tuple[str, ...] = ()
     stated = "Z" in by_role
-    if not stated:
+    if not stated and not stacks:
         z, notes = _z_of_the_rest(by_role, files, names)
         if z is not None:
             by_role["Z"] = [z]
         notes = () if in_order else notes
-    axes: dict[str, _Column] = {}
-    for axis in "TCZ":
+    axes: dict[str, Column] = {}
+    for axis in "TC" if stacks else "TCZ":
         found = by_role.get(axis, [])
         if len(found) > 1 and axis == "Z":
             raise _unclear(files, found)
@@ -429,8 +264,8 @@ def _assigned(
 
 
 def _z_of_the_rest(
-    by_role: dict[str, list[_Column]], files: Sequence[str], names: Sequence[str]
-) -> tuple[_Column | None, tuple[str, ...]]:
+    by_role: dict[str, list[Column]], files: Sequence[str], names: Sequence[str]
+) -> tuple[Column | None, tuple[str, ...]]:
     """The column that is Z though its name does not say so; None if none can be."""
     numbers, maybe = by_role.get("number", []), by_role.get("maybe place", [])
     if len(numbers) == 2 and _is_micromanager(names):
@@ -460,7 +295,7 @@ def _z_of_the_rest(
     return None, ()
 
 
-def _doubt(column: _Column) -> tuple[str, ...]:
+def _doubt(column: Column) -> tuple[str, ...]:
     """A note where what was taken for slices may be positions as well."""
     if isinstance(column.keys[0], tuple):
         no_well = any(not number for _, number in column.keys)
@@ -569,14 +404,14 @@ def _in_order(keys: Sequence[Any], in_order: bool) -> list[Any]:
     return distinct if in_order else sorted(distinct)
 
 
-def _text_of(column: _Column, key: Any) -> str:
+def _text_of(column: Column, key: Any) -> str:
     return column.texts[column.keys.index(key)]
 
 
 def _whole_part(
     order: dict[str, list[Any]],
     places: Iterable[tuple[Any, ...]],
-    axes: dict[str, _Column],
+    axes: dict[str, Column],
     files: Sequence[str],
 ) -> tuple[dict[str, list[Any]], list[str]]:
     """Leave out channels, time points and slices of which files are missing."""
@@ -614,7 +449,7 @@ def _whole_part(
 def _incomplete(
     order: dict[str, list[Any]],
     present: NDArray[np.bool_],
-    axes: dict[str, _Column],
+    axes: dict[str, Column],
     files: Sequence[str],
 ) -> FocusFusionError:
     lacking = np.argwhere(~present)
@@ -631,7 +466,7 @@ def _incomplete(
     )
 
 
-def _gaps(column: _Column, values: Sequence[Any]) -> list[str]:
+def _gaps(column: Column, values: Sequence[Any]) -> list[str]:
     """A note on numbers that are missing in a count of slices."""
     plain = all(re.fullmatch(r"[-+]?\d+", text) for text in column.texts)
     if not _are_numbers(values) or column.length or column.stamp or not plain:
@@ -663,7 +498,7 @@ def _are_numbers(values: Sequence[Any]) -> bool:
 
 
 def _spacing(
-    column: _Column | None, values: Sequence[Any]
+    column: Column | None, values: Sequence[Any]
 ) -> tuple[float | None, list[str]]:
     """Distance of the slices, if their names have lengths; a note where it varies."""
     if column is None or not _are_numbers(values) or len(values) < 2:
@@ -698,21 +533,24 @@ def _pattern(chosen: Sequence[str], files: Sequence[str]) -> str:
 
 def _sets_of_templates(
     files: list[str],
-    fields: Sequence[list[list[_Token]]],
+    fields: Sequence[list[list[Token]]],
     counts: Counter[int],
     in_order: bool,
+    stacks: bool,
 ) -> list[NamedSet]:
     """Names of several kinds: a few odd ones are named, else each kind is apart."""
     many, count = counts.most_common(1)[0]
     few = [i for i, found in enumerate(fields) if len(found) != many]
     if in_order:
         return [flat_set(files)]
-    if count >= 3 and len(few) <= max(1, _ODD_SHARE * len(files)):
+    if count >= 3 and len(few) <= max(1, ODD_SHARE * len(files)):
         raise _odd(files, few)
     kinds: dict[int, list[str]] = {}
     for file, found in zip(files, fields, strict=True):
         kinds.setdefault(len(found), []).append(file)
-    return [found for kind in kinds.values() for found in sets_by_name(kind)]
+    return [
+        found for kind in kinds.values() for found in sets_by_name(kind, stacks=stacks)
+    ]
 
 
 def flat_set(files: Sequence[str], axis: str = "Z") -> NamedSet:
@@ -738,7 +576,7 @@ def _odd(files: Sequence[str], odd: Sequence[int]) -> FocusFusionError:
     )
 
 
-def _unclear(files: Sequence[str], columns: Sequence[_Column]) -> FocusFusionError:
+def _unclear(files: Sequence[str], columns: Sequence[Column]) -> FocusFusionError:
     ranges = " and ".join(
         f"{_text_of(c, min(c.keys))} to {_text_of(c, max(c.keys))}" for c in columns
     )

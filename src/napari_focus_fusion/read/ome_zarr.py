@@ -17,12 +17,14 @@ from napari_focus_fusion.read.zarr_collection import (
     choose_image,
     ome_attributes,
     paths_of_images,
+    sizes_in_ome_xml,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from napari_focus_fusion.lazy import Pixels
+    from napari_focus_fusion.read.sizes import Stated
 
 
 def read_zarr(
@@ -136,7 +138,9 @@ def read_group(
             'known here (t, c, z, y, x). Name them, for example axes="ZYX".'
         )
     letters = (axes or known or "").upper()
-    fields = _fields(image, letters, ome) if len(letters) == image.ndim else {}
+    fields = {}
+    if len(letters) == image.ndim:
+        fields = _fields(image, letters, ome, sizes_in_ome_xml(group))
     fields["notes"] = (
         *fields.get("notes", ()),
         *notes_on_chunks(image.data, letters),
@@ -145,16 +149,23 @@ def read_group(
     return Source(image.data, axes=known, name=name, path=source, **fields)
 
 
-def _fields(image: _Image, letters: str, ome: Any) -> dict[str, Any]:
-    """Sizes, names and display of an image whose dimensions have these letters."""
-    units = zip(letters, [axis.get("unit") for axis in image.axes], strict=False)
-    sizes = agreed_sizes(
-        [{a: (s, "") for a, s in zip(letters, image.scale, strict=True) if a != "S"}],
-        letters,
-    )
+def _fields(
+    image: _Image, letters: str, ome: Any, beside: Mapping[str, Stated]
+) -> dict[str, Any]:
+    """Sizes, names and display of an image whose dimensions have these letters.
+
+    `beside` are sizes in OME-XML, which count where the Zarr has none.
+    """
+    listed = zip(letters, [axis.get("unit") for axis in image.axes], strict=False)
+    units = {a: unit_name(u) for a, u in listed if u is not None}
+    stated = {a: (s, "") for a, s in zip(letters, image.scale, strict=True) if a != "S"}
+    for axis, (size, unit) in beside.items():
+        if axis in stated and stated[axis][0] == 1 and axis not in units:
+            stated[axis], units[axis] = (size, ""), unit
+    sizes = agreed_sizes([stated], letters)
     fields: dict[str, Any] = {
         "scale": sizes.scale,
-        "units": {a: unit_name(u) for a, u in units if u is not None},
+        "units": units,
         "notes": (*image.notes, *sizes.notes),
     }
     display = _omero_display(ome.get("omero", {}))

@@ -22,6 +22,13 @@ from napari_focus_fusion.read.series import (
     names_of_series,
 )
 from napari_focus_fusion.read.source import Source
+from napari_focus_fusion.read.tiff_cut import (
+    list_is_cut,
+    listed_planes,
+    note_on_cut,
+    planes_behind,
+    planes_in_file,
+)
 from napari_focus_fusion.read.tiff_photometry import as_shown
 from napari_focus_fusion.read.tiff_sets import (
     notes_on_plan,
@@ -39,9 +46,6 @@ if TYPE_CHECKING:
 
 # A compressed page without tiles is decoded whole up to this size, else by strip.
 _WHOLE_PAGE_BYTES = 256 * 2**20
-# Kinds of tifffile's series that have the axes that the metadata list.
-_ORDERED = ("imagej", "ome", "shaped", "mmstack", "lsm", "stk")
-_IMAGEJ_SIZES = {"T": "frames", "Z": "slices", "C": "channels"}
 
 
 class LazyTiff(LazyArray):
@@ -65,21 +69,15 @@ class LazyTiff(LazyArray):
             self._stored_dtype = np.dtype(tiff.byteorder + image.dtype.char)
             whole = not page.is_tiled and page.nbytes <= _WHOLE_PAGE_BYTES
             self._chunkmode = 2 if whole else 0
-            end = (self._offset or 0) + image.nbytes
-            if self._offset is not None and end > os.path.getsize(path):
-                raise _damaged(path, "the file ends before its last plane")
             shape, dtype = image.shape, image.dtype
             self._stored_shape = tuple(shape)
             # Files beside it may come and go.
             self._spread = image.is_multifile or present_planes(image) is not None
             self._lead = len(self.axes) - len(page.axes)
-            planes = _planes_of_stk(tiff)
-            if planes > 1 and page.is_final and not image.is_multifile:
-                # One after the other, although only the first is listed.
-                shape, self.axes = (planes, *shape), f"Z{self.axes}"
+            planes = planes_behind(tiff, image)
+            if planes:
+                shape, self.axes = (planes, *page.shape), f"Z{page.axes}"
                 self._offset = page.dataoffsets[0]
-                if self._offset + planes * image.nbytes > os.path.getsize(path):
-                    raise _damaged(path, "the file ends before its last plane")
         chunks = None if self._offset is not None else self._decoded().array.chunks
         super().__init__(shape, dtype, chunks)
 
@@ -184,14 +182,27 @@ def _open_decoded(
     return _OpenTiff(path, series, chunkmode)
 
 
-def read_tiff(path: str, *, series: int | str | None = None) -> Source:
+def read_tiff(
+    path: str, *, axes: str | None = None, series: int | str | None = None
+) -> Source:
     """Open a TIFF file with its OME or ImageJ metadata, reading no pixels.
+
+    Of a file that ends early the planes that are whole are opened.
+
+    Parameters
+    ----------
+    path
+        The file.
+    axes
+        The caller's letters, for a file whose metadata are lost.
+    series
+        Which image, by its name or number.
 
     Raises
     ------
     FocusFusionError
-        If the file is damaged or incomplete, or holds several images and `series` does
-        not select one.
+        If the file is damaged, or nothing of it is whole, or it holds several images
+        and `series` does not select one.
     """
     import tifffile
 
@@ -199,19 +210,27 @@ def read_tiff(path: str, *, series: int | str | None = None) -> Source:
         with open_tiff(path) as tiff:
             if len(tiff.pages) == 0:
                 raise _damaged(path, "it has no plane")
-            if _chain_is_cut(tiff):
-                raise _damaged(path, "the file ends before its last plane")
             number = _choose_series(tiff, path, series)
             position = None
             if len(tiff.series) == 1 and _positions(tiff.series[0]) > 1:
                 position, number = number, 0
             image = tiff.series[number]
-            present = present_planes(image)
+            behind = planes_behind(tiff, image)
+            cut = planes_in_file(tiff, image, behind)
+            if cut is not None and not cut.any():
+                raise _damaged(path, "the file ends before its first plane does")
+            present = _both(present_planes(image), cut)
             fields = _metadata(tiff, number, path)
             fields["notes"] = (*fields["notes"], *notes_on_plan(tiff, image))
             fields["files"] = places_of_files(image, _axis_letters(image.axes))
             names = image_names(tiff)
-            planes = _imagej_planes(tiff, image)
+            count = behind or int(np.prod(image.shape[: _lead_of(image)]))
+            whole = count if present is None else int(present.sum())
+            planes = listed_planes(tiff, image)
+            if list_is_cut(tiff):
+                _check_metadata(tiff, path, axes, whole)
+                if not (behind or planes) and len(image) == len(tiff.pages):
+                    fields["notes"] = (*fields["notes"], note_on_cut(whole))
             stored = LazyTiff(path, number)
             shown = as_shown(stored, stored.axes, image.keyframe, path)
     except (
@@ -235,42 +254,56 @@ def read_tiff(path: str, *, series: int | str | None = None) -> Source:
         # Grey samples of a plane each: channels, or slices; at the end there is alpha.
         letters = letters[:-1].replace("S", "C") + letters[-1]
     source = Source(shown.data, axes=letters, name=name, path=path, **fields)
-    if planes is not None:
-        return _cut_hyperstack(source, planes)
+    if whole < int(np.prod(list(planes.values()))):
+        return _cut_hyperstack(source, planes, whole)
     if position is not None:
         at = letters.index("R") if letters else 0
         source = _at_position(source, at, position)
         if present is not None:
             present = np.take(present, position, at)
             present = None if present.all() else present
-    return source if present is None else _whole(source, present)
+    if present is None:
+        return source
+    return _whole(source, present, early=cut is not None)
 
 
-def _imagej_planes(tiff: Any, image: Any) -> dict[str, int] | None:
-    """How many planes ImageJ lists along each axis, where fewer are there."""
-    if not tiff.is_imagej or image.kind in _ORDERED or len(tiff.series) > 1:
-        return None
-    listed = tiff.imagej_metadata or {}
-    sizes = {a: int(listed.get(k, 1)) for a, k in _IMAGEJ_SIZES.items()}
-    if int(np.prod(list(sizes.values()))) == 1:
-        sizes["Z"] = int(listed.get("images", 1))
-    there = int(np.prod(image.shape[: len(image.axes) - len(image.keyframe.axes)]))
-    return sizes if there < int(np.prod(list(sizes.values()))) else None
+def _lead_of(image: Any) -> int:
+    """How many axes a series has in front of the plane."""
+    return len(image.axes) - len(image.keyframe.axes)
 
 
-def _cut_hyperstack(source: Source, sizes: Mapping[str, int]) -> Source:
-    """The whole part of an ImageJ stack that lists more planes than are there."""
+def _both(
+    one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    """What is present by both of two statements, of which None means all."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
+
+
+def _check_metadata(tiff: Any, path: str, axes: str | None, whole: int) -> None:
+    """Raise where OME metadata were behind the pixels and are lost."""
+    if axes is None and ".ome." in path.lower() and not tiff.pages[0].description:
+        raise _damaged(
+            path,
+            "the file ends early, and its OME metadata are lost, so that it is not "
+            f"known what its planes are. The first {whole} are whole: if they are the "
+            "slices of one stack, say so with axes='ZYX'",
+        )
+
+
+def _cut_hyperstack(source: Source, sizes: Mapping[str, int], whole: int) -> Source:
+    """The whole part of a stack that lists more planes than are there."""
     letters = "".join(axis for axis, n in sizes.items() if n > 1)
     shape = [sizes[axis] for axis in letters]
-    there = source.data.shape[0] if "Z" in (source.axes or "") else 1
-    present = (np.arange(np.prod(shape)) < there).reshape(shape)
+    present = (np.arange(np.prod(shape)) < whole).reshape(shape)
     kept = whole_part(present, letters)
     pages = np.arange(present.size).reshape(shape)[np.ix_(*kept)].ravel()
     axes = source.axes or ""
     lead = [1] if "Z" in axes else []
     items = [Selection(source.data, [[int(i)] for _ in lead]) for i in pages]
     data = SliceList(items, [axes] * len(items), [len(indices) for indices in kept])
-    note = _note_on_planes(letters, kept, present, "ImageJ's metadata list")
+    note = _note_on_planes(letters, kept, present, "that are listed are missing")
     return replace(
         source,
         data=data,
@@ -280,7 +313,7 @@ def _cut_hyperstack(source: Source, sizes: Mapping[str, int]) -> Source:
 
 
 def _note_on_planes(
-    letters: str, kept: list[list[int]], present: NDArray[np.bool_], who: str
+    letters: str, kept: list[list[int]], present: NDArray[np.bool_], why: str
 ) -> str:
     left_out = {
         axis: [i for i in range(n) if i not in indices]
@@ -291,7 +324,7 @@ def _note_on_planes(
         letters,
         left_out,
         lambda _, index: str(index),
-        f"counted from 0: {missing} of {present.size} planes that {who} are missing",
+        f"counted from 0: {missing} of {present.size} planes {why}",
     )
 
 
@@ -313,7 +346,7 @@ def _at_position(source: Source, axis: int, position: int) -> Source:
     )
 
 
-def _whole(source: Source, present: NDArray[np.bool_]) -> Source:
+def _whole(source: Source, present: NDArray[np.bool_], *, early: bool) -> Source:
     """A source without the planes that are missing, and what lacks them."""
     letters = (source.axes or "?" * present.ndim)[: present.ndim]
     kept = whole_part(present, letters)
@@ -322,7 +355,10 @@ def _whole(source: Source, present: NDArray[np.bool_]) -> Source:
             f"{source.path!r} is incomplete: none of its planes is there. Put all "
             "files of the data set into one folder."
         )
-    note = _note_on_planes(letters, kept, present, "the metadata list")
+    why = "that the metadata list are missing"
+    if early:
+        why = "are missing or not whole, since the file ends early"
+    note = _note_on_planes(letters, kept, present, why)
     channels = source.channel_names
     display = dict(source.display)
     if channels and "C" in letters:
@@ -345,30 +381,6 @@ def _whole(source: Source, present: NDArray[np.bool_]) -> Source:
         display=display,
         files=files,
     )
-
-
-def _planes_of_stk(tiff: Any) -> int:
-    """Planes of a MetaMorph stack that tifffile takes for a single plane, else 0.
-
-    It goes by the tag UIC1, which not all of them have; UIC2 is what counts planes.
-    """
-    tags = tiff.pages[0].tags
-    return tags[33629].count if 33629 in tags and 33628 not in tags else 0
-
-
-def _chain_is_cut(tiff: Any) -> bool:
-    """Whether the last page names a next one that lies beyond the end of the file.
-
-    tifffile only logs this, and a truncated stack would be read as a shorter one.
-    """
-    if tiff.is_ndpi:  # keeps half of its 64-bit offsets elsewhere
-        return False
-    file, form = tiff.filehandle, tiff.tiff
-    file.seek(tiff.pages[-1].offset)
-    (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
-    file.seek(tags * form.tagsize, os.SEEK_CUR)
-    (following,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
-    return bool(following >= file.size)
 
 
 def _choose_series(tiff: Any, path: str, series: int | str | None) -> int:

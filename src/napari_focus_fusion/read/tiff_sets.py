@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.read.names import TIFF_SUFFIXES
+from napari_focus_fusion.read.tiff_cut import opened_as_far_as_listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,7 @@ def open_tiff(path: str) -> Any:
     if path.lower().endswith(COMPANION_SUFFIX):
         first, text = _first_of_companion(path)
         return tifffile.TiffFile(first, omexml=text, is_ome=True)
-    tiff = tifffile.TiffFile(path)
+    tiff = opened_as_far_as_listed(path)
     try:
         xml = tiff.ome_metadata if tiff.is_ome else None
         resolved = None if xml is None else _resolved(path, xml)

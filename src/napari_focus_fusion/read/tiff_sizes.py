@@ -29,7 +29,7 @@ _LARGEST_METADATA_FILE = 64 * 2**20
 def tiff_sizes(
     tiff: Any, path: str, axes: str | None = None, ome_pixels: Element | None = None
 ) -> Sizes:
-    """Pixel sizes by OME, LSM, STK, Micro-Manager, ImageJ, or the resolution tags.
+    """Pixel sizes by OME, makers, Micro-Manager, ImageJ, or the resolution tags.
 
     Parameters
     ----------
@@ -42,10 +42,12 @@ def tiff_sizes(
     ome_pixels
         Element ``Pixels`` of the image's OME metadata, if there are any.
     """
-    statements = [_ome(ome_pixels)] if ome_pixels is not None else []
+    statements = [ome_sizes(ome_pixels)] if ome_pixels is not None else []
     # Each keeps to its own: a number in an ImageJ comment is not in metres.
     if tiff.is_lsm:
         statements.append(_lsm(tiff.lsm_metadata or {}))
+    if tiff.is_fluoview:
+        statements.append(_fluoview(tiff.fluoview_metadata or {}))
     if tiff.is_metaseries:
         statements.append(_metaseries(tiff.metaseries_metadata or {}))
     if 33629 in tiff.pages[0].tags:
@@ -57,7 +59,8 @@ def tiff_sizes(
     return agreed_sizes(statements, axes)
 
 
-def _ome(pixels: Element) -> dict[str, Stated]:
+def ome_sizes(pixels: Element) -> dict[str, Stated]:
+    """What the element ``Pixels`` of OME metadata states."""
     return {
         axis: (pixels.get(key), unit_name(pixels.get(f"{key}Unit", default)))
         for axis, key, default in (
@@ -76,6 +79,20 @@ def _lsm(metadata: dict[str, Any]) -> dict[str, Stated]:
     }
     if metadata.get("TimeIntervall"):  # as Zeiss spells it
         stated["T"] = (metadata["TimeIntervall"], "second")
+    return stated
+
+
+def _fluoview(metadata: dict[str, Any]) -> dict[str, Stated]:
+    """Olympus: a name, size, origin, resolution and unit for each dimension."""
+    stated: dict[str, Stated] = {}
+    for name, count, _, resolution, unit in metadata.get("Dimensions", ()):
+        axis = {"TIME": "T"}.get(str(name).upper(), str(name).upper())
+        if axis in ("T", "Z", "Y", "X") and count > 1 and unit:
+            # A stage that moves down has negative steps.
+            stated[axis] = (
+                abs(resolution) if axis == "Z" else resolution,
+                unit_name(unit),
+            )
     return stated
 
 

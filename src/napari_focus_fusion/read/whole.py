@@ -31,6 +31,8 @@ def whole_part(present: NDArray[np.bool_], axes: str) -> list[list[int]]:
     list of list of int
         For each axis the indices that stay; empty lists if no plane is there.
     """
+    if present.ndim == 1:
+        return [np.flatnonzero(present).tolist()]
     kept = [list(range(n)) for n in present.shape]
     while present.size and not present.all():
         worst: tuple[float, int, int] = (0.0, 0, 0)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.read.series import index_of_series
+from napari_focus_fusion.read.tiff_sizes import ome_sizes
+
+if TYPE_CHECKING:
+    from napari_focus_fusion.read.sizes import Stated
 
 
 def ome_attributes(group: Any) -> dict[str, Any]:
@@ -90,6 +96,33 @@ def _images_in(group: Any) -> list[str]:
 def _fields(well: Any) -> list[str]:
     images = well.get("images", ()) if isinstance(well, dict) else ()
     return [str(image["path"]).strip("/") for image in images]
+
+
+def sizes_in_ome_xml(group: Any) -> dict[str, Stated]:
+    """Pixel sizes of a series that bioformats2raw left in ``OME/METADATA.ome.xml``.
+
+    Parameters
+    ----------
+    group
+        ``zarr.Group`` of the series, beside which the folder ``OME`` lies; empty if it
+        is not on this machine's disks.
+    """
+    root = getattr(group.store_path.store, "root", None)
+    if root is None:
+        return {}
+    folder, name = os.path.split(os.path.join(root, group.store_path.path).rstrip("/"))
+    file = os.path.join(folder, "OME", "METADATA.ome.xml")
+    if not os.path.isfile(file):
+        return {}
+    try:
+        import zarr
+
+        listed = _listed_series(zarr.open_group(folder, mode="r"))
+        images = ElementTree.parse(file).getroot().findall("{*}Image")
+        pixels = images[listed.index(name) if listed else int(name)].find("{*}Pixels")
+    except (OSError, ValueError, IndexError, ElementTree.ParseError):
+        return {}
+    return {} if pixels is None else ome_sizes(pixels)
 
 
 def _listed_series(group: Any) -> list[str]:

@@ -132,6 +132,20 @@ class Registration:
         moved += self.matrices[:, :, None, :, 2] - corners
         return float(np.hypot(moved[..., 0], moved[..., 1]).max())
 
+    @property
+    def drift(self) -> list[float]:
+        """Pixels by which a slice is displaced against the one before it.
+
+        For each time point the median over its slices, each on average over the corners
+        and centre of the plane.
+        """
+        plane = Plane(*self.shape)
+        places = np.concatenate([plane.corners() + plane.centre, [plane.centre]])
+        at = np.einsum("tnij,cj->tnci", self.matrices[..., :2], places)
+        steps = np.diff(at + self.matrices[:, :, None, :, 2], axis=1)
+        sizes = np.hypot(steps[..., 0], steps[..., 1]).mean(2)
+        return [float(np.median(one)) if one.size else 0.0 for one in sizes]
+
     def apply(self, stack: FocusStack) -> FocusStack:
         """A stack with its slices in register, which are resampled where they are read.
 

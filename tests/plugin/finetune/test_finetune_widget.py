@@ -412,7 +412,10 @@ def test_axes_that_cannot_be_told(window, stack):
     form = widget.settings
     both = np.stack([stack, stack[:, ::-1], stack], 1)  # slices come first
     film = viewer.add_image(both, name="film")
-    assert form.z_axis.value == 1 and "3 slices" in form.holds.text()
+    # 4 slices of 3 channels, or 3 of 4: it is asked for, not guessed.
+    assert form.z_axis.value is None and "Choose it" in form.holds.text()
+    assert widget.start() is None
+    assert "does not say which axis is which" in notification()
     form.z_axis.value = 0
     form.other_axes.value = "C"
     assert form.holds.text().startswith("4 slices, 180 × 120 px, 3 channels")

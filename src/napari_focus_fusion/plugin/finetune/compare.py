@@ -151,7 +151,7 @@ def compare_in_view(
         If the view is in 3-D, nothing of the stack is in it, or it cannot be fused.
     """
     layer = settings.stacks.value[0]
-    axes = settings.stacks.axes_of(layer)
+    axes = settings.stacks.known_axes_of(layer)
     return compare_job(
         layer,
         *pair,

@@ -11,7 +11,11 @@ from qtpy.QtWidgets import QLineEdit, QListWidget, QListWidgetItem
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.fine_tuned import free_name, path_of_name
-from napari_focus_fusion.plugin.adapters.layers import guess_axes, level_0
+from napari_focus_fusion.plugin.adapters.layers import (
+    doubt_about_axes,
+    guess_axes,
+    level_0,
+)
 from napari_focus_fusion.plugin.adapters.preferences import models_folder
 from napari_focus_fusion.plugin.adapters.sources import is_slice, is_stack
 from napari_focus_fusion.plugin.common.combo_boxes import ValueComboBox, wrapped_label
@@ -49,7 +53,7 @@ class StacksField(QListWidget):
     def __init__(self, viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        # Axes of layers, where they differ from the guessed ones.
+        # Axes of layers, where they were chosen.
         self._axes: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
         self.setMaximumHeight(92)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
@@ -107,11 +111,28 @@ class StacksField(QListWidget):
         """Axes of a layer: those chosen while only it was ticked, or guessed."""
         return self._axes.get(layer) or guess_axes(layer)
 
+    def doubt_about(self, layer: Image) -> str:
+        """Why axes of a layer cannot be known, until they are chosen; else empty."""
+        return "" if layer in self._axes else doubt_about_axes(layer)
+
+    def known_axes_of(self, layer: Image) -> str:
+        """Axes of a layer.
+
+        Raises
+        ------
+        FocusFusionError
+            If they cannot be known and were not chosen.
+        """
+        doubt = self.doubt_about(layer)
+        if doubt:
+            raise FocusFusionError(f"{doubt} Or tick it alone, and choose under Z.")
+        return self.axes_of(layer)
+
     def set_axes(self, layer: Image, axes: str) -> None:
-        """Store the axes chosen for a layer."""
-        self._axes[layer] = axes
-        if axes == guess_axes(layer):
-            del self._axes[layer]
+        """Store the axes chosen for a layer; empty: none are."""
+        self._axes.pop(layer, None)
+        if axes and (axes != guess_axes(layer) or doubt_about_axes(layer)):
+            self._axes[layer] = axes
 
     @property
     def channels(self) -> int:
@@ -126,6 +147,8 @@ class StacksField(QListWidget):
     def summary(self) -> str:
         """Description of the ticked stacks; advice where none is ticked."""
         layers = self.value
+        if len(layers) == 1 and self.doubt_about(layers[0]):
+            return "Which axis are the slices? Choose it under Z."
         if len(layers) == 1:
             return describe(layers, self.axes_of(layers[0]))
         if layers:

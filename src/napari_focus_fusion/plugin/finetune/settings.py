@@ -230,7 +230,9 @@ class FineTuneSettings(QWidget):
     def _on_stacks(self) -> None:
         chosen = self.stacks.value
         alone = chosen[0] if len(chosen) == 1 else None
-        self._axes.show_layer(alone, alone and self.stacks.axes_of(alone))
+        doubt = alone is not None and self.stacks.doubt_about(alone)
+        axes = None if alone is None or doubt else self.stacks.axes_of(alone)
+        self._axes.show_layer(alone, axes)
         self.suggest_name()
         self.changed.emit()
 
@@ -310,7 +312,7 @@ class FineTuneSettings(QWidget):
         return finetune_job(
             chosen,
             self.model.value,
-            axes=[self.stacks.axes_of(layer) for layer in chosen],
+            axes=[self.stacks.known_axes_of(layer) for layer in chosen],
             regions=self._regions(),
             around=self._middle_of_view(chosen[0]) if where != "all" else None,
             patch=self.patch.value if self.patch.value > 32 else None,
@@ -330,13 +332,13 @@ class FineTuneSettings(QWidget):
             return None
         if self.where.value == "view":
             return [
-                [region_in_view(self._viewer, layer, self.stacks.axes_of(layer))]
+                [region_in_view(self._viewer, layer, self.stacks.known_axes_of(layer))]
                 for layer in self.stacks.value
             ]
         return self.where.value
 
     def _middle_of_view(self, layer: Image) -> tuple[int, int, int] | None:
-        axes = self.stacks.axes_of(layer)
+        axes = self.stacks.known_axes_of(layer)
         try:
             y, x = region_on_screen(layer, axes).centre
         except FocusFusionError:
