@@ -34,7 +34,7 @@ from napari_focus_fusion.cli.options import (
     fuse_keywords,
 )
 from napari_focus_fusion.errors import Cancelled
-from napari_focus_fusion.progress import duration_text
+from napari_focus_fusion.progress import byte_text, duration_text
 
 if TYPE_CHECKING:
     import argparse
@@ -58,6 +58,7 @@ the stacks that their names describe. Examples:
   napari-focus-fusion fuse plate.ome.zarr -o results --resume
   napari-focus-fusion fuse day.lif --series all -o results
   napari-focus-fusion fuse '*.tif' -o 'results/{stem}.ome.zarr' --json
+  napari-focus-fusion fuse large.ome.zarr -o fused.ome.zarr --memory 500MB --dry-run
 """
 
 
@@ -86,6 +87,12 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="go on with an interrupted call: stacks whose results are there already "
         "are left as they are, unless the stack, the model or a setting changed",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be fused and written, and how much memory and room on "
+        "the disk it takes; no pixels are read, nothing is written",
     )
     add_model_and_resources(parser)
     add_axes(parser)
@@ -177,7 +184,10 @@ def run(args: argparse.Namespace) -> int:
     with stop_on_interrupt() as stop:
         for job, target in zip(jobs, targets, strict=True):
             try:
-                report = _fuse_one(job, target, args, keywords, read, stop)
+                if args.dry_run:
+                    report = _plan_one(job, target, args, keywords)
+                else:
+                    report = _fuse_one(job, target, args, keywords, read, stop)
             except Cancelled:
                 interrupted = "interrupted"
                 if target.suffix.lower() == ZARR_SUFFIX:
@@ -311,6 +321,33 @@ def _fuse_one(
     }
 
 
+def _plan_one(
+    job: Job, target: Path, args: argparse.Namespace, keywords: dict[str, Any]
+) -> dict[str, Any]:
+    """What would be done with a stack: no pixels are read, nothing is written."""
+    from napari_focus_fusion.engine.memory import result_bytes
+    from napari_focus_fusion.fusion import plan_fusion
+    from napari_focus_fusion.result import result_files
+
+    stack = job.open(axes=args.axes, scale=args.pixel_size)
+    axes = stack.axes if args.axes else None
+    out = target if target.suffix.lower() == ZARR_SUFFIX else None
+    _, plan = plan_fusion(stack, axes=axes, out=out, **keywords)
+    return {
+        **_report_of(job, result_files(target, args.scale or 1)),
+        "dry_run": True,
+        "slices": stack.n_slices,
+        "axes": stack.axes,
+        "shape": [stack.size(axis) for axis in stack.axes],
+        "dtype": str(stack.dtype),
+        "device": str(plan.device),
+        "working_memory": plan.working_memory,
+        "memory": plan.memory,
+        "regions": len(plan.regions),
+        "result_bytes": result_bytes(stack, args.scale or 1),
+    }
+
+
 def _check_registration_option(args: argparse.Namespace, jobs: int) -> None:
     """Raise UsageError where ``--save-registration`` cannot mean anything."""
     if args.save_registration is None:
@@ -374,6 +411,18 @@ def _line_of(report: dict[str, Any]) -> str:
     if "fused_before" in report:
         return f"{report['name']}: fused before\n  {report['outputs'][0]}"
     shape = " x ".join(map(str, report["shape"]))
+    if "dry_run" in report:
+        outputs = "\n".join(f"  would write {path}" for path in report["outputs"])
+        regions = report["regions"]
+        few = report["working_memory"] > report["memory"]
+        return (
+            f"{report['name']}: {report['axes']} {shape} {report['dtype']}, about "
+            f"{byte_text(report['working_memory'])} of working memory"
+            + f" (more than the {byte_text(report['memory'])} allowed)"
+            * few
+            + f", {regions} region{'s' * (regions > 1)}, a result of "
+            f"{byte_text(report['result_bytes'])}\n{outputs}"
+        )
     best = report["best_slice"]
     best = f", best slice {best}" if isinstance(best, int) else ""
     return (
@@ -401,6 +450,9 @@ def _print_summary(
                 "seconds": round(seconds, 3),
             }
         )
+        return failed
+    if any("dry_run" in report for report in reports):
+        print(f"nothing was fused or written; {good} would be, {failed} failed")
         return failed
     text = f"{good} stack{'s' if good != 1 else ''} fused in {duration_text(seconds)}"
     if before:

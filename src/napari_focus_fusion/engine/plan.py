@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_focus_fusion.device import choose_device, memory_budget
+from napari_focus_fusion.engine.memory import (
+    memory_beside_regions,
+    memory_of_region,
+    tile_that_fits,
+)
 from napari_focus_fusion.engine.store import CHUNK
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.models.base import SuperResolver
+from napari_focus_fusion.models.base import Reconstructor, SuperResolver
 from napari_focus_fusion.models.registry import load_surface
-from napari_focus_fusion.models.surface import CELL, SURFACE_HALO
 from napari_focus_fusion.stack import FocusStack
 from napari_focus_fusion.tiling import TilePlan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from numpy.typing import NDArray
 
@@ -33,13 +40,12 @@ SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
 #: Working memory of a region's pixel in bytes, measured: state and temporaries, and
 #: what each component adds to them, the second for each of its own bytes.
 BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
-#: And of its slices, where a surface is found in them: focus measure at three scales,
-#: intensity and shares, in cells.
-SURFACE_BYTES = 1.25
 #: The same of each component of a slice that is aligned or levelled.
 BYTES_TO_ALIGN = 16
 #: A band of whole rows is as high as this, or it would mostly read its halo.
 MIN_ROWS = 256
+#: Pixels of the smallest region.
+SMALLEST_REGION = 64 * 64
 #: Default working memory of a job on a cluster.
 JOB_BYTES = 512 << 20
 
@@ -100,6 +106,11 @@ class RunPlan:
         Slices that are read and scored together.
     regions
         What the plane is cut into, so that their state fits into the memory.
+    memory
+        Working memory that the run may take beyond the result, in bytes.
+    working_memory
+        What it is estimated to take; more than `memory` where that is too little for
+        the smallest region.
     registration, levels
         How the slices of `stack` were brought into register and to one brightness;
         None: they were not.
@@ -117,6 +128,8 @@ class RunPlan:
     tile: int
     slab: int
     regions: TilePlan
+    memory: int
+    working_memory: int
     registration: Registration | None = None
     levels: Levels | None = None
 
@@ -225,9 +238,34 @@ def plan_run(
     state = bytes_a_pixel(stack, scoring_model, upscale, guide)
     if settings.align is not None or settings.brightness != "keep":
         state += BYTES_TO_ALIGN * (stack.n_components + 2)
-    pixels = budget // state
-    if surface is not None:
-        pixels = _pixels_beside_surface(budget, state, stack)
+    tile, slab = settings.tile or TILE[device.type], SLAB[device.type]
+    if settings.tile is None:
+        tile = tile_that_fits(scoring_model, upscale, budget, tile)
+    reconstructs = (
+        isinstance(scoring_model, Reconstructor)
+        and upscale is None
+        and settings.blend == "feather"
+    )
+    beside = memory_beside_regions(
+        stack, stored=stored, reconstructions=stack.n_channels * reconstructs
+    )
+    # Of a plane whose maps alone fill the memory regions are not made tiny, too.
+    room = max(budget - beside, budget // 2)
+
+    def taken_by(size: tuple[int, int]) -> int:
+        return memory_of_region(
+            stack,
+            scoring_model,
+            upscale,
+            surface=surface is not None,
+            state=state,
+            tile=tile,
+            slab=slab,
+            memory=budget,
+            size=size,
+        )
+
+    regions = _regions_that_fit(stack, room, taken_by, stored=stored, jobs=jobs or 1)
     return RunPlan(
         stack=stack,
         settings=settings,
@@ -238,23 +276,29 @@ def plan_run(
         reference=guide,
         weights=weights,
         device=device,
-        tile=settings.tile or TILE[device.type],
-        slab=SLAB[device.type],
-        regions=plan_regions(stack, pixels, stored=stored, jobs=jobs or 1),
+        tile=tile,
+        slab=slab,
+        regions=regions,
+        memory=budget,
+        working_memory=beside + taken_by(regions.window),
     )
 
 
-def _pixels_beside_surface(budget: int, state: int, stack: FocusStack) -> int:
-    """Pixels of a region whose slices are kept in cells, with a halo around them."""
-    kept = stack.n_slices * SURFACE_BYTES
-    plane = stack.height * stack.width
-    if budget >= (state + kept) * plane:
-        return plane
-    # The side s of a square: state * s ** 2 + kept * (s + 2 * halo) ** 2 = budget.
-    halo, both = CELL * SURFACE_HALO, state + kept
-    root = (2 * kept * halo) ** 2 - both * (kept * (2 * halo) ** 2 - budget)
-    side = (max(root, 0.0) ** 0.5 - 2 * kept * halo) / both
-    return int(max(side, 0)) ** 2
+def _regions_that_fit(
+    stack: FocusStack,
+    room: int,
+    taken_by: Callable[[tuple[int, int]], int],
+    *,
+    stored: bool,
+    jobs: int,
+) -> TilePlan:
+    """The largest regions that take no more than there is room; else the smallest."""
+    pixels = stack.height * stack.width
+    while True:
+        regions = plan_regions(stack, pixels, stored=stored, jobs=jobs)
+        if taken_by(regions.window) <= room or pixels <= SMALLEST_REGION:
+            return regions
+        pixels = pixels * 7 // 8
 
 
 def _surface_of(
@@ -330,7 +374,7 @@ def plan_regions(
         core, align = (CHUNK, max(pixels // CHUNK, CHUNK)), (CHUNK, CHUNK)
     else:
         # Chunks larger than this are read more than once.
-        side = max(int(pixels**0.5), 64)
+        side = max(math.isqrt(pixels), 64)
         core, align = (side, side), (min(align[0], side), min(align[1], side))
     return TilePlan(stack.height, stack.width, core, align=align)
 
