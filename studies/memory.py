@@ -2,23 +2,30 @@
 
 ``python -m studies.memory``
 
-A process imports everything, loads the model, fuses a stack of 64 x 64 pixels of the
-same kind (what is loaded once is loaded then), and returns what it freed. From there on
-its resident memory is the baseline. The peak is what the kernel has counted as most
-resident while a stack is opened and fused, less the baseline and less the result.
+A process that has only imported begins another for each row. That one loads the model,
+fuses a stack of 64 x 64 pixels of the same kind (what is loaded once is loaded then),
+and returns what it freed: from there on its resident memory is the baseline. The peak
+is what the kernel has counted as most resident while a stack is opened and fused, less
+the baseline and less the result.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
+import gc
+import multiprocessing
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+
+from napari_focus_fusion.device import return_freed_memory
+from napari_focus_fusion.fusion import plan_fusion
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 MB = 1 << 20
 #: Sources of the same pixels; each makes a stack under a path, and names what to open.
@@ -86,14 +93,14 @@ def slice_of(side: int, slices: int, z: int) -> np.ndarray:
     return (plane + noise).astype(np.uint16)
 
 
-def open_source(kind: str, path: str) -> Any:
+def open_source(kind: str, path: Path) -> Any:
     """What is given to ``fuse``."""
     if kind == "dask":
         import dask.array
 
         return dask.array.from_zarr(path)
     if kind == "2-D files":
-        return sorted(map(str, Path(path).iterdir()))
+        return sorted(path.iterdir())
     return path
 
 
@@ -105,106 +112,85 @@ def resident(name: str) -> int:
     raise LookupError(name)
 
 
-def measure(case: dict[str, Any]) -> dict[str, Any]:
-    """Fuse in this process, and say what it took."""
-    import ctypes
-    import gc
-
+def measure(case: dict[str, Any], place: Path, answer: Connection) -> None:
+    """Fuse in this process, and send what it took."""
     import napari_focus_fusion as ff
-    from napari_focus_fusion.fusion import plan_fusion
 
-    model, keywords = ff.load_model(case["model"]), case["keywords"]
-    small = open_source(case["kind"], case["small"])
-    ff.fuse(small, model, axes="ZYX", device="cpu", **keywords)
+    torch.set_num_threads(1)
+    how = {**case["keywords"], "axes": "ZYX", "device": "cpu"}
+    kind, model = case["kind"], ff.load_model(case["model"])
+    path = make_source(kind, place, case["side"], case["slices"])
+    small = open_source(kind, make_source(kind, place, 64, 3))
+    ff.fuse(small, model, out=place / "small.ome.zarr", **how)
+    ff.fuse(small, model, **how)
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    return_freed_memory()
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
-    stack = open_source(case["kind"], case["path"])
-    memory = case["memory"]
-    run = ff.fuse(
-        stack,
-        model,
-        axes="ZYX",
-        device="cpu",
-        memory=memory,
-        out=case["out"],
-        **keywords,
-    )
+    stack = open_source(kind, path)
+    how |= {"memory": case["memory"] * MB, "out": case["out"] and place / case["out"]}
+    run = ff.fuse(stack, model, **how)
     peak = resident("VmHWM") - before
     names = ("fused", "decision", "confidence", "depth", "consistency")
     kept = [getattr(run, name, None) for name in names]
     result = sum(array.nbytes for array in kept if isinstance(array, np.ndarray))
-    _, plan = plan_fusion(
-        stack,
-        model,
-        axes="ZYX",
-        device="cpu",
-        memory=memory,
-        out=case["out"],
-        **keywords,
-    )
-    return {
-        "peak": peak - result,
-        "result": result,
-        "regions": len(plan.regions),
-        "estimate": plan.working_memory,
-    }
+    _, plan = plan_fusion(stack, model, **how)
+    answer.send((plan.working_memory / MB, (peak - result) / MB, len(plan.regions)))
 
 
-def in_a_fresh_process(case: dict[str, Any]) -> dict[str, Any]:
-    """What :func:`measure` gives, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "studies.memory", "--case", json.dumps(case)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def in_a_fresh_process(case: dict[str, Any]) -> tuple[float, float, int]:
+    """Estimate and peak in MB, and regions, of :func:`measure` in a new process."""
+    context = multiprocessing.get_context("fork")
+    mine, other = context.Pipe()
+    with tempfile.TemporaryDirectory() as folder:
+        process = context.Process(target=measure, args=(case, Path(folder), other))
+        process.start()
+        other.close()
+        found: tuple[float, float, int] = mine.recv()
+        process.join()
     return found
 
 
 def main() -> None:
     """Print a table, row by row."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--models", help="only these, separated by commas")
     parser.add_argument("--sources", help="only these, separated by commas")
     parser.add_argument("--memory", type=int, help="MB, instead of those of the table")
+    parser.add_argument("--first", type=int, default=0, help="row to begin with")
     parser.add_argument("--stored", action="store_true", help="write into OME-Zarr")
     given = parser.parse_args()
-    if given.case:
-        print(json.dumps(measure(json.loads(given.case))))
-        return
     sources = given.sources.split(",") if given.sources else SOURCES
+    import dask.array  # noqa: F401
+    import tifffile  # noqa: F401
+    import zarr  # noqa: F401
+
     columns = ("model", "stack", "source", "memory, MB", "estimate, MB", "peak, MB")
     print(f"| {' | '.join(columns)} | peak / memory | regions |")
     print("| --- " * (len(columns) + 2) + "|", flush=True)
     for number, (model, keywords, side, slices, memory) in enumerate(MODELS):
+        if number < given.first:
+            continue
         if given.models and model not in given.models.split(","):
             continue
         memory = given.memory or memory
         named = ", ".join([model, *(f"{k}={v}" for k, v in keywords.items())])
         # Readers do not know models: all sources with the first, the rest with one.
         for kind in sources if number == 0 or given.sources else sources[:1]:
-            with tempfile.TemporaryDirectory() as folder:
-                place = Path(folder)
-                case = {
+            estimate, peak, regions = in_a_fresh_process(
+                {
                     "kind": kind,
                     "model": model,
                     "keywords": keywords,
-                    "memory": memory * MB,
-                    "path": str(make_source(kind, place, side, slices)),
-                    "small": str(make_source(kind, place, 64, 3)),
-                    "out": str(place / "out.ome.zarr") if given.stored else None,
+                    "side": side,
+                    "slices": slices,
+                    "memory": memory,
+                    "out": "out.ome.zarr" if given.stored else None,
                 }
-                found = in_a_fresh_process(case)
+            )
             print(
                 f"| {named} | {slices} x {side} x {side} | {kind} | {memory} "
-                f"| {found['estimate'] / MB:.0f} | {found['peak'] / MB:.0f} "
-                f"| {found['peak'] / MB / memory:.2f} | {found['regions']} |",
+                f"| {estimate:.0f} | {peak:.0f} | {peak / memory:.2f} | {regions} |",
                 flush=True,
             )
 

@@ -285,3 +285,30 @@ def test_resuming_does_not_replace_the_file_of_another_program(
     assert main(["fuse", str(stack_file), "-o", str(out), *FAST, "--resume"]) == 1
     assert "exists already" in capsys.readouterr().err
     assert out.read_bytes() == before
+
+
+def test_a_dry_run_says_what_it_takes_and_writes_nothing(
+    tmp_path: Path, stack_file: Path, capsys: Any
+) -> None:
+    command = ["fuse", str(stack_file), "-o", str(tmp_path / "new" / "out.ome.zarr")]
+    assert main([*command, "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "B of working memory" in text
+    assert f"would write {tmp_path / 'new' / 'out.ome.zarr'}" in text
+    assert "nothing was fused or written; 1 would be, 0 failed" in text
+    assert not (tmp_path / "new").exists()
+    assert main([*command, "--dry-run", "--json", "--memory", "16MB"]) == 0
+    (row,) = report_of(capsys)["results"]
+    assert row["working_memory"] > 1 << 20
+    assert row["memory"] == 16 << 20
+    assert row["result_bytes"] > 0
+
+
+def test_what_a_long_run_takes_is_said_once_and_without_a_terminal(
+    capsys: Any,
+) -> None:
+    with Bar("specimen") as bar:
+        for done, left in ((0, None), (1, 90.0), (2, 80.0)):
+            bar(ff.Progress(done, 10, "Fusing", left, 340_000_000))
+    text = capsys.readouterr().err
+    assert text.count("specimen: about 340 MB of working memory and 90 s\n") == 1

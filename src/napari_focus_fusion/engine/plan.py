@@ -44,6 +44,8 @@ BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
 BYTES_TO_ALIGN = 16
 #: A band of whole rows is as high as this, or it would mostly read its halo.
 MIN_ROWS = 256
+#: Memory that regions may take whatever else there is, unless less is allowed.
+LEAST_ROOM = 32 << 20
 #: Pixels of the smallest region.
 SMALLEST_REGION = 64 * 64
 #: Default working memory of a job on a cluster.
@@ -249,8 +251,8 @@ def plan_run(
     beside = memory_beside_regions(
         stack, stored=stored, reconstructions=stack.n_channels * reconstructs
     )
-    # Of a plane whose maps alone fill the memory regions are not made tiny, too.
-    room = max(budget - beside, budget // 2)
+    # Regions are not made tiny for what they cannot change.
+    room = max(budget - beside, min(budget, LEAST_ROOM))
 
     def taken_by(size: tuple[int, int]) -> int:
         return memory_of_region(
