@@ -331,16 +331,21 @@ def differences_from(
     result
         A file or OME-Zarr that was saved.
     stack, model, **how
-        As `fuse` takes them. Pixels are compared of stacks in files only.
+        As `fuse` takes them. Pixels of what does not lie in files (remote stacks, and
+        those that BioIO reads) are compared if the result is an OME-Zarr.
 
     Returns
     -------
     list of str
-        In words; empty if fusing again would give the same.
+        In words, to be followed by "changed"; empty if fusing again would give the same.
     """
     _, plan = plan_fusion(stack, model, **how)
-    now = provenance_of(plan, cluster=False) | fingerprints_of(plan, always=False)
-    return differences(provenance_in(str(result)), now)
+    earlier = provenance_in(str(result))
+    # What does not lie in files was read as a whole if at all, and is again.
+    always = "source_fingerprint" in earlier
+    fingerprints = fingerprints_of(plan, always=always)
+    found = differences(earlier, provenance_of(plan, cluster=False) | fingerprints)
+    return found if fingerprints else [*found, "the stack may have"]
 
 
 def _run(plan: RunPlan, store: Store, monitor: Monitor, client: Any) -> None:
