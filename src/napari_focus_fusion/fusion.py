@@ -337,7 +337,7 @@ def differences_from(
     Returns
     -------
     list of str
-        In words, to be followed by "changed"; empty if fusing again would give the same.
+        In words, before "changed"; empty if fusing again would give the same.
     """
     _, plan = plan_fusion(stack, model, **how)
     earlier = provenance_in(str(result))

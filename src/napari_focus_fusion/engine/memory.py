@@ -21,12 +21,14 @@ from napari_focus_fusion.models.surface import (
 )
 
 if TYPE_CHECKING:
-    from napari_focus_fusion.engine.plan import Upscale
+    from napari_focus_fusion.engine.upscale import Upscale
     from napari_focus_fusion.models.base import FusionModel
     from napari_focus_fusion.stack import FocusStack
 
 #: Whatever is fused: threads, buffers of libraries, what is kept for later.
 BASE = 16 << 20
+#: How much more is held than what arrays take together: the allocator leaves gaps.
+GAPS = 1.12
 #: A pixel of the plane, of maps that are kept beside the result in memory.
 RAW_BYTES = 10
 #: A pixel of a slice while a surface is found: focus measure at three scales and
@@ -52,11 +54,20 @@ SET_AT_ONCE, SMALLEST_SET = 160 << 20, 64
 
 
 def tile_that_fits(
-    model: FusionModel | None, upscale: Upscale | None, memory: int, most: int
+    model: FusionModel | None,
+    upscale: Upscale | None,
+    *,
+    slab: int,
+    memory: int,
+    most: int,
 ) -> int:
-    """Side of the model's tiles in pixels, at most ``most``."""
+    """Side of the model's tiles in pixels, at most ``most``.
+
+    ``slab`` is how many slices are scored together.
+    """
     side = most
-    for each, halo in _networks(model, upscale):
+    together = 1 if isinstance(model, SetMasker) else slab
+    for each, halo in _networks(model, upscale, together):
         if each:
             fits = math.isqrt(int(TILE_SHARE * memory / each)) - 2 * halo
             side = min(side, max(fits, SMALLEST_TILE))
@@ -64,12 +75,12 @@ def tile_that_fits(
 
 
 def _networks(
-    model: FusionModel | None, upscale: Upscale | None
+    model: FusionModel | None, upscale: Upscale | None, slab: int = 1
 ) -> list[tuple[float, int]]:
     """What a pixel of a tile takes in each network, and its halo."""
     found: list[tuple[float, int]] = []
     if model is not None and model.spec is not None:
-        found.append((model.bytes_a_tile_pixel, model.spec.halo))
+        found.append((slab * model.bytes_a_tile_pixel, model.spec.halo))
     if upscale is not None:
         resolver = upscale.resolver
         each = resolver.bytes_a_finer_pixel * upscale.scale**2
@@ -166,7 +177,7 @@ def memory_of_region(
         finished += upscale.bytes_a_pixel(stack) * size[0] * size[1]
         finished += each * (min(tile, max(size)) + 2 * more) ** 2
     stages.append(finished)
-    return int(max(stages))
+    return int(GAPS * max(stages))
 
 
 def memory_beside_regions(

@@ -15,6 +15,7 @@ from napari_focus_fusion.engine.memory import (
     tile_that_fits,
 )
 from napari_focus_fusion.engine.store import CHUNK
+from napari_focus_fusion.engine.upscale import Upscale
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.models.base import Reconstructor, SuperResolver
 from napari_focus_fusion.models.registry import load_surface
@@ -50,31 +51,6 @@ LEAST_ROOM = 32 << 20
 SMALLEST_REGION = 64 * 64
 #: Default working memory of a job on a cluster.
 JOB_BYTES = 512 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Upscale:
-    """How a run super-resolves.
-
-    Attributes
-    ----------
-    resolver
-        The network.
-    scale
-        2, 3 or 4.
-    joint
-        Whether slices are made finer and then fused; else the fused image is made
-        finer.
-    """
-
-    resolver: SuperResolver
-    scale: int
-    joint: bool
-
-    def bytes_a_pixel(self, stack: FocusStack) -> int:
-        """Memory of one pixel of the source while it is made finer."""
-        sums = (self.resolver.feature_channels + 1 + 3 + 3) * 4
-        return self.scale**2 * (sums + stack.n_components * stack.dtype.itemsize)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,7 +218,9 @@ def plan_run(
         state += BYTES_TO_ALIGN * (stack.n_components + 2)
     tile, slab = settings.tile or TILE[device.type], SLAB[device.type]
     if settings.tile is None:
-        tile = tile_that_fits(scoring_model, upscale, budget, tile)
+        tile = tile_that_fits(
+            scoring_model, upscale, slab=slab, memory=budget, most=tile
+        )
     reconstructs = (
         isinstance(scoring_model, Reconstructor)
         and upscale is None
