@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from napari_focus_fusion.composite import COMPOSITE_HALO, GUIDE_RADIUS
 from napari_focus_fusion.decision import VERIFY_HALO, aggregate_halo
+from napari_focus_fusion.lazy import LazyArray
 from napari_focus_fusion.models.base import Reconstructor, SetMasker
 from napari_focus_fusion.models.surface import (
     BLOCK,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Whatever is fused: threads, buffers of libraries, what is kept for later.
 BASE = 16 << 20
+#: What dask's threads keep beside.
+DASK = 16 << 20
 #: How much more is held than what arrays take together: the allocator leaves gaps.
 GAPS = 1.12
 #: A pixel of the plane, of maps that are kept beside the result in memory.
@@ -190,7 +193,13 @@ def memory_beside_regions(
     raw = 0
     if not stored:
         raw = stack.height * stack.width * (RAW_BYTES + 4 * reconstructions)
-    return BASE + reading + raw
+    return BASE + reading + raw + DASK * _is_dask(stack.data)
+
+
+def _is_dask(data: object) -> bool:
+    while isinstance(data, LazyArray):
+        data = getattr(data, "data", None)
+    return hasattr(data, "dask")
 
 
 def _item(stack: FocusStack) -> int:
