@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.parameters import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 #: Share of the free memory that a run takes by default, and the most it takes:
 #: more memory does not make it faster.
@@ -109,6 +110,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         words in str(error) for words in NO_MEMORY
     )
+
+
+def return_freed_memory() -> None:
+    """Give back what was freed but kept for later, where the C library can (glibc).
+
+    Arrays of some MB are cut from what is kept, and leave gaps in it: a run could hold
+    twice what its arrays take together.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        trim: Callable[[int], int] | None = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library; Windows
+        return None
+    return trim
 
 
 def deterministic(device: torch.device) -> AbstractContextManager[Any]:

@@ -18,6 +18,7 @@ from napari_focus_fusion.device import (
     deterministic,
     is_out_of_memory,
     number_of_threads,
+    return_freed_memory,
 )
 from napari_focus_fusion.engine.checks import (
     contradiction_of_plain,
@@ -32,6 +33,7 @@ from napari_focus_fusion.engine.executors import (
     run_locally,
     run_on_dask,
 )
+from napari_focus_fusion.engine.fallback import with_networks_on_device
 from napari_focus_fusion.engine.identity import differences
 from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import plan_run
@@ -55,7 +57,7 @@ from napari_focus_fusion.models.base import FusionModel
 from napari_focus_fusion.models.registry import DEFAULT_MODEL, load_model
 from napari_focus_fusion.opening import as_stack, axes_as_given
 from napari_focus_fusion.parameters import callback, file_path, shown, yes_or_no
-from napari_focus_fusion.progress import Meter, Progress
+from napari_focus_fusion.progress import Meter, Progress, byte_text
 from napari_focus_fusion.read.own_results import provenance_in
 from napari_focus_fusion.result import FusionResult
 from napari_focus_fusion.stack import FocusStack
@@ -76,6 +78,10 @@ if TYPE_CHECKING:
     from napari_focus_fusion.registration.registration import Registration
     from napari_focus_fusion.registration.transforms import Kind
     from napari_focus_fusion.tiling import Tile
+
+
+#: Working memory as a multiple of what is allowed, above which a note says so.
+MOST_OF_MEMORY = 1.25
 
 
 def fuse(
@@ -246,7 +252,7 @@ def fuse(
     inputs = places_of(source, plan.reference)
     voxels = _voxels(source) * source.n_times
     work = work_of(plan) + registering_cost(plan.settings) * voxels
-    monitor = Monitor(Meter(work, progress), should_stop)
+    monitor = Monitor(Meter(work, progress, plan.working_memory), should_stop)
     with no_memory_in_words(source):
         if out is not None:
             check_out(out, source, inputs)
@@ -329,16 +335,21 @@ def differences_from(
     result
         A file or OME-Zarr that was saved.
     stack, model, **how
-        As `fuse` takes them. Pixels are compared of stacks in files only.
+        As `fuse` takes them. Pixels of what does not lie in files (remote stacks, and
+        those that BioIO reads) are compared if the result is an OME-Zarr.
 
     Returns
     -------
     list of str
-        In words; empty if fusing again would give the same.
+        In words, before "changed"; empty if fusing again would give the same.
     """
     _, plan = plan_fusion(stack, model, **how)
-    now = provenance_of(plan, cluster=False) | fingerprints_of(plan, always=False)
-    return differences(provenance_in(str(result)), now)
+    earlier = provenance_in(str(result))
+    # What does not lie in files was read as a whole if at all, and is again.
+    always = "source_fingerprint" in earlier
+    fingerprints = fingerprints_of(plan, always=always)
+    found = differences(earlier, provenance_of(plan, cluster=False) | fingerprints)
+    return found if fingerprints else [*found, "the stack may have"]
 
 
 def _run(plan: RunPlan, store: Store, monitor: Monitor, client: Any) -> None:
@@ -353,19 +364,21 @@ def _run(plan: RunPlan, store: Store, monitor: Monitor, client: Any) -> None:
             + " If its red, green and blue are slices, say so with the axes, for "
             'example axes="ZYX".' * ("S" in stack.axes)
         )
+    if plan.working_memory > MOST_OF_MEMORY * plan.memory:
+        monitor.warn(
+            f"The run takes about {byte_text(plan.working_memory)} of working memory, "
+            f"more than the {byte_text(plan.memory)} that memory= or what is free "
+            "allows: smaller regions than these are not computed."
+        )
     execute: Executor = run_locally
     if client is not None:
         execute = partial(run_on_dask, client=client)
-    for used in plan.networks:
-        used.to(plan.device)
     # Only networks run convolutions; oneDNN selects its algorithms deterministically.
-    with (
-        torch.inference_mode(),
-        deterministic(plan.device),
-        number_of_threads(threads_of(plan)),
-    ):
-        for t in range(stack.n_times):
-            _fuse_time_point(plan, t, store, execute, monitor)
+    with deterministic(plan.device), number_of_threads(threads_of(plan)):
+        plan = with_networks_on_device(plan, monitor)
+        with torch.inference_mode():
+            for t in range(stack.n_times):
+                _fuse_time_point(plan, t, store, execute, monitor)
     for text in filter(None, [note_of_absent(stack, monitor)]):
         monitor.warn(text)
 
@@ -397,6 +410,7 @@ def _fuse_time_point(
     monitor.enter(f"Looking at the stack{when}", done)
     point = prepare(plan, t, monitor)
     monitor.drift.append(drift_of(point))
+    return_freed_memory()
     drifts = note_of_drift(point, monitor.drift[-1])
     for text in filter(None, [drifts, note_of_flicker(point)]):
         monitor.warn(text)

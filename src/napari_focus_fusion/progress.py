@@ -25,6 +25,9 @@ class Progress:
         What is being done, in words.
     seconds_left
         Estimate from the speed so far; None at the very beginning.
+    memory
+        Working memory in bytes that the run is estimated to take beyond its result;
+        known from the first report on. 0: it is not known.
 
     Reports of one run never go backwards, and the last one is complete.
 
@@ -43,6 +46,7 @@ class Progress:
     total: int
     stage: str
     seconds_left: float | None
+    memory: int = 0
 
 
 class Meter:
@@ -54,9 +58,17 @@ class Meter:
         Work to do.
     report
         Called with a :class:`Progress`; None: nothing is reported.
+    memory
+        Working memory that the run is estimated to take, in bytes.
     """
 
-    def __init__(self, total: float, report: Callable[[Progress], None] | None) -> None:
+    def __init__(
+        self,
+        total: float,
+        report: Callable[[Progress], None] | None,
+        memory: int = 0,
+    ) -> None:
+        self.memory = memory
         self.total = max(total, 1.0)
         self.stage = ""
         self._done = 0.0
@@ -89,7 +101,17 @@ class Meter:
         known = self._worked > 0 and spent > 0.5
         left = spent * (1 - self._share) * self.total / self._worked if known else None
         steps = 1000
-        self._report(Progress(int(self._share * steps), steps, self.stage, left))
+        done = int(self._share * steps)
+        self._report(Progress(done, steps, self.stage, left, self.memory))
+
+
+def byte_text(size: float) -> str:
+    """Bytes in words: ``"3.2 GB"``."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
 
 
 def duration_text(seconds: float) -> str:

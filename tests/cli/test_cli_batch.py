@@ -71,7 +71,8 @@ def test_a_dry_run_lists_and_writes_nothing(
     last = report["results"][-1]
     assert (last["axes"], last["shape"], last["slices"]) == ("ZYX", [4, 48, 80], 4)
     assert last["pixel_size"]["Z"] == [0.5, "pixel"]
-    assert last["memory"] > 4 * 48 * 80
+    assert last["working_memory"] > 4 * 48 * 80
+    assert last["result_bytes"] > 48 * 80
     assert main([*command, *pattern]) == 0
     printed = capsys.readouterr().out
     assert "slices: to be fused; ZYX 4 x 48 x 80 uint8, 4 slices, about" in printed

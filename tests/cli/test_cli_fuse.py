@@ -289,3 +289,13 @@ def test_resuming_does_not_replace_the_file_of_another_program(
     assert main(["fuse", str(stack_file), "-o", str(out), *FAST, "--resume"]) == 1
     assert "exists already" in capsys.readouterr().err
     assert out.read_bytes() == before
+
+
+def test_what_a_long_run_takes_is_said_once_and_without_a_terminal(
+    capsys: Any,
+) -> None:
+    with Bar("specimen") as bar:
+        for done, left in ((0, None), (1, 90.0), (2, 80.0)):
+            bar(ff.Progress(done, 10, "Fusing", left, 340_000_000))
+    text = capsys.readouterr().err
+    assert text.count("specimen: about 340 MB of working memory and 90 s\n") == 1

@@ -1,7 +1,13 @@
-"""A real dask cluster of processes gives what this process gives."""
+"""A real dask cluster of processes gives what this process gives.
+
+Also when workers are killed, or the client is closed, in the middle of a run. One
+cluster serves all tests: it takes longer to start than they take.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +15,7 @@ import numpy as np
 import pytest
 import zarr
 
+from napari_focus_fusion.engine import executors
 from napari_focus_fusion.engine.executors import check_sendable
 from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.fusion import fuse
@@ -18,44 +25,52 @@ from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.simulation.scenes import make_scene
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from napari_focus_fusion import FusionResult, Progress
 
 distributed = pytest.importorskip("distributed")
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0"
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+    ) as cluster:
+        # Closed in a `with` of its own, a client leaves dask's scheduler set for good.
+        client = distributed.Client(cluster)
+        try:
+            yield client
+        finally:
+            client.close()
 
 
 @pytest.fixture(scope="module")
 def on_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stack of more than one chunk of the result along both axes."""
-    scene = make_scene(3, shape=(256, 256), slices=4, electrons=4000)
-    tiled = np.tile(scene.stack, (1, 3, 3))[:, :600, :700]
+    scene = make_scene(3, shape=(180, 180), slices=4, electrons=4000)
+    tiled = np.tile(scene.stack, (1, 3, 3))[:, :520, :530]
     path = tmp_path_factory.mktemp("cluster") / "stack.zarr"
-    stored = zarr.create_array(
-        path, shape=tiled.shape, chunks=(1, 128, 128), dtype=tiled.dtype
-    )
-    stored[:] = tiled
+    zarr.create_array(path, data=tiled, chunks=(1, 128, 128))
     return path
+
+
+@pytest.fixture(scope="module")
+def by_sml(on_disk: Path) -> FusionResult:
+    """What this process makes of it."""
+    return fuse(on_disk, "sml", axes="ZYX", device="cpu")
 
 
 @pytest.mark.parametrize("name", ["sml", "sesf"])
 def test_the_same_pixels_as_here(
-    name: str, client: Any, on_disk: Path, tmp_path: Path
+    name: str, client: Any, on_disk: Path, by_sml: FusionResult, tmp_path: Path
 ) -> None:
     model: Any = name
+    here = by_sml
     if name == "sesf":  # its context travels, and so do weights from no file
         model = SESF()
         model.spec = models()["sesf"]
-    here = fuse(on_disk, model, axes="ZYX", device="cpu")
+        here = fuse(on_disk, model, axes="ZYX", device="cpu")
     there = fuse(
         on_disk,
         model,
@@ -72,7 +87,7 @@ def test_the_same_pixels_as_here(
 
 
 def test_stopping_keeps_what_is_done(
-    client: Any, on_disk: Path, tmp_path: Path
+    client: Any, on_disk: Path, by_sml: FusionResult, tmp_path: Path
 ) -> None:
     asked = 0
 
@@ -87,8 +102,7 @@ def test_stopping_keeps_what_is_done(
     assert not out.exists()
     assert Path(f"{out}.partial").exists()
     again = fuse(on_disk, "sml", axes="ZYX", client=client, out=out)
-    here = fuse(on_disk, "sml", axes="ZYX")
-    np.testing.assert_array_equal(again.fused, here.fused)
+    np.testing.assert_array_equal(again.fused, by_sml.fused)
 
 
 def test_an_error_on_a_worker_keeps_its_message(client: Any, tmp_path: Path) -> None:
@@ -106,3 +120,55 @@ def test_a_cluster_needs_a_place_to_write(client: Any, on_disk: Path) -> None:
 def test_large_stacks_in_memory_are_not_sent() -> None:
     with pytest.raises(FocusFusionError, match="every worker"):
         check_sendable(as_stack(np.zeros((40, 1000, 1000), np.uint16)))
+
+
+def once(action: Callable[[], Any]) -> Callable[[Progress], None]:
+    """Do something when the first region is being scored."""
+    done = []
+
+    def report(progress: Progress) -> None:
+        if progress.stage == "Finding what is sharp" and not done:
+            done.append(progress)
+            action()
+
+    return report
+
+
+def test_a_closed_client_is_said_in_words_and_another_goes_on(
+    client: Any, on_disk: Path, by_sml: FusionResult, tmp_path: Path
+) -> None:
+    mine = distributed.Client(client.scheduler.address, set_as_default=False)
+    options: dict[str, Any] = {"axes": "ZYX", "out": tmp_path / "fused.ome.zarr"}
+    with pytest.raises(FocusFusionError, match="its client was closed"):
+        fuse(on_disk, "sml", client=mine, progress=once(mine.close), **options)
+    there = fuse(on_disk, "sml", client=client, **options)
+    np.testing.assert_array_equal(there.fused, by_sml.fused)
+
+
+@pytest.mark.parametrize("how_many", [1, 2])
+def test_what_killed_workers_were_computing_is_done_again(
+    how_many: int,
+    client: Any,
+    on_disk: Path,
+    by_sml: FusionResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of them take with them what all jobs need; nannies start others."""
+    # On a busy machine a new worker takes more than a minute to start.
+    monkeypatch.setattr(executors, "PATIENCE", 600)
+
+    def kill() -> None:
+        for process in list(client.run(os.getpid).values())[:how_many]:
+            os.kill(process, signal.SIGKILL)
+
+    there = fuse(
+        on_disk,
+        "sml",
+        axes="ZYX",
+        client=client,
+        out=tmp_path / "fused.ome.zarr",
+        progress=once(kill),
+    )
+    np.testing.assert_array_equal(there.fused, by_sml.fused)
+    np.testing.assert_array_equal(there.decision, by_sml.decision)

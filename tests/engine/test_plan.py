@@ -142,3 +142,29 @@ def test_which_models_score_and_reconstruct() -> None:
     assert plan_run(stack, reconstructor, FusionSettings()).reconstructs
     observed = FusionSettings(blend="select")
     assert not plan_run(stack, reconstructor, observed).reconstructs
+
+
+@pytest.mark.parametrize("name", ["sml", "sesf", "dual-path", "mscnn", "affinity-sr"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_regions_are_cut_so_that_the_estimate_keeps_to_the_memory(
+    name: str, stored: bool
+) -> None:
+    stack = as_stack(np.broadcast_to(np.uint16(1), (8, 2048, 2048)))
+    model = load_model(name)
+    taken = []
+    for memory in (256 << 20, 1 << 30):
+        settings = FusionSettings(device="cpu", memory=memory)
+        plan = plan_run(stack, model, settings, stored=stored)
+        # Chunks of a stored result are not divided.
+        assert plan.working_memory <= (1.25 if stored else 1) * memory
+        taken.append(plan.working_memory)
+    assert taken[0] < taken[1]
+
+
+def test_more_slices_take_smaller_parts_not_more_memory() -> None:
+    model, estimates = load_model("dual-path"), []
+    for slices in (8, 64):
+        stack = as_stack(np.broadcast_to(np.uint16(1), (slices, 256, 256)))
+        settings = FusionSettings(device="cpu", memory=1 << 30)
+        estimates.append(plan_run(stack, model, settings).working_memory)
+    assert estimates[1] <= 1.1 * estimates[0]

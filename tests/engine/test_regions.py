@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -296,3 +299,35 @@ def test_a_set_masker_of_energies_prefers_what_is_sharp() -> None:
     planes = torch.from_numpy(scene.stack.astype(np.float32) / 65535)[:, None]
     index = smooth_energy(planes).argmax(0).numpy()
     assert np.abs(index - scene.depth)[scene.textured].mean() < 0.6
+
+
+LIMITED = """
+import resource, sys
+import numpy as np
+import psutil
+from napari_focus_fusion import fuse
+
+stack = np.random.default_rng(0).integers(0, 60000, (3, 900, 1000)).astype("u2")
+keywords = {"blend": "select", "surface": 0, "device": "cpu", "memory": "2GB"}
+whole = fuse(stack, "sml", **keywords)
+assert not whole.notes, whole.notes
+room = psutil.Process().memory_info().vms + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+parts = fuse(stack, "sml", **keywords)
+assert any("fused in parts" in note for note in parts.notes), parts.notes
+np.testing.assert_array_equal(parts.decision, whole.decision)
+np.testing.assert_array_equal(parts.fused, whole.fused)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to this limit")
+def test_where_memory_ends_outside_of_a_model_regions_are_halved() -> None:
+    """The limit is real: the process gets no more address space."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(40 << 20)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+    )
+    assert done.returncode == 0, done.stderr

@@ -104,3 +104,51 @@ def test_a_folder_without_permission(tmp_path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(FocusFusionError, match="no permission"):
         result_for("ZYX").save(tmp_path / "r.tif")
+
+
+KILLED_SAVE = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from small_results import result_for
+
+path, kill_at = Path(sys.argv[1]), int(sys.argv[3])
+done = 0
+
+def watch(event, arguments):
+    global done
+    if event == "os.rename" and Path(str(arguments[0])).parent == path.parent:
+        done += 1
+        if done > kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+result = result_for("ZYX")
+sys.addaudithook(watch)
+result.save(path, overwrite=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL needs Unix")
+@pytest.mark.parametrize("renames", [0, 1])
+def test_after_a_kill_between_the_renames_saving_finishes(
+    renames: int, tmp_path
+) -> None:
+    """Nothing lies under the name then; the next call puts it right first."""
+    path = tmp_path / "r.ome.zarr"
+    first, second = result_for("ZYX"), result_for("ZYX")
+    second = replace(second, fused=second.fused + 1)
+    first.save(path)
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_SAVE, str(path), here, str(renames)], check=False
+    )
+    assert done.returncode < 0
+    left = [name for name in os.listdir(tmp_path) if name.startswith(".")]
+    assert left
+    assert path.exists() == (renames == 0)
+    with pytest.raises(FocusFusionError, match="exists already"):
+        second.save(path)
+    np.testing.assert_array_equal(pixels_of(as_stack(path))[0, 0], first.fused)
+    second.save(path, overwrite=True)
+    np.testing.assert_array_equal(pixels_of(as_stack(path))[0, 0], second.fused)
+    assert os.listdir(tmp_path) == ["r.ome.zarr"]

@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.errors import FocusFusionError, in_one_line
-from napari_focus_fusion.progress import duration_text
+from napari_focus_fusion.progress import byte_text, duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.progress import Progress
 
+#: Seconds from which on a run is long.
+LONG = 20
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -28,10 +30,13 @@ class UsageError(Exception):
 
 
 class Bar:
-    """A progress callback that draws a bar, where there is a terminal to draw on."""
+    """A progress callback that draws a bar, where there is a terminal to draw on.
+
+    Of a long run it says once what that takes, also without a terminal.
+    """
 
     def __init__(self, title: str) -> None:
-        self._title = title
+        self._title, self._told = title, False
 
     def __enter__(self) -> Bar:
         from tqdm import tqdm
@@ -57,6 +62,16 @@ class Bar:
         """Draw how far the run has come."""
         left = progress.seconds_left
         extra = "" if left is None else f", {duration_text(left)} left"
+        if progress.memory:
+            memory = f"about {byte_text(progress.memory)} of working memory"
+            extra += f", {memory}"
+            if left is not None and left > LONG and not self._told:
+                print(
+                    f"{self._title}: {memory} and {duration_text(left)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                self._told = True
         self._bar.total = progress.total
         self._bar.n = progress.done
         self._bar.set_description_str(f"{self._title}: {progress.stage}{extra}")

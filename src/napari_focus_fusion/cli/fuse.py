@@ -34,7 +34,7 @@ from napari_focus_fusion.cli.options import (
 )
 from napari_focus_fusion.cli.table import check_table, write_table
 from napari_focus_fusion.errors import Cancelled
-from napari_focus_fusion.progress import duration_text
+from napari_focus_fusion.progress import byte_text, duration_text
 
 if TYPE_CHECKING:
     import argparse
@@ -85,6 +85,12 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="go on with an interrupted call: stacks whose results are there already "
         "are left as they are, unless the stack, the model or a setting changed",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be fused and written, and how much memory and room on "
+        "the disk it takes; no pixels are read, nothing is written",
     )
     add_model_and_resources(parser)
     add_axes(parser)
@@ -306,7 +312,7 @@ def _targets(jobs: Sequence[Job], out: str) -> list[Path]:
 
 
 def _line_of(report: dict[str, Any]) -> str:
-    if "memory" in report:
+    if "working_memory" in report:
         return _line_of_dry_run(report)
     if "fused_before" in report:
         return f"{report['name']}: fused before\n  {report['outputs'][0]}"
@@ -318,10 +324,6 @@ def _line_of(report: dict[str, Any]) -> str:
         f"in {duration_text(report['seconds'])}{best}\n"
         + "\n".join(f"  {path}" for path in report["outputs"])
     )
-
-
-def _megabytes(memory: int) -> str:
-    return f"{max(memory / 1e6, 1):.0f} MB"
 
 
 def _line_of_dry_run(report: dict[str, Any]) -> str:
@@ -336,7 +338,8 @@ def _line_of_dry_run(report: dict[str, Any]) -> str:
         (
             f"{report['name']}: {report['status']}; {report['axes']} {size} "
             f"{report['dtype']}, {report['slices']} slices, about "
-            f"{_megabytes(report['memory'])}",
+            f"{byte_text(report['working_memory'])} of working memory and a result of "
+            f"{byte_text(report['result_bytes'])}",
             f"  from {source}{many}",
             f"  pixel size: {pixel or 'not known'}",
             *(f"  note: {note}" for note in report["notes"]),
@@ -371,10 +374,10 @@ def _print_summary(
         return failed
     text = f"{good} stack{'s' if good != 1 else ''} fused in {duration_text(seconds)}"
     if dry_run:
-        memory = max((report.get("memory", 0) for report in reports), default=0)
+        most = max((report.get("working_memory", 0) for report in reports), default=0)
         text = (
             f"{good} stack{'s' if good != 1 else ''} to be fused, one after the other, "
-            f"in at most about {_megabytes(memory)} beside the program itself"
+            f"in at most about {byte_text(most)} of working memory; nothing was written"
         )
     if before:
         text += f", {before} fused before"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.cli.console import Bar, path_texts
 from napari_focus_fusion.cli.table import measures_of
+from napari_focus_fusion.progress import byte_text
 
 if TYPE_CHECKING:
     import argparse
@@ -156,7 +157,7 @@ def look_at(
     dict
         What is reported of it.
     """
-    from napari_focus_fusion.engine.plan import expected_memory
+    from napari_focus_fusion.engine.memory import result_bytes
     from napari_focus_fusion.fusion import plan_fusion
 
     before, overwrite = _done_before(job, target, args, keywords)
@@ -167,6 +168,10 @@ def look_at(
     _, plan = plan_fusion(stack, axes=axes, out=out, **keywords)
     if before is None and target.parent.is_dir():
         _check_outputs(target, stack, keywords, inputs, overwrite=overwrite)
+    notes = [*stack.notes, *["It has one slice."] * (stack.n_slices == 1)]
+    if plan.working_memory > plan.memory:
+        allowed = byte_text(plan.memory)
+        notes.append(f"It takes more than the {allowed} allowed, which is too little.")
     return {
         **(before or _report_of(job, [target])),
         "status": "fused before" if before else "to be fused",
@@ -175,8 +180,9 @@ def look_at(
         "shape": list(stack.data.shape),
         "dtype": str(stack.dtype),
         "pixel_size": {a: [stack.pixel_size(a), stack.unit(a)] for a in stack.scale},
-        "memory": expected_memory(plan, stored=zarr),
-        "notes": [*stack.notes, *["It has one slice."] * (stack.n_slices == 1)],
+        "working_memory": plan.working_memory,
+        "result_bytes": result_bytes(stack, args.scale or 1),
+        "notes": notes,
     }
 
 

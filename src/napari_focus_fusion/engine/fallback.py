@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.models.base import FusionModel
 
@@ -102,6 +103,25 @@ def on_cpu(point: Prepared) -> Prepared:
         context=moved_to(point.context, cpu),
         upscale_context=moved_to(point.upscale_context, cpu),
     )
+
+
+def with_networks_on_device(plan: RunPlan, monitor: Monitor) -> RunPlan:
+    """The plan with its networks on its device; on the CPU where they find no room."""
+    try:
+        for used in plan.networks:
+            used.to(plan.device)
+        return plan
+    except (RuntimeError, MemoryError) as error:
+        if plan.device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    cpu = torch.device("cpu")
+    for used in plan.networks:
+        used.to(cpu)
+    monitor.warn(
+        f"{plan.device} had no memory for the network; the CPU took over, which is "
+        "slower. Close what else uses the graphics card."
+    )
+    return replace(plan, device=cpu)
 
 
 def run_with_fallback(call: NetworkCall, batch: Tensor, monitor: Monitor) -> Tensor:

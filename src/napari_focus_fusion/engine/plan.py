@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_focus_fusion.device import choose_device, memory_budget
+from napari_focus_fusion.engine.memory import (
+    memory_beside_regions,
+    memory_of_region,
+    tile_that_fits,
+)
 from napari_focus_fusion.engine.store import CHUNK
+from napari_focus_fusion.engine.upscale import Upscale
 from napari_focus_fusion.errors import FocusFusionError
-from napari_focus_fusion.models.base import SuperResolver
+from napari_focus_fusion.models.base import Reconstructor, SuperResolver
 from napari_focus_fusion.models.registry import load_surface
-from napari_focus_fusion.models.surface import CELL, SURFACE_HALO
 from napari_focus_fusion.stack import FocusStack
 from napari_focus_fusion.tiling import TilePlan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from numpy.typing import NDArray
 
@@ -33,40 +41,16 @@ SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
 #: Working memory of a region's pixel in bytes, measured: state and temporaries, and
 #: what each component adds to them, the second for each of its own bytes.
 BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
-#: And of its slices, where a surface is found in them: focus measure at three scales,
-#: intensity and shares, in cells.
-SURFACE_BYTES = 1.25
 #: The same of each component of a slice that is aligned or levelled.
 BYTES_TO_ALIGN = 16
 #: A band of whole rows is as high as this, or it would mostly read its halo.
 MIN_ROWS = 256
+#: Memory that regions may take whatever else there is, unless less is allowed.
+LEAST_ROOM = 32 << 20
+#: Pixels of the smallest region.
+SMALLEST_REGION = 64 * 64
 #: Default working memory of a job on a cluster.
 JOB_BYTES = 512 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Upscale:
-    """How a run super-resolves.
-
-    Attributes
-    ----------
-    resolver
-        The network.
-    scale
-        2, 3 or 4.
-    joint
-        Whether slices are made finer and then fused; else the fused image is made
-        finer.
-    """
-
-    resolver: SuperResolver
-    scale: int
-    joint: bool
-
-    def bytes_a_pixel(self, stack: FocusStack) -> int:
-        """Memory of one pixel of the source while it is made finer."""
-        sums = (self.resolver.feature_channels + 1 + 3 + 3) * 4
-        return self.scale**2 * (sums + stack.n_components * stack.dtype.itemsize)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +84,11 @@ class RunPlan:
         Slices that are read and scored together.
     regions
         What the plane is cut into, so that their state fits into the memory.
+    memory
+        Working memory that the run may take beyond the result, in bytes.
+    working_memory
+        What it is estimated to take; more than `memory` where that is too little for
+        the smallest region.
     registration, levels
         How the slices of `stack` were brought into register and to one brightness;
         None: they were not.
@@ -117,6 +106,8 @@ class RunPlan:
     tile: int
     slab: int
     regions: TilePlan
+    memory: int
+    working_memory: int
     registration: Registration | None = None
     levels: Levels | None = None
 
@@ -227,10 +218,39 @@ def plan_run(
     else:
         budget = settings.memory or JOB_BYTES
     surface = _surface_of(stack, scoring_model, settings.surface)
-    state = _state_of(stack, scoring_model, upscale, guide, settings)
-    pixels = budget // state
-    if surface is not None:
-        pixels = _pixels_beside_surface(budget, state, stack)
+    state = bytes_a_pixel(stack, scoring_model, upscale, guide)
+    if settings.align is not None or settings.brightness != "keep":
+        state += BYTES_TO_ALIGN * (stack.n_components + 2)
+    tile, slab = settings.tile or TILE[device.type], SLAB[device.type]
+    if settings.tile is None:
+        tile = tile_that_fits(
+            scoring_model, upscale, slab=slab, memory=budget, most=tile
+        )
+    reconstructs = (
+        isinstance(scoring_model, Reconstructor)
+        and upscale is None
+        and settings.blend == "feather"
+    )
+    beside = memory_beside_regions(
+        stack, stored=stored, reconstructions=stack.n_channels * reconstructs
+    )
+    # Regions are not made tiny for what they cannot change.
+    room = max(budget - beside, min(budget, LEAST_ROOM))
+
+    def taken_by(size: tuple[int, int]) -> int:
+        return memory_of_region(
+            stack,
+            scoring_model,
+            upscale,
+            surface=surface is not None,
+            state=state,
+            tile=tile,
+            slab=slab,
+            memory=budget,
+            size=size,
+        )
+
+    regions = _regions_that_fit(stack, room, taken_by, stored=stored, jobs=jobs or 1)
     return RunPlan(
         stack=stack,
         settings=settings,
@@ -241,23 +261,29 @@ def plan_run(
         reference=guide,
         weights=weights,
         device=device,
-        tile=settings.tile or TILE[device.type],
-        slab=SLAB[device.type],
-        regions=plan_regions(stack, pixels, stored=stored, jobs=jobs or 1),
+        tile=tile,
+        slab=slab,
+        regions=regions,
+        memory=budget,
+        working_memory=beside + taken_by(regions.window),
     )
 
 
-def _pixels_beside_surface(budget: int, state: int, stack: FocusStack) -> int:
-    """Pixels of a region whose slices are kept in cells, with a halo around them."""
-    kept = stack.n_slices * SURFACE_BYTES
-    plane = stack.height * stack.width
-    if budget >= (state + kept) * plane:
-        return plane
-    # The side s of a square: state * s ** 2 + kept * (s + 2 * halo) ** 2 = budget.
-    halo, both = CELL * SURFACE_HALO, state + kept
-    root = (2 * kept * halo) ** 2 - both * (kept * (2 * halo) ** 2 - budget)
-    side = (max(root, 0.0) ** 0.5 - 2 * kept * halo) / both
-    return int(max(side, 0)) ** 2
+def _regions_that_fit(
+    stack: FocusStack,
+    room: int,
+    taken_by: Callable[[tuple[int, int]], int],
+    *,
+    stored: bool,
+    jobs: int,
+) -> TilePlan:
+    """The largest regions that take no more than there is room; else the smallest."""
+    pixels = stack.height * stack.width
+    while True:
+        regions = plan_regions(stack, pixels, stored=stored, jobs=jobs)
+        if taken_by(regions.window) <= room or pixels <= SMALLEST_REGION:
+            return regions
+        pixels = pixels * 7 // 8
 
 
 def _surface_of(
@@ -294,49 +320,6 @@ def check_reference(stack: FocusStack, reference: FocusStack) -> None:
             f"{reference.name!r} cannot decide for {stack.name!r}: its size is {here}, "
             f"not {there}. Choose a channel of the same image."
         )
-
-
-def expected_memory(plan: RunPlan, *, stored: bool) -> int:
-    """Memory that a run takes beyond the program's own, in bytes.
-
-    Parameters
-    ----------
-    plan
-        The run.
-    stored
-        Whether the result is written by region; else it is held in memory.
-    """
-    stack, settings = plan.stack, plan.settings
-    state = _state_of(stack, plan.model, plan.upscale, plan.reference, settings)
-    halo = CELL * SURFACE_HALO if plan.surface else 0
-    kept = stack.n_slices * SURFACE_BYTES if plan.surface else 0
-    working = max(
-        state * region.area
-        + kept
-        * min(region.height + 2 * halo, stack.height)
-        * min(region.width + 2 * halo, stack.width)
-        for region in plan.regions
-    )
-    if stored:
-        return int(working)
-    plane = stack.n_times * stack.height * stack.width
-    fused = stack.n_components * stack.dtype.itemsize * settings.scale**2
-    maps = 2 + 4 + 4 + (4 if settings.scale > 1 else 0)
-    return int(working + plane * (fused + maps))
-
-
-def _state_of(
-    stack: FocusStack,
-    model: FusionModel | None,
-    upscale: Upscale | None,
-    reference: FocusStack,
-    settings: FusionSettings,
-) -> int:
-    """Working memory of a pixel of a region, with what it takes to align slices."""
-    state = bytes_a_pixel(stack, model, upscale, reference)
-    if settings.align is not None or settings.brightness != "keep":
-        state += BYTES_TO_ALIGN * (stack.n_components + 2)
-    return state
 
 
 def bytes_a_pixel(
@@ -376,7 +359,7 @@ def plan_regions(
         core, align = (CHUNK, max(pixels // CHUNK, CHUNK)), (CHUNK, CHUNK)
     else:
         # Chunks larger than this are read more than once.
-        side = max(int(pixels**0.5), 64)
+        side = max(math.isqrt(pixels), 64)
         core, align = (side, side), (min(align[0], side), min(align[1], side))
     return TilePlan(stack.height, stack.width, core, align=align)
 

@@ -8,7 +8,6 @@ tiles.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from napari_focus_fusion.decision import (
 )
 from napari_focus_fusion.engine.costs import share_of_surface
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
+from napari_focus_fusion.engine.memory import set_side
 from napari_focus_fusion.engine.reading import (
     ABSENT,
     DOUBTFUL,
@@ -44,15 +44,12 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.decision import Maps
     from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.tiling import Rectangle, Tile
 
 #: Side of the blocks in which planes are processed: a few fit into a core's cache.
 BLOCK_SIDE = 512
-#: Pixels x slices that a set masker processes together: some 24 bytes each.
-SET_PIXELS = 1 << 23
-#: Smallest side of such a tile: a smaller one would be mostly halo.
-SMALLEST_SET = 64
 
 
 def blocks_of(region: Rectangle, device: torch.device) -> list[Tile]:
@@ -86,23 +83,40 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
     running = RunningDecision((region.height, region.width), plan.device)
     halo = aggregate_halo(plan.model.window, plan.smoothness)
     surface = find_surface(point, region, monitor)
-    blocks = blocks_of(region, plan.device)
     score = _score_sets if plan.model.kind == "set-masker" else _score_slabs
-    for z, scores in score(point, region, halo, surface, monitor):
-        for i, one in enumerate(scores):
-            weight = None if surface is None else surface.of_slice(z + i)
-            for block in blocks:
-                summed = aggregate(
-                    one[block.window(halo, offset=halo)],
-                    plan.model.window,
-                    plan.smoothness,
-                )
-                near = None if weight is None else weight[block.slices]
-                running.update(z + i, summed, block.y, block.x, near)
+    for part in _parts_of(plan, region, halo):
+        here = part.moved(region.y0, region.x0)
+        shares = None if surface is None else surface.of_part(here)
+        blocks = blocks_of(part, plan.device)
+        for z, scores in score(point, here, halo, shares, monitor):
+            for i, one in enumerate(scores):
+                weight = None if shares is None else shares.of_slice(z + i)
+                for block in blocks:
+                    summed = aggregate(
+                        one[block.window(halo, offset=halo)],
+                        plan.model.window,
+                        plan.smoothness,
+                    )
+                    near = None if weight is None else weight[block.slices]
+                    into = block.moved(part.y0, part.x0)
+                    running.update(z + i, summed, into.y, into.x, near)
     if surface is not None:
         running.certainty = surface.at_pixels(surface.certainty)
     monitor.count_absent(running.absent, plan.stack.n_slices)
     return running.maps()
+
+
+def _parts_of(plan: RunPlan, region: Rectangle, halo: int) -> list[Tile]:
+    """The parts of a region that are scored by themselves, in the region's pixels.
+
+    The whole of it, but for a model that looks at all slices at once.
+    """
+    assert plan.model is not None
+    side = max(region.height, region.width)
+    if plan.model.kind == "set-masker":
+        around, count = halo + plan.halo, plan.stack.n_slices
+        side = min(side, set_side(plan.model, plan.memory, around, count))
+    return list(TilePlan(region.height, region.width, (side, side)))
 
 
 def apply_flags(scores: Tensor, flags: Tensor | None) -> Tensor:
@@ -172,7 +186,7 @@ def _score_sets(
     surface: SurfaceShares | None,
     monitor: Monitor,
 ) -> Iterator[tuple[int, Tensor]]:
-    """All slices of a region at once: each slice and its weights (1, h, w).
+    """All slices of a part of a region at once: each and its weights (1, h, w).
 
     All of them, also those far from the surface: what a slice weighs depends on all.
     """
@@ -189,25 +203,23 @@ def _score_sets(
         if core is not None:
             flagged |= {z + i: one for i, one in enumerate(core) if one.any()}
         monitor.check_cancelled()
-    weights = torch.empty(count, wide.height, wide.width, device=plan.device)
-    side = side_of_sets(plan.tile, plan.halo, count)
+    side = min(plan.tile, max(wide.height, wide.width))
     tiles = TilePlan(wide.height, wide.width, (side, side), plan.halo)
     share = (1 - share_of_surface(plan)) * region.area / wide.area
+    weights: Tensor | None = None
     for tile in tiles:
         y, x = shifted(tiles.window_of(tile), plan.halo)
         found = run_with_fallback(call, planes[None, :, y, x], monitor)[0]
+        if weights is None:
+            weights = planes.new_empty(count, wide.height, wide.width)
         weights[:, tile.y, tile.x] = found[:, *tile.inside]
         monitor.advance(count * tile.area * share)
-    del planes
+    assert weights is not None
+    del planes, found
     for z in range(count):
         monitor.check_cancelled()
         flags = flagged[z][None] if z in flagged else None
         yield z, apply_flags(weights[z : z + 1], flags)
-
-
-def side_of_sets(most: int, halo: int, slices: int) -> int:
-    """Side of a tile of which a :class:`SetMasker` can process all slices at once."""
-    return min(most, max(math.isqrt(SET_PIXELS // slices) - 2 * halo, SMALLEST_SET))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,24 @@ import numpy as np
 import torch
 
 from napari_focus_fusion.decision import Maps
-from napari_focus_fusion.device import is_out_of_memory
+from napari_focus_fusion.device import is_out_of_memory, return_freed_memory
 from napari_focus_fusion.engine.costs import BLEND_COSTS, cost_of_scoring
 from napari_focus_fusion.engine.fallback import on_cpu
 from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
 from napari_focus_fusion.engine.reconstruction import reconstruct_region
 from napari_focus_fusion.engine.scoring import score_region
-from napari_focus_fusion.engine.store import get_raw, put_finished, put_raw
+from napari_focus_fusion.engine.store import (
+    CHUNK,
+    MemoryStore,
+    get_raw,
+    put_finished,
+    put_raw,
+)
 from napari_focus_fusion.engine.superresolving import (
     super_resolve_region,
     super_resolving_halo,
 )
+from napari_focus_fusion.tiling import Tile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +36,11 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.engine.store import Store
-    from napari_focus_fusion.tiling import Tile
 
 #: Work of a run that one thread does in about half a second.
 SMALL_WORK = 7e6
+#: Side of a region in pixels that is not halved where memory ends.
+SMALLEST_HALF = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +72,13 @@ def steps_of(plan: RunPlan) -> tuple[Step, Step]:
             "scored",
             "Finding what is sharp",
             cost_of_scoring(plan),
-            partial(run_or_take_cpu, score_step),
+            partial(run_or_halve, score_step),
         ),
         Step(
             "fused",
             "Fusing",
             BLEND_COSTS[plan.settings.blend],
-            partial(run_or_take_cpu, finish_step),
+            partial(run_or_halve, finish_step),
         ),
     )
 
@@ -94,34 +102,60 @@ def threads_of(plan: RunPlan) -> int:
     return torch.get_num_threads()
 
 
-def run_or_take_cpu(
+def run_or_halve(
     step: Callable[[Prepared, Store, Tile, Monitor], None],
     point: Prepared,
     store: Store,
     region: Tile,
     monitor: Monitor,
 ) -> None:
-    """Do a step; on the CPU where the device has no memory for the region's state.
+    """Do a step; where memory ends, on the CPU, and there on halves of the region.
 
     Networks that run out of memory take smaller tiles before: see
     :mod:`~napari_focus_fusion.engine.fallback`.
     """
-    device = point.plan.device
+    device, absent = point.plan.device, monitor.absent
+    halves: list[Tile] = []
     try:
         step(point, store, region, monitor)
+        return_freed_memory()
         return
     except (RuntimeError, MemoryError) as error:
-        if device.type == "cpu" or not is_out_of_memory(error):
+        halves = [] if device.type != "cpu" else _halves_of(region, store)
+        if not is_out_of_memory(error) or (device.type == "cpu" and not halves):
             raise
     # Outside of the handler, whose traceback keeps what was allocated.
+    monitor.absent = absent
+    return_freed_memory()
+    size = f"a region of {region.height} x {region.width} pixels"
+    if halves:
+        monitor.warn(
+            f"There was not enough memory for {size}, which was fused in parts. Close "
+            "other programs, or give less with memory=."
+        )
+        for half in halves:
+            run_or_halve(step, point, store, half, monitor)
+        return
     if device.type == "cuda":
         torch.cuda.empty_cache()
     monitor.warn(
-        f"{device} had no memory for a region of {region.height} x {region.width} "
-        "pixels; the CPU took over, which is slower. Close what else uses the "
-        "graphics card, or give less with memory=."
+        f"{device} had no memory for {size}; the CPU took over, which is slower. Close "
+        "what else uses the graphics card, or give less with memory=."
     )
-    step(on_cpu(point), store, region, monitor)
+    run_or_halve(step, on_cpu(point), store, region, monitor)
+
+
+def _halves_of(region: Tile, store: Store) -> list[Tile]:
+    """A region in two, of whole chunks where it is written to; none if it is small."""
+    side = SMALLEST_HALF if isinstance(store, MemoryStore) else CHUNK
+    y0, y1, x0, x1 = region.y0, region.y1, region.x0, region.x1
+    if max(region.height, region.width) <= side:
+        return []
+    if region.height >= region.width:
+        y = y0 + -(-region.height // (2 * side)) * side
+        return [Tile(y0, y, x0, x1), Tile(y, y1, x0, x1)]
+    x = x0 + -(-region.width // (2 * side)) * side
+    return [Tile(y0, y1, x0, x), Tile(y0, y1, x, x1)]
 
 
 def score_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_focus_fusion.decision import Maps
 from napari_focus_fusion.engine.identity import differences
+from napari_focus_fusion.engine.memory import result_bytes
 from napari_focus_fusion.engine.monitor import NOTHING, Found
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import Reordered
@@ -57,14 +58,13 @@ class MemoryStore:
     def __init__(
         self, stack: FocusStack, reconstructions: int = 0, scale: int = 1
     ) -> None:
-        plane = (stack.n_times, stack.height, stack.width)
         self.reconstructions: list[Any] = [
-            np.zeros(plane, np.float32) for _ in range(reconstructions)
+            _one_for_all_times(stack, np.float32) for _ in range(reconstructions)
         ]
         self.raw = Maps(
-            np.zeros(plane, np.uint16),
-            np.zeros(plane, np.float32),
-            np.zeros(plane, np.float32),
+            _one_for_all_times(stack, np.uint16),
+            _one_for_all_times(stack, np.float32),
+            _one_for_all_times(stack, np.float32),
         )
         self.outputs: dict[str, Any] = {
             "fused": np.zeros(_finer(stack, scale), stack.dtype),
@@ -97,6 +97,14 @@ class MemoryStore:
     def finish(self, provenance: dict[str, Any]) -> dict[str, Any]:
         """The results by name; where they came from is kept beside them."""
         return self.outputs
+
+
+def _one_for_all_times(stack: FocusStack, dtype: type[np.generic]) -> np.ndarray:
+    """(T, Y, X), every time point the same plane: one is finished before the next."""
+    plane = np.zeros((stack.height, stack.width), dtype)
+    return np.lib.stride_tricks.as_strided(
+        plane, (stack.n_times, *plane.shape), (0, *plane.strides)
+    )
 
 
 class OpenStore:
@@ -197,7 +205,7 @@ class OpenStore:
         self._note_of(stage, t, row, column).unlink(missing_ok=True)
         for name, state in states.items():
             if state is not None:
-                (self.partial / name).unlink()
+                (self.partial / name).unlink(missing_ok=True)
         return False
 
     def _states(
@@ -323,12 +331,11 @@ class ZarrStore(OpenStore):
 
     def _check_room(self, scale: int, reconstructions: int) -> None:
         stack = self.stack
-        plane = stack.n_times * stack.height * stack.width
-        fused = stack.n_components * stack.dtype.itemsize * scale**2
-        # Decision, confidence, depth, consistency, and the raw maps.
-        maps = 10 + 4 * (scale > 1) + 10 + 4 * reconstructions
+        raw = stack.n_times * stack.height * stack.width * (10 + 4 * reconstructions)
         check_targets(
-            [self.path], overwrite=self.overwrite, nbytes=plane * (fused + maps)
+            [self.path],
+            overwrite=self.overwrite,
+            nbytes=result_bytes(stack, scale) + raw,
         )
 
     def _create(self, scale: int, reconstructions: int) -> None:
@@ -493,7 +500,7 @@ def _sync_tree(folder: Path) -> None:
     """Have a finished result reach the disk, without what killed writers left."""
     for place in [*folder.rglob("*"), folder]:
         if place.suffix == ".partial":  # Zarr's own temporary files
-            place.unlink()
+            place.unlink(missing_ok=True)  # a lost worker may still be ending
         else:
             sync(place)
 

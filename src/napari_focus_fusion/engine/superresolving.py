@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from napari_focus_fusion.engine.monitor import Monitor
-    from napari_focus_fusion.engine.plan import Upscale
     from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.engine.reading import Reference
+    from napari_focus_fusion.engine.upscale import Upscale
     from napari_focus_fusion.models.base import SuperResolver
     from napari_focus_fusion.tiling import Rectangle, Tile
 

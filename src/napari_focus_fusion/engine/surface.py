@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_focus_fusion.device import return_freed_memory
 from napari_focus_fusion.engine.costs import share_of_surface
+from napari_focus_fusion.engine.memory import surface_side
 from napari_focus_fusion.engine.reading import DOUBTFUL, flagged_slabs
 from napari_focus_fusion.filters import box_mean, without_border
 from napari_focus_fusion.models.surface import (
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.models.surface import Surface
 
-#: Blocks x slices that the network looks at together: some 1000 bytes each. Fewer would
-#: mostly be halo.
-BLOCKS_AT_ONCE, SMALLEST_SIDE = 1 << 17, 32
 #: Rows of cells whose focus measure is computed together, in a processor's cache.
 BAND = 32
 #: Agreement along Z that white noise can have.
@@ -94,6 +93,18 @@ class SurfaceShares:
             self.region.moved(-CELL * self.cells.y0, -CELL * self.cells.x0).slices
         ]
 
+    def of_part(self, part: Rectangle) -> SurfaceShares:
+        """The same of a part of the region."""
+        cells = _cells_of(part).grown(BLOCK)
+        y, x = cells.moved(-self.cells.y0, -self.cells.x0).slices
+        return SurfaceShares(
+            self.weights[..., y, x],
+            self.near[..., y, x],
+            self.certainty[y, x],
+            part,
+            cells,
+        )
+
     def passes(self, first: int, count: int, y: slice, x: slice) -> bool:
         """Whether any of some slices is near in a window of the region's pixels."""
         rows, columns = (
@@ -141,6 +152,7 @@ def find_surface(
     inside = wide.inside_plane(blocks.y1, blocks.x1)
     work = stack.n_slices * share_of_surface(point.plan) * (area or region.area)
     found, detail = _look(point, network, inside, plane, monitor, work)
+    return_freed_memory()
     logits = _cut(found.along_z, inside, wide, plane)
     trust, detail = (
         _cut(each, inside, cells, plane) for each in (found.trust, detail[0])
@@ -192,15 +204,18 @@ def _look(
         *(torch.empty(1, *shape, device=device) for _ in range(2)),
     )
     detail = torch.empty(1, *shape, device=device)
-    side = max(int((BLOCKS_AT_ONCE / count) ** 0.5) - 2 * NETWORK_HALO, SMALLEST_SIDE)
+    side = surface_side(point.plan.memory, count)
     for tile in TilePlan(*shape, (BLOCK * side, BLOCK * side), align=(BLOCK, BLOCK)):
         window = tile.moved(inside.y0, inside.x0).grown(halo)
         features = coarse_features(
             *(_cut(each[None], scanned, window, plane) for each in (focus, intensity))
         )
-        for whole, part in zip(found, network(features), strict=True):
-            whole[..., tile.y, tile.x] = part
         detail[..., tile.y, tile.x] = detail_above_noise(features)
+        embedded = network.embed(features)
+        del features
+        for whole, part in zip(found, network.decide(embedded), strict=True):
+            whole[..., tile.y, tile.x] = part
+        del embedded, part
         monitor.advance(work / 2 * tile.area / inside.area)
     return found, detail
 

@@ -66,8 +66,10 @@ class AffinitySR(PairMasker, SuperResolver):
     """
 
     window: ClassVar[int] = 3
+    bytes_a_tile_pixel: ClassVar[float] = 1030
     needs_sample: ClassVar[bool] = True
     feature_channels: ClassVar[int] = FEATURES
+    bytes_a_finer_pixel: ClassVar[float] = 115
     upscale_halo: ClassVar[int] = LIGHT.upscale_halo
 
     def __init__(self, config: AffinitySRConfig = LIGHT) -> None:

@@ -31,6 +31,9 @@ class FusionModel(nn.Module):
         Whether the stack is sampled before: for the statistics of :meth:`context`, or
         for the normalisation of a network's input. A plain measure, which scales
         with the intensities, spares the stack one reading.
+    bytes_a_tile_pixel
+        Memory that scoring, or encoding, takes for each pixel of a tile of one slice,
+        so that tiles are cut to what there is.
     spec, weights_hash
         Set when the model is loaded.
     """
@@ -38,6 +41,7 @@ class FusionModel(nn.Module):
     kind: ClassVar[Kind]
     window: ClassVar[int] = 5
     needs_sample: ClassVar[bool] = False
+    bytes_a_tile_pixel: ClassVar[float] = 1024
     spec: ModelSpec | None = None
     weights_hash: str = ""
 
@@ -147,10 +151,6 @@ class SetMasker(FusionModel):
             permutes the weights.
         """
 
-    def bytes_a_pixel(self, slices: int) -> int:
-        """The planes of all slices and their weights."""
-        return 8 * slices
-
 
 class Encoded(NamedTuple):
     """What a :class:`Reconstructor` keeps of slices.
@@ -251,10 +251,13 @@ class SuperResolver(FusionModel):
     upscale_halo
         Pixels of the slices around a tile that :meth:`features` and :meth:`resolve`
         together need.
+    bytes_a_finer_pixel
+        Memory that :meth:`features` takes for each pixel of the finer grid.
     """
 
     feature_channels: ClassVar[int]
     upscale_halo: ClassVar[int]
+    bytes_a_finer_pixel: ClassVar[float] = 256
 
     @abstractmethod
     def features(self, slices: Tensor, scale: int, context: Any = None) -> Tensor:

@@ -244,6 +244,7 @@ class DualPath(SetMasker):
     """The image fuser, and the mask predictor that fine-tuning needs."""
 
     window: ClassVar[int] = 1
+    bytes_a_tile_pixel: ClassVar[float] = 1240
     needs_sample: ClassVar[bool] = True
 
     def __init__(self) -> None:
@@ -255,9 +256,14 @@ class DualPath(SetMasker):
     def masks(self, slices: Tensor, context: Any = None) -> Tensor:
         """See :meth:`SetMasker.masks`; features of one slice live at a time."""
         chunk = 1 if slices.device.type == "cpu" else 4
-        for estimate in self.unroll(slices[:, 0][None], chunk):
-            last = estimate
-        return last.masks()[0]
+        stages = self.unroll(slices[:, 0][None], chunk)
+        for _ in self.stages[:-1]:
+            next(stages)
+        logits = torch.cat(next(stages).logits, 1)[0]
+        del stages
+        if logits.requires_grad:
+            return logits.softmax(0)
+        return torch.softmax(logits, 0, out=logits)
 
     def unroll(self, stacks: Tensor, chunk: int | None = None) -> Iterator[Estimate]:
         """Stage by stage, the estimates of the fuser for stacks of slices.
@@ -277,10 +283,11 @@ class DualPath(SetMasker):
             assert isinstance(stage, Stage)
             fused = weighted(logits, slices)
             reconstruction = stage.reconstruct(fused, statistics)
-            logits = [
-                stage.descend(own, image, fused, reconstruction, statistics)
-                for own, image in zip(logits, slices, strict=True)
-            ]
+            logits = list(logits)  # each is let go as soon as the next one is there
+            for i, image in enumerate(slices):
+                logits[i] = stage.descend(
+                    logits[i], image, fused, reconstruction, statistics
+                )
             highest = maximum(logits)
             features: Tensor | None = None
             total: Tensor | None = None

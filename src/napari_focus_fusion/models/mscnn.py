@@ -94,6 +94,7 @@ class MSCNN(Reconstructor):
     """The network; radii: encoder 9 and :data:`VOTE_RADIUS`, decoder 12."""
 
     window: ClassVar[int] = 5
+    bytes_a_tile_pixel: ClassVar[float] = 1760
     needs_sample: ClassVar[bool] = True
     channels: ClassVar[tuple[int, int]] = (DETAILS + MAXIMA, 3 * DETAILS + MEANS)
     decoder_halo: ClassVar[int] = 12

@@ -65,6 +65,7 @@ class Residual(SliceScorer):
     """
 
     window: ClassVar[int] = 3
+    bytes_a_tile_pixel: ClassVar[float] = 640
     needs_sample: ClassVar[bool] = True
 
     def __init__(self) -> None:
@@ -138,6 +139,7 @@ class ResidualZero(SliceScorer):
     """
 
     window: ClassVar[int] = 3
+    bytes_a_tile_pixel: ClassVar[float] = 32
 
     def score(self, slices: Tensor, context: Any = None) -> Tensor:
         """See :meth:`SliceScorer.score`; zero where the kernel extends outside."""

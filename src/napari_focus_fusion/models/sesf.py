@@ -60,6 +60,7 @@ class SESF(SliceScorer):
     """The network of the paper's figure 2, and its focus measure (section 3.2)."""
 
     window: ClassVar[int] = 3
+    bytes_a_tile_pixel: ClassVar[float] = 850
     needs_sample: ClassVar[bool] = True
 
     def __init__(self) -> None:

@@ -22,6 +22,7 @@ class SumModifiedLaplacian(SliceScorer):
     """
 
     window: ClassVar[int] = 3
+    bytes_a_tile_pixel: ClassVar[float] = 32
 
     def score(self, slices: Tensor, context: Any = None) -> Tensor:
         """See :meth:`SliceScorer.score`; the border of one pixel is zero."""

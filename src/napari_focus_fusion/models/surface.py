@@ -14,7 +14,7 @@ by their sum and by their absolute difference.
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from napari_focus_fusion.filters import box_mean, without_border
 from napari_focus_fusion.models.base import FusionModel, Kind
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Side of a cell of the coarse grid in pixels, and of a block in cells.
 CELL, BLOCK = 4, 2
@@ -130,21 +133,36 @@ def coarse_features(focus: Tensor, intensity: Tensor) -> Tensor:
         (B, N, INPUTS, h / 2, w / 2) in blocks, less :data:`WINDOW_RADIUS` on each side.
     """
     border = BLOCK * WINDOW_RADIUS
-    of_blocks: list[Tensor] = []
-    of_cells: list[Tensor] = []
+    batch, count, _, height, width = focus.shape
+    wide = 2 * WINDOW_RADIUS
+    features = focus.new_empty(
+        batch, count, INPUTS, height // BLOCK - wide, width // BLOCK - wide
+    )
+    # One after the other in its place: together they need as much memory again.
+    of_cells = features[:, :, -(BLOCK**2) * (2 * len(SCALES) + 2) :]
+    of_cells = of_cells.unflatten(2, (-1, BLOCK**2))
+    filled = 0
     for i, scale in enumerate(SCALES):
         near = without_border(focus[:, :, i], border - CELL_RADIUS)
-        of_cells += _along_z(box_mean(near, CELL_RADIUS))
+        for k, part in enumerate(_along_z(box_mean(near, CELL_RADIUS))):
+            of_cells[:, :, 2 * i + k] = _split(part)
         blocks = halved(focus[:, :, i])
         for radius in BLOCK_RADII[scale]:
             mean = box_mean(blocks, radius)
             inner = WINDOW_RADIUS - radius
-            of_blocks += _along_z(without_border(mean, inner) if inner else mean)
+            for part in _along_z(without_border(mean, inner) if inner else mean):
+                features[:, :, filled] = part
+                filled += 1
     seen = without_border(intensity, border)
     change = (seen - seen.mean(1, keepdim=True)) * 4
-    of_cells += [seen.clamp(-0.5, 1.5), change.clamp(-2, 2)]
-    split = F.pixel_unshuffle(torch.stack(of_cells, 2), BLOCK)
-    return torch.cat([torch.stack(of_blocks, 2), split], 2)
+    of_cells[:, :, -2] = _split(seen.clamp(-0.5, 1.5))
+    of_cells[:, :, -1] = _split(change.clamp(-2, 2))
+    return features
+
+
+def _split(cells: Tensor) -> Tensor:
+    """(B, N, h, w) -> (B, N, 4, h / 2, w / 2): the cells of each block."""
+    return F.pixel_unshuffle(cells[:, :, None], BLOCK)
 
 
 def _along_z(mean: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,15 +238,41 @@ def beside_neighbours(layer: nn.Conv2d, x: Tensor, spacing: int = 1) -> Tensor:
     Tensor
         (B, N, outputs, h, w).
     """
+    return torch.stack([_beside(layer, x, z, spacing) for z in range(x.shape[1])], 1)
+
+
+def _beside(layer: nn.Conv2d, x: Tensor, z: int, spacing: int) -> Tensor:
+    """Of :func:`beside_neighbours` one slice, (B, outputs, h, w)."""
     assert layer.bias is not None
     weight, bias = layer.weight[..., 0, 0], layer.bias[:, None]
-    last, found = x.shape[1] - 1, []
-    # Slice by slice, in a processor's cache; a matrix product is faster than conv2d.
-    for z in range(last + 1):
-        before, after = x[:, max(z - spacing, 0)], x[:, min(z + spacing, last)]
-        together = [x[:, z], before + after, (before - after).abs()]
-        found.append(torch.matmul(weight, torch.cat(together, 1).flatten(2)) + bias)
-    return torch.stack(found, 1).unflatten(-1, x.shape[-2:])
+    last = x.shape[1] - 1
+    before, after = x[:, max(z - spacing, 0)], x[:, min(z + spacing, last)]
+    together = torch.cat([x[:, z], before + after, (before - after).abs()], 1)
+    # In a processor's cache; a matrix product is faster than conv2d.
+    found = torch.matmul(weight, together.flatten(2)) + bias
+    return found.unflatten(-1, x.shape[-2:])
+
+
+def _in_turn(count: int, part: Callable[[range], Tensor]) -> Tensor:
+    """Parts (B, n, ...) of slices, all of them (B, count, ...).
+
+    Without gradients two or three at a time: all together need as much memory again.
+    PyTorch convolves single ones, where they are small, in another way.
+    """
+    starts = range(0, max(count - 1, 1), 2)
+    if torch.is_grad_enabled():
+        starts = range(1)
+    whole: Tensor | None = None
+    for start in starts:
+        stop = count if start == starts[-1] else start + 2
+        found = part(range(start, stop))
+        if found.shape[1] == count:
+            return found
+        if whole is None:
+            whole = found.new_empty(len(found), count, *found.shape[2:])
+        whole[:, start:stop] = found
+    assert whole is not None
+    return whole
 
 
 class Surface(FusionModel):
@@ -272,18 +316,20 @@ class Surface(FusionModel):
         Found
             In cells, less ``sum(DILATIONS)`` blocks on each side.
         """
-        shape = features.shape[:2]
-        x = F.leaky_relu(self.first(features.flatten(0, 1)), 0.1).unflatten(0, shape)
+        return self.decide(self.embed(features), whole=whole)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """What the first layer makes of features: (B, N, WIDTH, h, w)."""
+        found = F.leaky_relu_(self.first(features.flatten(0, 1)), 0.1)
+        return found.unflatten(0, features.shape[:2])
+
+    def decide(self, x: Tensor, *, whole: bool = False) -> Found:
+        """What :meth:`forward` gives, of what :meth:`embed` gives."""
         for along, across, spacing, z_spacing in zip(
             self.along, self.across, DILATIONS, Z_SPACINGS, strict=True
         ):
             assert isinstance(along, nn.Conv2d)
-            y = F.leaky_relu(beside_neighbours(along, x, z_spacing), 0.1).flatten(0, 1)
-            if whole:
-                y = F.pad(y, [spacing] * 4, mode="replicate")
-            else:
-                x = x[..., spacing:-spacing, spacing:-spacing]
-            x = x + F.leaky_relu(across(y), 0.1).unflatten(0, shape)
+            x = _residual(x, along, across, spacing, z_spacing, whole=whole)
         logits = beside_neighbours(self.last, x)
         # Sums in double precision do not depend on the order of the slices.
         mean = x.mean(1, dtype=torch.float64).to(x.dtype)
@@ -291,6 +337,29 @@ class Surface(FusionModel):
         trust = F.softplus(self.trust(pooled))
         cells = [logits, self.presence(pooled), trust]
         return Found(*(F.pixel_shuffle(x, BLOCK).squeeze(-3) for x in cells))
+
+
+def _residual(
+    x: Tensor,
+    along: nn.Conv2d,
+    across: nn.Module,
+    spacing: int,
+    z_spacing: int,
+    *,
+    whole: bool,
+) -> Tensor:
+    """A layer along Z and one across the plane, added to (B, N, WIDTH, h, w)."""
+    inner = x if whole else x[..., spacing:-spacing, spacing:-spacing]
+
+    def changed(slices: range) -> Tensor:
+        y = torch.stack([_beside(along, x, z, z_spacing) for z in slices], 1)
+        y = F.leaky_relu_(y, 0.1).flatten(0, 1)
+        if whole:
+            y = F.pad(y, [spacing] * 4, mode="replicate")
+        y = F.leaky_relu_(across(y), 0.1).unflatten(0, (len(x), -1))
+        return inner[:, slices.start : slices.stop] + y
+
+    return _in_turn(x.shape[1], changed)
 
 
 def vote(logits: Tensor, trust: Tensor) -> Tensor:
@@ -314,9 +383,11 @@ def vote(logits: Tensor, trust: Tensor) -> Tensor:
     r = VOTE_RADIUS
     shares = logits.softmax(1)
     inner = logits[..., r:-r, r:-r]
+
     # Slice by slice, since sums over windows need as much memory again.
-    voted = [
-        inner[:, z] + trust * (box_mean(shares[:, z], r) + VOTE_FLOOR).log()
-        for z in range(logits.shape[1])
-    ]
-    return torch.stack(voted, 1)
+    def voted(slices: range) -> Tensor:
+        votes = [box_mean(shares[:, z], r) + VOTE_FLOOR for z in slices]
+        own = inner[:, slices.start : slices.stop]
+        return own + trust[:, None] * torch.stack(votes, 1).log()
+
+    return _in_turn(logits.shape[1], voted)

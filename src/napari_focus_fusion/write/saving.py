@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 import shutil
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
+
+import psutil
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.parameters import shown
@@ -22,7 +26,7 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM)
 #: What file systems say that leave it to themselves when they write.
 _UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 #: Bytes of a file's name: 255, less what temporary names add to it.
-LONGEST_NAME = 230
+LONGEST_NAME = 226
 
 
 def check_targets(
@@ -98,9 +102,13 @@ def written_whole(targets: Sequence[Path], *, overwrite: bool) -> Iterator[list[
     """Give temporary siblings to write to; put them in place if nothing fails.
 
     After a failure neither the temporaries nor any of the targets are there, except
-    targets that were there before.
+    targets that were there before. What a process left that was killed is put right
+    first: what it was about to replace gets its name back.
     """
-    mark = uuid4().hex[:8]
+    mark = _mark()
+    with translated_errors(targets[0].absolute().parent):
+        for target in targets:
+            _tidy_up_after_killed(target)
     partials = [
         target.with_name(f".{target.name}.{mark}.partial") for target in targets
     ]
@@ -132,7 +140,7 @@ def put_in_place(partial: Path, target: Path, *, overwrite: bool) -> None:
         check_targets([target], overwrite=overwrite)
         if target.is_dir() or partial.is_dir():
             # A folder cannot be replaced in one step; the old one is renamed first.
-            aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}.replaced")
+            aside = target.with_name(f".{target.name}.{_mark()}.replaced")
             os.rename(target, aside)
             try:
                 os.rename(partial, target)
@@ -142,6 +150,33 @@ def put_in_place(partial: Path, target: Path, *, overwrite: bool) -> None:
             remove(aside)
             return
     os.replace(partial, target)
+
+
+def _mark() -> str:
+    """What tells temporary names apart: computer, process, and which of its."""
+    return f"{_computer()}-{os.getpid():x}-{uuid4().hex[:4]}"
+
+
+def _computer() -> str:
+    return f"{zlib.crc32(platform.node().encode()) & 0xFFFF:04x}"
+
+
+def _tidy_up_after_killed(target: Path) -> None:
+    """Put right what a process of this computer left that does not run any more."""
+    start = f".{target.name}."
+    for path in sorted(target.absolute().parent.iterdir()):
+        parts = path.name.removeprefix(start).split(".")
+        if not path.name.startswith(start) or len(parts) != 2:
+            continue
+        mark, kind = parts[0].split("-"), parts[1]
+        if kind not in ("partial", "replaced") or mark[0] != _computer():
+            continue
+        if len(mark) != 3 or psutil.pid_exists(int(mark[1], 16)):
+            continue
+        if kind == "replaced" and not os.path.lexists(target):
+            os.rename(path, target)
+        else:
+            remove(path)
 
 
 def write_durably(path: Path, text: str) -> None:

@@ -17,11 +17,11 @@ from qtpy.QtWidgets import QApplication, QLabel, QMessageBox, QPushButton, QTool
 from superqt.utils import WorkerBase
 
 from napari_focus_fusion import fuse
+from napari_focus_fusion.engine.memory import result_bytes
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.models import registry
 from napari_focus_fusion.models.registry import ModelSpec
 from napari_focus_fusion.plugin.fuse import destination
-from napari_focus_fusion.plugin.fuse.destination import result_bytes
 from napari_focus_fusion.stack import FocusStack
 
 FINER = ModelSpec(
@@ -410,7 +410,10 @@ def test_the_status_line(window, qtbot):
         worker = widget.run()
         worker.progressed.connect(note)
     worker.progressed.disconnect(note)  # napari keeps workers, and this one the widget
-    whole = r"[\w ]+, [\d.]+ s left, [\d.]+ Mpx/s, [\d.]+ .B of memory"
+    whole = (
+        r"[\w ]+, [\d.]+ s left, [\d.]+ Mpx/s, about [\d.]+ .B of working memory, "
+        r"[\d.]+ .B of memory in use"
+    )
     assert any(re.fullmatch(whole, text) for text in texts), texts
 
 

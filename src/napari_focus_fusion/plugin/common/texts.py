@@ -8,6 +8,7 @@ import numpy as np
 import psutil
 
 from napari_focus_fusion.plugin.adapters.layers import level_0
+from napari_focus_fusion.progress import byte_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,15 +40,6 @@ def describe(layers: Sequence[Image], axes: str) -> str:
     dtype = np.dtype(level_0(layers[0]).dtype)
     parts.append("RGB" if layers[0].rgb else str(dtype))
     return ", ".join(parts)
-
-
-def byte_text(size: float) -> str:
-    """Bytes in words: ``"3.2 GB"``."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
 
 
 def memory_in_use(device: str) -> str:

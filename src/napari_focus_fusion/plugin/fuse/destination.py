@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_focus_fusion.plugin.common.texts import byte_text
-
-if TYPE_CHECKING:
-    from napari_focus_fusion.stack import FocusStack
 
 #: A result that would take more than this share of the free memory is large.
 LARGE = 0.25
@@ -70,11 +67,3 @@ def ask_path(parent: QWidget, name: str) -> str:
     if path and not path.endswith(".zarr"):
         path += ".ome.zarr"
     return path
-
-
-def result_bytes(stack: FocusStack, scale: int = 1) -> int:
-    """Bytes of the fused image and all maps of a stack."""
-    plane = stack.n_times * stack.height * stack.width
-    fused = stack.n_components * stack.dtype.itemsize * scale**2
-    maps = 2 + 4 + 4 + (4 if scale > 1 else 0)
-    return plane * (fused + maps)

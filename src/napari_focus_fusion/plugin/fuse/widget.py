@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import create_worker
 
+from napari_focus_fusion.engine.memory import result_bytes
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.plugin.adapters.errors import explain
@@ -32,11 +33,10 @@ from napari_focus_fusion.plugin.fuse.destination import (
     ask_path,
     ask_where,
     is_large,
-    result_bytes,
 )
 from napari_focus_fusion.plugin.fuse.form import FuseForm
 from napari_focus_fusion.plugin.fuse.preview import Preview
-from napari_focus_fusion.progress import duration_text
+from napari_focus_fusion.progress import byte_text, duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -341,7 +341,9 @@ class FuseWidget(FuseForm):
             pixels *= job.stack.height * job.stack.width
             speed = pixels * progress.done / progress.total / spent
             parts.append(f"{speed / _MB:.2g} Mpx/s")
-        parts.append(memory_in_use(job.options["device"]))
+        if progress.memory:
+            parts.append(f"about {byte_text(progress.memory)} of working memory")
+        parts.append(f"{memory_in_use(job.options['device'])} in use")
         if self._pending:
             parts.append(f"{len(self._pending)} more in the queue")
         self.status.setText(", ".join(parts))
