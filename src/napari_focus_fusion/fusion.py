@@ -35,6 +35,7 @@ from napari_focus_fusion.engine.executors import (
 from napari_focus_fusion.engine.identity import differences
 from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import plan_run
+from napari_focus_fusion.engine.preference import note_of_preference
 from napari_focus_fusion.engine.prepare import prepare
 from napari_focus_fusion.engine.provenance import (
     fingerprints_of,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.composite import Background, Blend
     from napari_focus_fusion.engine.executors import Executor
     from napari_focus_fusion.engine.plan import RunPlan
+    from napari_focus_fusion.engine.preference import Prefer
     from napari_focus_fusion.engine.settings import Brightness
     from napari_focus_fusion.engine.steps import Step
     from napari_focus_fusion.engine.store import Store
@@ -90,6 +92,7 @@ def fuse(
     blend: Blend = "feather",
     smoothness: float = 1.0,
     surface: float = 1.0,
+    prefer: Prefer = "sharpest",
     background: Background = "nearest",
     verify: bool = True,
     tile: int | None = None,
@@ -159,6 +162,10 @@ def fuse(
         two: scores are weighted by how probable it is that the surface of the specimen
         passes there, to this power, at most 4. 0: every pixel is decided for itself,
         and slices are a set.
+    prefer
+        Where two depths show, as in transparent specimens: ``"sharpest"``; ``"front"``,
+        the one nearer to the first slice; or ``"back"``, nearer to the last. It needs
+        a surface, and more than two slices.
     background
         What is shown where no slice has detail (confidence near 0): ``"nearest"``, the
         slice in which the surroundings are sharp, or ``"mean"``, all slices averaged,
@@ -231,6 +238,7 @@ def fuse(
         blend=blend,
         smoothness=smoothness,
         surface=surface,
+        prefer=prefer,
         background=background,
         verify=verify,
         tile=tile,
@@ -392,7 +400,8 @@ def _fuse_time_point(
     when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
     monitor.enter(f"Looking at the stack{when}", done)
     point = prepare(plan, t, monitor)
-    for text in filter(None, [note_of_drift(point), note_of_flicker(point)]):
+    doubts = note_of_preference(plan), note_of_drift(point), note_of_flicker(point)
+    for text in filter(None, doubts):
         monitor.warn(text)
     for step in steps:
         left = _unfinished(plan, step, t, store, monitor)

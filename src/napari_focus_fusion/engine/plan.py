@@ -38,6 +38,8 @@ BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
 SURFACE_BYTES = 1.25
 #: The same of each component of a slice that is aligned or levelled.
 BYTES_TO_ALIGN = 16
+#: Aligned slices are kept in memory if they take at most this share of it.
+KEPT_SHARE = 0.5
 #: A band of whole rows is as high as this, or it would mostly read its halo.
 MIN_ROWS = 256
 #: Default working memory of a job on a cluster.
@@ -100,6 +102,9 @@ class RunPlan:
         Slices that are read and scored together.
     regions
         What the plane is cut into, so that their state fits into the memory.
+    keeps_aligned
+        Whether aligned and levelled slices stay in memory, as they are read in each
+        pass.
     registration, levels
         How the slices of `stack` were brought into register and to one brightness;
         None: they were not.
@@ -117,6 +122,7 @@ class RunPlan:
     tile: int
     slab: int
     regions: TilePlan
+    keeps_aligned: bool = False
     registration: Registration | None = None
     levels: Levels | None = None
 
@@ -222,9 +228,19 @@ def plan_run(
     else:
         budget = settings.memory or JOB_BYTES
     surface = _surface_of(stack, scoring_model, settings.surface)
-    state = bytes_a_pixel(stack, scoring_model, upscale, guide)
+    state, keeps = bytes_a_pixel(stack, scoring_model, upscale, guide), False
     if settings.align is not None or settings.brightness != "keep":
         state += BYTES_TO_ALIGN * (stack.n_components + 2)
+        kept = sum(
+            one.height
+            * one.width
+            * one.n_slices
+            * one.n_components
+            * (one.dtype.itemsize + 1)
+            for one in {id(one): one for one in (stack, guide)}.values()
+        )
+        if jobs is None and kept <= KEPT_SHARE * budget:
+            keeps, budget = True, budget - kept
     pixels = budget // state
     if surface is not None:
         pixels = _pixels_beside_surface(budget, state, stack)
@@ -241,6 +257,7 @@ def plan_run(
         tile=settings.tile or TILE[device.type],
         slab=SLAB[device.type],
         regions=plan_regions(stack, pixels, stored=stored, jobs=jobs or 1),
+        keeps_aligned=keeps,
     )
 
 

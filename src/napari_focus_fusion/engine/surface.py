@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_focus_fusion.engine.preference import OTHERS, preferred
 from napari_focus_fusion.engine.reading import DOUBTFUL, flagged_slabs
 from napari_focus_fusion.filters import box_mean, without_border
 from napari_focus_fusion.models.surface import (
@@ -136,7 +137,7 @@ def find_surface(
     cells = _cells_of(region).grown(BLOCK)
     wide = cells.grown(VOTE_RADIUS)
     inside = wide.inside_plane(blocks.y1, blocks.x1)
-    found, detail = _look(point, network, inside, plane, monitor)
+    found, detail, near = _look(point, network, inside, plane, monitor)
     logits = _cut(found.along_z, inside, wide, plane)
     trust, detail = (
         _cut(each, inside, cells, plane) for each in (found.trust, detail[0])
@@ -152,6 +153,8 @@ def find_surface(
     present = presence * detail.maximum(_agreement(shares))
     highest = shares.amax(0)
     weights = (shares / highest) ** point.plan.settings.surface
+    if near is not None:
+        weights = (OTHERS * weights).maximum(_cut(near, inside, cells, plane))
     return SurfaceShares(weights, weights >= NEAR, highest * present, region, cells)
 
 
@@ -172,8 +175,11 @@ def _look(
     inside: Rectangle,
     plane: Rectangle,
     monitor: Monitor,
-) -> tuple[Found, Tensor]:
-    """What the network finds in cells inside the plane, and where there is detail."""
+) -> tuple[Found, Tensor, Tensor | None]:
+    """What the network finds in cells inside the plane, and where there is detail.
+
+    And how near slices are to the depth that is preferred; None where none is.
+    """
     halo = BLOCK * NETWORK_HALO
     scanned = inside.grown(halo).inside_plane(plane.y1, plane.x1)
     focus, intensity = _scan(point, scanned, monitor)
@@ -184,17 +190,20 @@ def _look(
         *(torch.empty(1, *shape, device=device) for _ in range(2)),
     )
     detail = torch.empty(1, *shape, device=device)
+    prefer = point.plan.settings.prefer
+    near = None if prefer == "sharpest" else torch.empty_like(found.along_z[0])
     side = max(int((BLOCKS_AT_ONCE / count) ** 0.5) - 2 * NETWORK_HALO, SMALLEST_SIDE)
     for tile in TilePlan(*shape, (BLOCK * side, BLOCK * side), align=(BLOCK, BLOCK)):
         window = tile.moved(inside.y0, inside.x0).grown(halo)
-        features = coarse_features(
-            *(_cut(each[None], scanned, window, plane) for each in (focus, intensity))
-        )
+        seen = [_cut(each[None], scanned, window, plane) for each in (focus, intensity)]
+        features = coarse_features(*seen)
         for whole, part in zip(found, network(features), strict=True):
             whole[..., tile.y, tile.x] = part
         detail[..., tile.y, tile.x] = detail_above_noise(features)
+        if near is not None:
+            near[:, tile.y, tile.x] = preferred(seen[0][0], prefer, halo)
         monitor.check_cancelled()
-    return found, detail
+    return found, detail, near
 
 
 def _cut(
