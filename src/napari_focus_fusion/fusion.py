@@ -151,7 +151,9 @@ def fuse(
         ``"level"``: slices are made as bright as that slice (flicker, bleaching,
         shading that differs between slices); ``"keep"``: they are taken as they are.
     blend
-        ``"feather"``: softened seams, and less noise where slices agree;
+        ``"feather"``: softened seams, and less noise where slices agree; ``"bands"``:
+        also where slices are not equally bright, what is coarser than some 50 pixels
+        passes gradually from one slice to the next, and detail stays as it is;
         ``"select"``: every pixel exactly as observed in its slice.
     smoothness
         Weight of the surroundings of a pixel (some 50 pixels around) in its decision:

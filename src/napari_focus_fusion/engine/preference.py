@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Prefer = Literal["sharpest", "front", "back"]
 
 #: A maximum of a smaller share of the strongest, above the least, does not count.
-LEAST_HEIGHT = 0.07
+LEAST_HEIGHT = 0.1
 #: Least change along Z, in logarithms, between a maximum and what parts it from others.
 LEAST_CHANGE = 0.25
 #: Scales and radii in blocks of the windows, from small to large. What is seen in any

@@ -92,6 +92,11 @@ class FusionSettings:
                 "blend='select' takes every pixel from one slice, so that the mean of "
                 "all slices cannot be the background. Use blend='feather'."
             )
+        if self.blend == "bands" and self.scale > 1:
+            raise FocusFusionError(
+                "blend='bands' goes without super-resolution. Use blend='feather', and "
+                "brightness='level' where slices are not equally bright."
+            )
         if self.prefer != "sharpest" and self.surface == 0:
             raise FocusFusionError(
                 f"prefer={self.prefer!r} needs the surface, in which two depths are "

@@ -11,8 +11,9 @@ import torch
 
 from napari_focus_fusion.decision import Maps
 from napari_focus_fusion.device import is_out_of_memory
+from napari_focus_fusion.engine.bands import finishing_halo
 from napari_focus_fusion.engine.fallback import on_cpu
-from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
+from napari_focus_fusion.engine.finishing import finish_region
 from napari_focus_fusion.engine.reconstruction import reconstruct_region
 from napari_focus_fusion.engine.scoring import score_region
 from napari_focus_fusion.engine.store import get_raw, put_finished, put_raw
@@ -35,7 +36,7 @@ BASE_COST = 2000
 #: Work of a run that one thread does in about two seconds.
 SMALL_WORK = 4e6
 #: Passes over the slices.
-PASSES = {"feather": 2.0, "select": 1.0}
+PASSES = {"feather": 2.0, "bands": 3.0, "select": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,10 @@ def finish_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -
     """Verified maps and fused pixels of a region; all raw maps around it are there."""
     plan, t, before = point.plan, point.t, monitor.found
     stack, upscale = plan.stack, plan.upscale
-    halo = FINISH_HALO if upscale is None else super_resolving_halo(upscale)
+    if upscale is None:
+        halo = finishing_halo(plan.settings.blend)
+    else:
+        halo = super_resolving_halo(upscale)
     area = region.grown(halo).inside_plane(stack.height, stack.width)
     with store.access():
         raw = get_raw(store.raw, t, area)

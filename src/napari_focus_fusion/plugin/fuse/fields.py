@@ -79,6 +79,7 @@ _CHECKED = ("fused", "decision")
 OF_SUPER_RESOLUTION = ("unscaled", "consistency")
 _BLENDS = (
     ("Feather: soft seams", "feather"),
+    ("Bands: no seams of brightness", "bands"),
     ("Select: observed pixels", "select"),
 )
 ALIGNMENTS: tuple[tuple[str, str | None], ...] = (
@@ -245,6 +246,8 @@ class FuseFields(JobWidget):
         )
         self.blend = ValueComboBox(
             "Feather: soft seams, and less noise where slices agree.\n"
+            "Bands: also where slices are not equally bright; their brightness passes\n"
+            "gradually from one to the next.\n"
             "Select: every pixel exactly as it was observed in its slice.",
             _BLENDS,
         )

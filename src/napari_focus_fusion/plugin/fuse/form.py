@@ -212,7 +212,7 @@ class FuseForm(FuseFields):
             (self.reference, self.reference.count() > 1),
             (self.scale, self.scale.count() > 1),
             (self.joint, finer),
-            (self.background, self.blend.value == "feather"),
+            (self.background, self.blend.value != "select"),
             (self.prefer, self.surface.value > 0),
             (self.slab_slices, slab),
             (self.slab_offset, slab),
@@ -260,7 +260,7 @@ class FuseForm(FuseFields):
         }
         if self.surface.value:
             options["prefer"] = self.prefer.value
-        if self.blend.value == "feather":
+        if self.blend.value != "select":
             options["background"] = self.background.value
         if (self.scale.value or 1) > 1:
             finer = self._upscaling_models()[self.scale.value]
