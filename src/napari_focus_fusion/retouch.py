@@ -212,7 +212,7 @@ def recompose(
     stack
         Of any kind of array; where the fusion aligned or levelled slices, what
         :func:`as_fused` gives. Of each slice the area and
-        some pixels around it are read: 24, or 64 with ``blend="bands"``.
+        some pixels around it are read: 12, or 32 with ``blend="bands"``.
     decision
         (Y, X) or (T, Y, X), slices counted from 0.
     fused

@@ -37,8 +37,8 @@ def test_seams_go_and_detail_stays() -> None:
     assert largest_step(feather, truth) > 0.15
     assert largest_step(bands, truth) < 0.06
     detail = [image - ndimage.gaussian_filter(image, 2) for image in (feather, bands)]
-    assert np.corrcoef(detail[0].ravel(), detail[1].ravel())[0, 1] > 0.999
-    assert 0.99 < detail[1].std() / detail[0].std() < 1.01
+    assert np.corrcoef(detail[0].ravel(), detail[1].ravel())[0, 1] > 0.99
+    assert 0.97 < detail[1].std() / detail[0].std() < 1.03
 
 
 def test_slices_of_one_brightness_stay_as_they_are() -> None:

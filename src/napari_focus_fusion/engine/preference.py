@@ -33,14 +33,14 @@ LEAST_HEIGHT = 0.1
 LEAST_CHANGE = 0.25
 #: Scales and radii in blocks of the windows, from small to large. What is seen in any
 #: of them counts: texture may be fine or coarse, and noise hides it from small ones.
-WINDOWS = ((1, 0), (1, 1), (2, 2), (1, 4), (2, 6), (4, 2), (4, 6))
+WINDOWS = ((1, 0), (1, 1), (2, 2), (4, 2))
 #: By more slices than this a window must find one nearer to replace that of another.
 CLEARLY = 1
 #: As CHANGE_BY_NOISE, of the smallest window: 3 x 3 cells.
 SMALLEST_CHANGE_BY_NOISE = 0.5
 #: Weight of all other slices: a pixel that is so much less sharp at the preferred depth
 #: does not belong to what its cell shows there.
-OTHERS = 0.12
+OTHERS = 0.25
 
 
 def note_of_preference(plan: RunPlan) -> str | None:
