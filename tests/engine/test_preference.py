@@ -30,7 +30,7 @@ def test_front_is_nearer_to_the_first_slice_and_back_to_the_last(
         return float((abs(decided(stack, prefer) - depth) <= 1.5)[both].mean())
 
     assert right("sharpest", films.front) < 0.3
-    assert right("front", films.front) > 0.7
+    assert right("front", films.front) > 0.6
     assert right("back", films.back) > 0.95
 
 

@@ -358,8 +358,8 @@ def estimated(
         if period is not None and len(lost) < stack.n_slices:
             notes.append(
                 f"What the slices show repeats every {period:.0f} pixels{when}: a "
-                "drift of more than half of that from one slice to the next cannot be told "
-                "from a shorter one. Look whether the result is right."
+                "drift of more than half of that from one slice to the next cannot be "
+                "told from a shorter one. Look whether the result is right."
             )
         if lost and len(lost) < stack.n_slices and not still:
             notes.append(
