@@ -23,6 +23,7 @@ from napari_focus_fusion.engine.checks import (
     contradiction_of_plain,
     inconsistency_with_slices,
     note_of_absent,
+    note_of_preference,
     nothing_in_focus,
 )
 from napari_focus_fusion.engine.empty import without_empty_bands
@@ -35,7 +36,6 @@ from napari_focus_fusion.engine.executors import (
 from napari_focus_fusion.engine.identity import differences
 from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import plan_run
-from napari_focus_fusion.engine.preference import note_of_preference
 from napari_focus_fusion.engine.prepare import prepare
 from napari_focus_fusion.engine.provenance import (
     fingerprints_of,

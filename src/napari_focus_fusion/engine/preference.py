@@ -23,8 +23,6 @@ from napari_focus_fusion.models.surface import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_focus_fusion.engine.plan import RunPlan
-
 Prefer = Literal["sharpest", "front", "back"]
 
 #: A maximum of a smaller share of the strongest, above the least, does not count.
@@ -41,18 +39,6 @@ SMALLEST_CHANGE_BY_NOISE = 0.5
 #: Weight of all other slices: a pixel that is so much less sharp at the preferred depth
 #: does not belong to what its cell shows there.
 OTHERS = 0.25
-
-
-def note_of_preference(plan: RunPlan) -> str | None:
-    """A note for the user where a preference has no effect; else None."""
-    prefer, stack = plan.settings.prefer, plan.stack
-    if prefer == "sharpest" or plan.surface is not None:
-        return None
-    why = "a given decision map" if plan.model is None else f"{stack.n_slices} slices"
-    return (
-        f"prefer={prefer!r} has no effect with {why}: of two depths that show, one can "
-        "be told from the other only along Z, in three slices or more."
-    )
 
 
 def preferred(focus: Tensor, prefer: Prefer, border: int) -> Tensor:
