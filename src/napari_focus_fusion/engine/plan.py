@@ -37,7 +37,7 @@ BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
 #: intensity and shares, in cells.
 SURFACE_BYTES = 1.25
 #: The same of each component of a slice that is aligned or levelled.
-BYTES_TO_ALIGN = 16
+BYTES_TO_ALIGN = 32
 #: Aligned slices are kept in memory if they take at most this share of it.
 KEPT_SHARE = 0.5
 #: A band of whole rows is as high as this, or it would mostly read its halo.

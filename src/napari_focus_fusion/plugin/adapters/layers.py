@@ -155,7 +155,8 @@ def fuse_to_layers(
         first["visible"] = True
         known = first["metadata"][METADATA_KEY]
         notes = list(dict.fromkeys([*result.notes, *known.get("notes", ()), *notes]))
-        first["metadata"] = {METADATA_KEY: {**known, "notes": notes}}
+        own = {METADATA_KEY: {**known, "notes": notes}}
+        first["metadata"] = {**first["metadata"], **own}
     return layers
 
 
