@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from moving_slices import grain
-from scipy import ndimage
 
 from napari_focus_fusion import register
 
@@ -42,14 +44,8 @@ def test_texture_does_not_repeat() -> None:
 
 
 def test_domes_whose_outlines_grow_with_depth_are_left_as_they_are() -> None:
-    y, x = np.mgrid[: SIDES[0], : SIDES[1]]
-    slices = []
-    for z in range(6):
-        image = np.zeros(SIDES)
-        for row, column, size in ((20, 30, 8), (70, 60, 14), (40, 110, 10)):
-            away = np.hypot(y - row - 2 * z, x - column)
-            image += np.exp(-(((away - size - 4 * z) / 2) ** 2))
-        slices.append(ndimage.gaussian_filter(image, 1))
-    noise = np.random.default_rng(0).normal(0, 5, (6, *SIDES))
-    stack = (500 * np.stack(slices) + 100 + noise).clip(0).astype(np.uint16)
-    assert register(stack, "translation", axes="ZYX").largest_displacement == 0
+    folder = os.environ.get("FOCUS_FUSION_DATA")
+    path = Path(folder or "", "envelope14", "stack.tif")
+    if folder is None or not path.exists():
+        pytest.skip("no folder of real stacks")
+    assert register(path, "translation").largest_displacement == 0
