@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from napari_focus_fusion.tiling import Rectangle
 
-Blend = Literal["feather", "select"]
+Blend = Literal["feather", "bands", "select"]
 Background = Literal["nearest", "mean"]
 
 #: Guided filter of the labels: radius, and the regularisation in units of the
@@ -31,6 +31,8 @@ Background = Literal["nearest", "mean"]
 #: slices, that mixes slices that are not sharp (2 dB lost on scenes of 24 slices).
 GUIDE_RADIUS = 1
 GUIDE_EPSILON = 1e-4
+#: Half the window beyond which brightness is a band of its own.
+BAND_RADIUS = 16
 #: Confidence above which a pixel is none of the background, and below which it is.
 BACKGROUND = 0.2, 0.05
 #: Two slices are compared over a window of this radius ...

@@ -24,6 +24,7 @@ from napari_focus_fusion.engine.checks import (
     contradiction_of_plain,
     inconsistency_with_slices,
     note_of_absent,
+    note_of_preference,
     nothing_in_focus,
 )
 from napari_focus_fusion.engine.empty import without_empty_bands
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.composite import Background, Blend
     from napari_focus_fusion.engine.executors import Executor
     from napari_focus_fusion.engine.plan import RunPlan
+    from napari_focus_fusion.engine.preference import Prefer
     from napari_focus_fusion.engine.settings import Brightness
     from napari_focus_fusion.engine.steps import Step
     from napari_focus_fusion.engine.store import Store
@@ -100,6 +102,7 @@ def fuse(
     blend: Blend = "feather",
     smoothness: float = 1.0,
     surface: float = 1.0,
+    prefer: Prefer = "sharpest",
     background: Background = "nearest",
     verify: bool = True,
     tile: int | None = None,
@@ -158,7 +161,9 @@ def fuse(
         ``"level"``: slices are made as bright as that slice (flicker, bleaching,
         shading that differs between slices); ``"keep"``: they are taken as they are.
     blend
-        ``"feather"``: softened seams, and less noise where slices agree;
+        ``"feather"``: softened seams, and less noise where slices agree; ``"bands"``:
+        also where slices are not equally bright, what is coarser than some 50 pixels
+        passes gradually from one slice to the next, and detail stays as it is;
         ``"select"``: every pixel exactly as observed in its slice.
     smoothness
         Weight of the surroundings of a pixel (some 50 pixels around) in a decision
@@ -169,6 +174,10 @@ def fuse(
         two: scores are weighted by how probable it is that the surface of the specimen
         passes there, to this power, at most 4. 0: every pixel is decided for itself,
         and slices are a set.
+    prefer
+        Where two depths show, as in transparent specimens: ``"sharpest"``; ``"front"``,
+        the one nearer to the first slice; or ``"back"``, nearer to the last. It needs
+        a surface, and more than two slices.
     background
         What is shown where no slice has detail (confidence near 0): ``"nearest"``, the
         slice in which the surroundings are sharp, or ``"mean"``, all slices averaged,
@@ -241,6 +250,7 @@ def fuse(
         blend=blend,
         smoothness=smoothness,
         surface=surface,
+        prefer=prefer,
         background=background,
         verify=verify,
         tile=tile,
@@ -409,10 +419,12 @@ def _fuse_time_point(
     when = f" (time point {t + 1} of {stack.n_times})" if stack.n_times > 1 else ""
     monitor.enter(f"Looking at the stack{when}", done)
     point = prepare(plan, t, monitor)
-    monitor.drift.append(drift_of(point))
     return_freed_memory()
+    monitor.drift.append(drift_of(point))
     drifts = note_of_drift(point, monitor.drift[-1])
-    for text in filter(None, [drifts, note_of_flicker(point)]):
+    for text in filter(
+        None, [note_of_preference(plan), drifts, note_of_flicker(point)]
+    ):
         monitor.warn(text)
     for step in steps:
         left = _unfinished(plan, step, t, store, monitor)

@@ -16,6 +16,7 @@ from napari_focus_fusion.engine.empty import without_empty_bands
 from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import plan_regions
 from napari_focus_fusion.engine.reading import read_components
+from napari_focus_fusion.engine.registering import alignment_of
 from napari_focus_fusion.engine.settings import FusionSettings
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import Selection
@@ -31,6 +32,7 @@ from napari_focus_fusion.parameters import (
     yes_or_no,
 )
 from napari_focus_fusion.progress import Meter
+from napari_focus_fusion.registration.registration import Registration
 from napari_focus_fusion.result import FusionResult, write_image
 from napari_focus_fusion.surface_map import surface_of
 from napari_focus_fusion.tiling import Rectangle
@@ -247,6 +249,9 @@ def project(
 ) -> Projection:
     """Project a slab of slices that follows a surface.
 
+    Where the fusion brought the slices into register, so are those that are projected,
+    also of another channel or stack; their brightness stays.
+
     Slices of the slab that the stack does not have, because it ends before, are absent,
     as are pixels that are NaN or masked: what is there counts. A pixel of which less
     than half a slice is there is NaN, in integer types 0, and a note says how many.
@@ -322,6 +327,7 @@ def project(
     source = as_stack(stack)
     slab = Slab(count, offset_in_slices(offset, source), method)
     found = surface_of(surface, source)
+    aligned = in_register_with(without_empty_bands(source), found.provenance)
     projected, components = channel_of(source, channel)
     inputs = found.inputs | places_of(source)
     provenance = {
@@ -340,7 +346,7 @@ def project(
     }
     work = source.n_times * source.n_slices * source.height * source.width
     monitor = Monitor(Meter(work, progress), should_stop)
-    run = _Run(without_empty_bands(source), found, slab, components)
+    run = _Run(aligned, found, slab, components)
     if out is None:
         image = np.empty(projected.fused_shape, source.dtype)
         provenance["notes"] = _fill(image, projected, run, budget, monitor)
@@ -357,6 +363,14 @@ def project(
         complete_output(partial, provenance)
     written = open_output(out, projected)["fused"]
     return Projection(written, projected, provenance, inputs)
+
+
+def in_register_with(stack: FocusStack, provenance: dict[str, Any]) -> FocusStack:
+    """A stack with its slices where the fusion of this provenance saw them."""
+    record = provenance.get("registration")
+    if not record or alignment_of(stack).get("registration"):
+        return stack
+    return Registration.of_record(record).apply(stack)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ class FusionResult:
             and, of a super-resolved image, consistency, which start hidden.
         """
         maps = _maps_of(self.scale)
-        return [*self.fused_layers(), *(self._map_layer(name) for name in maps)]
+        return [*self.fused_layers(), *(self.map_layer(name) for name in maps)]
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write fused image, decision, confidence and depth to files.
@@ -308,7 +308,8 @@ class FusionResult:
             layers.append(self._layer(name, pixels, {**common, **own, **place}))
         return layers
 
-    def _map_layer(self, name: str) -> LayerData:
+    def map_layer(self, name: str) -> LayerData:
+        """One of the maps of :meth:`layers`, by its name."""
         last = max(self.stack.n_slices - 1, 1)
         colormap, limits = {
             "decision": ("turbo", (0.0, float(last))),

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from napari_focus_fusion.composite import (
-    COMPOSITE_HALO,
     GUIDE_RADIUS,
     SIMILARITY_RADIUS,
 )
 from napari_focus_fusion.decision import as_decision
+from napari_focus_fusion.engine.bands import BANDS_HALO, composing_halo
 from napari_focus_fusion.engine.finishing import compose_region
 from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import RunPlan, plan_run
@@ -212,7 +212,7 @@ def recompose(
     stack
         Of any kind of array; where the fusion aligned or levelled slices, what
         :func:`as_fused` gives. Of each slice the area and
-        :data:`~napari_focus_fusion.composite.COMPOSITE_HALO` pixels around it are read.
+        some pixels around it are read: 12, or 32 with ``blend="bands"``.
     decision
         (Y, X) or (T, Y, X), slices counted from 0.
     fused
@@ -232,7 +232,8 @@ def recompose(
     Returns
     -------
     Rectangle
-        What was written: the area and :data:`LABEL_HALO` pixels around it.
+        What was written: the area and what depends on it, 3 pixels around it, or 32
+        with ``blend="bands"``.
 
     Raises
     ------
@@ -265,9 +266,11 @@ def recompose(
     plane = _plane_of(decision, t)
     size = (stack.height, stack.width)
     _check_retouched(stack, plane, fused, area)
-    whole = area.grown(LABEL_HALO).inside_plane(*size)
+    reach = BANDS_HALO if blend == "bands" else LABEL_HALO
+    halo = composing_halo(blend)
+    whole = area.grown(reach).inside_plane(*size)
     # Only what is composed is looked at: a map may be large, and an edit small.
-    _check_labels(stack, plane[whole.grown(COMPOSITE_HALO).inside_plane(*size).slices])
+    _check_labels(stack, plane[whole.grown(halo).inside_plane(*size).slices])
     if black_and_white is None:
         point = prepare(plan, t, monitor)
     else:
@@ -276,7 +279,7 @@ def recompose(
     with torch.inference_mode():
         for block in TilePlan(whole.height, whole.width, (BLOCK_SIDE, BLOCK_SIDE)):
             region = block.moved(whole.y0, whole.x0)
-            around = region.grown(COMPOSITE_HALO).inside_plane(*size)
+            around = region.grown(halo).inside_plane(*size)
             labels = np.ascontiguousarray(plane[around.slices])
             pixels = compose_region(point, region, labels, around, monitor)
             write_block(fused, stack, t, region, pixels)

@@ -15,6 +15,7 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import take
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.parameters import file_path, shown
+from napari_focus_fusion.read.own_results import provenance_in
 from napari_focus_fusion.result import FusionResult, result_files
 from napari_focus_fusion.write.places import places_of
 
@@ -118,11 +119,15 @@ def _of_file(path: Path, stack: FocusStack) -> SurfaceMap:
     depth, confidence = (maps.get(name) for name in ("depth", "confidence"))
     place = path if depth is None else depth
     found = _of_array(as_stack(place).data, stack)
+    provenance: dict[str, Any] = {"file": str(place)}
+    registration = provenance_in(str(path)).get("registration")
+    if registration:
+        provenance["registration"] = registration
     return SurfaceMap(
         found.values,
         found.step,
         None if confidence is None else as_stack(confidence).data,
-        {"file": str(place)},
+        provenance,
         places_of(path, *maps.values()),
     )
 

@@ -161,7 +161,7 @@ def _add_result_options(options: Options) -> None:
     )
     options.add_argument(
         "--blend",
-        choices=("feather", "select"),
+        choices=("feather", "bands", "select"),
         help="feather: soft at the borders between slices; select: every pixel as "
         "it was observed",
     )

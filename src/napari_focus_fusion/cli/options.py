@@ -142,12 +142,18 @@ def add_smoothness(options: Options) -> None:
 
 
 def add_surface(options: Options) -> None:
-    """``--surface``; None where it is not given."""
+    """``--surface`` and ``--prefer``; None where they are not given."""
     options.add_argument(
         "--surface",
         type=float,
         help="0 to decide every pixel for itself, 1 to decide near the surface that "
         "neighbouring pixels and slices agree on, up to 4; by default 1",
+    )
+    options.add_argument(
+        "--prefer",
+        choices=("sharpest", "front", "back"),
+        help="where two depths show: the sharper one, the one nearer to the first "
+        "slice (front) or to the last (back); by default sharpest",
     )
 
 
@@ -193,7 +199,8 @@ def fuse_keywords(args: argparse.Namespace) -> dict[str, Any]:
     names = (
         *("model", "reference", "scale", "decision", "joint", "blend"),
         *("align", "align_to", "brightness"),
-        *("smoothness", "surface", "background", "verify", "tile", "device", "memory"),
+        *("smoothness", "surface", "prefer", "background", "verify"),
+        *("tile", "device", "memory"),
     )
     given = {name: getattr(args, name, None) for name in names}
     keywords = {name: value for name, value in given.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Checks of a network's result: each returns a note for the user, or None."""
+"""Checks of a run and its result: each returns a note for the user, or None."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_focus_fusion.engine.monitor import Monitor
+    from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.stack import FocusStack
 
@@ -34,6 +35,18 @@ SURE, LEAST_IN_FOCUS = 0.8, 0.005
 #: More than this share of what is in focus in the first or last of four slices or more:
 #: the stack may end inside the specimen.
 MOST_AT_END, FEW_SLICES = 0.25, 4
+
+
+def note_of_preference(plan: RunPlan) -> str | None:
+    """A note for the user where a preference has no effect; else None."""
+    prefer, stack = plan.settings.prefer, plan.stack
+    if prefer == "sharpest" or plan.surface is not None:
+        return None
+    why = "a given decision map" if plan.model is None else f"{stack.n_slices} slices"
+    return (
+        f"prefer={prefer!r} has no effect with {why}: of two depths that show, one can "
+        "be told from the other only along Z, in three slices or more."
+    )
 
 
 def contradiction_of_plain(point: Prepared, decision: Any) -> str | None:

@@ -13,7 +13,7 @@ BASE_COST = 2000
 #: Finding the surface and weighing scores with it.
 SURFACE_COST = 2.5
 #: Fusing.
-BLEND_COSTS = {"feather": 2.0, "select": 0.7}
+BLEND_COSTS = {"feather": 2.0, "bands": 3.0, "select": 0.7}
 
 
 def cost_of_scoring(plan: RunPlan) -> float:

@@ -19,6 +19,7 @@ from napari_focus_fusion.composite import (
     similarity,
 )
 from napari_focus_fusion.decision import VERIFY_HALO, Maps, verify, without_specks
+from napari_focus_fusion.engine.bands import BANDS_HALO, coarse_change
 from napari_focus_fusion.engine.normalise import is_wide
 from napari_focus_fusion.engine.reading import prefetch, read_components
 from napari_focus_fusion.engine.scoring import blocks_of
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.reading import Reference
     from napari_focus_fusion.tiling import Rectangle
 
-#: Pixels around a region whose raw maps are needed to fuse it.
+#: Pixels around a region whose raw maps are needed to fuse it without bands.
 FINISH_HALO = VERIFY_HALO + COMPOSITE_HALO
 #: A region inside its halo.
 _INNER = (slice(COMPOSITE_HALO, -COMPOSITE_HALO),) * 2
@@ -56,7 +57,7 @@ def finish_region(
     raw
         Raw maps of ``area``.
     area
-        The region and :data:`FINISH_HALO` pixels around it, inside the plane.
+        The region and :func:`finishing_halo` pixels around it, inside the plane.
     monitor
         Counts pixels x slices.
     reconstructions
@@ -110,8 +111,8 @@ def compose_region(
     labels
         The decision map of ``area``, uint16.
     area
-        The region and :data:`~napari_focus_fusion.composite.COMPOSITE_HALO` pixels
-        around it, inside the plane; it may be larger.
+        The region and :func:`composing_halo` pixels around it, inside the plane; it
+        may be larger.
     point, region, monitor, reconstructions
         As :func:`finish_region` takes them.
 
@@ -145,22 +146,15 @@ def _compose(
         return _select(
             point, region, labels[inside.slices], instead[inside.slices], monitor
         )
-    # The image is mirrored at its border, and so is its decision map.
-    missing = [
-        (max(COMPOSITE_HALO - before, 0), max(COMPOSITE_HALO - after, 0))
-        for before, after in (
-            (inside.y0, area.height - inside.y1),
-            (inside.x0, area.width - inside.x1),
-        )
-    ]
-    surrounded = inside.moved(missing[0][0], missing[1][0]).grown(COMPOSITE_HALO)
     index, otherwise = (
-        np.ascontiguousarray(np.pad(a, missing, mode="symmetric")[surrounded.slices])
-        for a in (labels, instead)
+        _with_halo(a, inside, area, COMPOSITE_HALO) for a in (labels, instead)
     )
     fused, index, nowhere = _feather(
         point, region, index, otherwise, monitor, background
     )
+    if point.plan.settings.blend == "bands":
+        around = _with_halo(labels, inside, area, BANDS_HALO)
+        fused += coarse_change(point, region, around, monitor)
     for channel, reconstruction in zip(point.channels, reconstructions, strict=False):
         _apply_luminance(fused, channel, reconstruction)
     pixels = as_dtype(fused, stack.dtype)
@@ -170,6 +164,25 @@ def _compose(
             lacking = torch.from_numpy(nowhere.any(0)) * stack.n_slices
             monitor.count_absent(lacking, stack.n_slices)
     return pixels, np.ascontiguousarray(index[_INNER])
+
+
+def _with_halo(
+    labels: np.ndarray, inside: Rectangle, area: Rectangle, halo: int
+) -> np.ndarray:
+    """Of a map of an area what lies inside and a halo, mirrored where the area ends.
+
+    The image is mirrored at its border, and so is its decision map.
+    """
+    missing = [
+        (max(halo - before, 0), max(halo - after, 0))
+        for before, after in (
+            (inside.y0, area.height - inside.y1),
+            (inside.x0, area.width - inside.x1),
+        )
+    ]
+    surrounded = inside.moved(missing[0][0], missing[1][0]).grown(halo)
+    padded = np.pad(labels, missing, mode="symmetric")
+    return np.ascontiguousarray(padded[surrounded.slices])
 
 
 def _nothing(dtype: np.dtype) -> float:

@@ -42,7 +42,9 @@ SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
 #: what each component adds to them, the second for each of its own bytes.
 BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
 #: The same of each component of a slice that is aligned or levelled.
-BYTES_TO_ALIGN = 16
+BYTES_TO_ALIGN = 32
+#: Aligned slices are kept in memory if they take at most this share of it.
+KEPT_SHARE = 0.5
 #: A band of whole rows is as high as this, or it would mostly read its halo.
 MIN_ROWS = 256
 #: Memory that regions may take whatever else there is, unless less is allowed.
@@ -89,6 +91,9 @@ class RunPlan:
     working_memory
         What it is estimated to take; more than `memory` where that is too little for
         the smallest region.
+    keeps_aligned
+        Whether aligned and levelled slices stay in memory, as they are read in each
+        pass.
     registration, levels
         How the slices of `stack` were brought into register and to one brightness;
         None: they were not.
@@ -108,6 +113,7 @@ class RunPlan:
     regions: TilePlan
     memory: int
     working_memory: int
+    keeps_aligned: bool = False
     registration: Registration | None = None
     levels: Levels | None = None
 
@@ -218,20 +224,30 @@ def plan_run(
     else:
         budget = settings.memory or JOB_BYTES
     surface = _surface_of(stack, scoring_model, settings.surface)
-    state = bytes_a_pixel(stack, scoring_model, upscale, guide)
+    state, kept = bytes_a_pixel(stack, scoring_model, upscale, guide), 0
     if settings.align is not None or settings.brightness != "keep":
         state += BYTES_TO_ALIGN * (stack.n_components + 2)
+        kept = sum(
+            one.height
+            * one.width
+            * one.n_slices
+            * one.n_components
+            * (one.dtype.itemsize + 1)
+            for one in {id(one): one for one in (stack, guide)}.values()
+        )
+        if jobs is not None or kept > KEPT_SHARE * budget:
+            kept = 0
     tile, slab = settings.tile or TILE[device.type], SLAB[device.type]
     if settings.tile is None:
         tile = tile_that_fits(
-            scoring_model, upscale, slab=slab, memory=budget, most=tile
+            scoring_model, upscale, slab=slab, memory=budget - kept, most=tile
         )
     reconstructs = (
         isinstance(scoring_model, Reconstructor)
         and upscale is None
         and settings.blend == "feather"
     )
-    beside = memory_beside_regions(
+    beside = kept + memory_beside_regions(
         stack, stored=stored, reconstructions=stack.n_channels * reconstructs
     )
     # Regions are not made tiny for what they cannot change.
@@ -246,7 +262,7 @@ def plan_run(
             state=state,
             tile=tile,
             slab=slab,
-            memory=budget,
+            memory=budget - kept,
             size=size,
         )
 
@@ -266,6 +282,7 @@ def plan_run(
         regions=regions,
         memory=budget,
         working_memory=beside + taken_by(regions.window),
+        keeps_aligned=kept > 0,
     )
 
 

@@ -67,7 +67,19 @@ def in_register(plan: RunPlan, monitor: Monitor) -> RunPlan:
         )
     if settings.brightness == "level":
         plan = _levelled(plan, middle, monitor)
-    return plan
+    return _keeping(plan) if plan.keeps_aligned else plan
+
+
+def _keeping(plan: RunPlan) -> RunPlan:
+    """A plan whose aligned slices stay in memory: each pass reads them."""
+    stacks = {id(one): one for one in (plan.stack, plan.reference)}
+    kept = {
+        key: replace(one, data=one.data.keeping())
+        if isinstance(one.data, AlignedSlices)
+        else one
+        for key, one in stacks.items()
+    }
+    return replace(plan, stack=kept[id(plan.stack)], reference=kept[id(plan.reference)])
 
 
 def _registration(plan: RunPlan, monitor: Monitor) -> Registration | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from napari_focus_fusion.composite import Background, Blend
+from napari_focus_fusion.engine.preference import Prefer
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.parameters import (
     LEAST_MEMORY,
@@ -55,7 +56,7 @@ class FusionSettings:
         slice that stays in its place.
     brightness
         Whether the slices are made equally bright.
-    blend, smoothness, surface, background, verify
+    blend, smoothness, surface, prefer, background, verify
         How the decision map and the fused pixels are made.
     tile, device, memory
         Device, tile size and memory in bytes, which may be given as text like
@@ -76,6 +77,7 @@ class FusionSettings:
     blend: Blend = "feather"
     smoothness: float = 1.0
     surface: float = 1.0
+    prefer: Prefer = "sharpest"
     background: Background = "nearest"
     verify: bool = True
     tile: int | None = None
@@ -89,6 +91,16 @@ class FusionSettings:
             raise FocusFusionError(
                 "blend='select' takes every pixel from one slice, so that the mean of "
                 "all slices cannot be the background. Use blend='feather'."
+            )
+        if self.blend == "bands" and self.scale > 1:
+            raise FocusFusionError(
+                "blend='bands' goes without super-resolution. Use blend='feather', and "
+                "brightness='level' where slices are not equally bright."
+            )
+        if self.prefer != "sharpest" and self.surface == 0:
+            raise FocusFusionError(
+                f"prefer={self.prefer!r} needs the surface, in which two depths are "
+                "told from noise. Leave surface= at 1."
             )
         if self.align_to is not None and align_kind(self.align) is None:
             raise FocusFusionError(
@@ -108,6 +120,7 @@ class FusionSettings:
             "blend": self.blend,
             "smoothness": self.smoothness,
             "surface": self.surface,
+            "prefer": self.prefer,
             "background": self.background,
             "verify": self.verify,
         }
@@ -184,6 +197,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "blend": lambda name, value: one_of(name, value, get_args(Blend)),
     "smoothness": lambda name, value: real_number(name, value, least=0, most=10),
     "surface": lambda name, value: real_number(name, value, least=0, most=4),
+    "prefer": lambda name, value: one_of(name, value, get_args(Prefer)),
     "background": lambda name, value: one_of(name, value, get_args(Background)),
     "verify": yes_or_no,
     "tile": _tile,

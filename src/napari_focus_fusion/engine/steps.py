@@ -11,9 +11,10 @@ import torch
 
 from napari_focus_fusion.decision import Maps
 from napari_focus_fusion.device import is_out_of_memory, return_freed_memory
+from napari_focus_fusion.engine.bands import finishing_halo
 from napari_focus_fusion.engine.costs import BLEND_COSTS, cost_of_scoring
 from napari_focus_fusion.engine.fallback import on_cpu
-from napari_focus_fusion.engine.finishing import FINISH_HALO, finish_region
+from napari_focus_fusion.engine.finishing import finish_region
 from napari_focus_fusion.engine.reconstruction import reconstruct_region
 from napari_focus_fusion.engine.scoring import score_region
 from napari_focus_fusion.engine.store import (
@@ -183,7 +184,10 @@ def finish_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -
     """Verified maps and fused pixels of a region; all raw maps around it are there."""
     plan, t, before = point.plan, point.t, monitor.found
     stack, upscale = plan.stack, plan.upscale
-    halo = FINISH_HALO if upscale is None else super_resolving_halo(upscale)
+    if upscale is None:
+        halo = finishing_halo(plan.settings.blend)
+    else:
+        halo = super_resolving_halo(upscale)
     area = region.grown(halo).inside_plane(stack.height, stack.width)
     with store.access():
         raw = get_raw(store.raw, t, area)

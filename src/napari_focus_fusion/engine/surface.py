@@ -16,6 +16,7 @@ from torch import Tensor
 from napari_focus_fusion.device import return_freed_memory
 from napari_focus_fusion.engine.costs import share_of_surface
 from napari_focus_fusion.engine.memory import surface_side
+from napari_focus_fusion.engine.preference import OTHERS, preferred
 from napari_focus_fusion.engine.reading import DOUBTFUL, flagged_slabs
 from napari_focus_fusion.filters import box_mean, without_border
 from napari_focus_fusion.models.surface import (
@@ -151,7 +152,7 @@ def find_surface(
     wide = cells.grown(VOTE_RADIUS)
     inside = wide.inside_plane(blocks.y1, blocks.x1)
     work = stack.n_slices * share_of_surface(point.plan) * (area or region.area)
-    found, detail = _look(point, network, inside, plane, monitor, work)
+    found, detail, near = _look(point, network, inside, plane, monitor, work)
     return_freed_memory()
     logits = _cut(found.along_z, inside, wide, plane)
     trust, detail = (
@@ -168,6 +169,8 @@ def find_surface(
     present = presence * detail.maximum(_agreement(shares))
     highest = shares.amax(0)
     weights = (shares / highest) ** point.plan.settings.surface
+    if near is not None:
+        weights = (OTHERS * weights).maximum(_cut(near, inside, cells, plane))
     return SurfaceShares(weights, weights >= NEAR, highest * present, region, cells)
 
 
@@ -189,9 +192,10 @@ def _look(
     plane: Rectangle,
     monitor: Monitor,
     work: float,
-) -> tuple[Found, Tensor]:
+) -> tuple[Found, Tensor, Tensor | None]:
     """What the network finds in cells inside the plane, and where there is detail.
 
+    And how near slices are to the depth that is preferred; None where none is.
     ``work`` is what that counts, in pixels x slices.
     """
     halo = BLOCK * NETWORK_HALO
@@ -204,12 +208,16 @@ def _look(
         *(torch.empty(1, *shape, device=device) for _ in range(2)),
     )
     detail = torch.empty(1, *shape, device=device)
+    prefer = point.plan.settings.prefer
+    near = None if prefer == "sharpest" else torch.empty_like(found.along_z[0])
     side = surface_side(point.plan.memory, count)
     for tile in TilePlan(*shape, (BLOCK * side, BLOCK * side), align=(BLOCK, BLOCK)):
         window = tile.moved(inside.y0, inside.x0).grown(halo)
-        features = coarse_features(
-            *(_cut(each[None], scanned, window, plane) for each in (focus, intensity))
-        )
+        seen = [_cut(each[None], scanned, window, plane) for each in (focus, intensity)]
+        if near is not None:
+            near[:, tile.y, tile.x] = preferred(seen[0][0], prefer, halo)
+        features = coarse_features(*seen)
+        del seen
         detail[..., tile.y, tile.x] = detail_above_noise(features)
         embedded = network.embed(features)
         del features
@@ -217,7 +225,7 @@ def _look(
             whole[..., tile.y, tile.x] = part
         del embedded, part
         monitor.advance(work / 2 * tile.area / inside.area)
-    return found, detail
+    return found, detail, near
 
 
 def _cut(

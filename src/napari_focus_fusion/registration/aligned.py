@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_focus_fusion.lazy import LazyArray
+from napari_focus_fusion.registration.interpolate import seen_through
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from napari_focus_fusion.registration.brightness import Levels
     from napari_focus_fusion.stack import FocusStack
 
-#: Pixels around a window that its interpolation sees: a cubic spline is as good as zero
-#: beyond.
-MARGIN = 20
+#: Pixels around a window that its interpolation sees: a quintic spline is as good as
+#: zero beyond.
+MARGIN = 30
+#: Rows that are resampled together where whole slices are.
+BAND = 256
 #: Pixels around an absent one that are absent too, as it would show in them.
 SPREAD = 2
 #: Positions this far outside of the plane count as its border.
@@ -42,6 +45,8 @@ class AlignedSlices(LazyArray):
         How the brightness changes; None: it stays.
     record
         What provenance keeps of both, by ``"registration"`` and ``"brightness"``.
+    keep
+        Whether the slices of a time point stay in memory once they are resampled.
     """
 
     def __init__(
@@ -50,9 +55,12 @@ class AlignedSlices(LazyArray):
         matrices: NDArray[np.float64],
         levels: Levels | None,
         record: dict[str, Any],
+        *,
+        keep: bool = False,
     ) -> None:
         self.stack, self.matrices, self.levels = stack, matrices, levels
-        self.record = record
+        self.record, self.keep = record, keep
+        self._kept: dict[tuple[int, int], tuple[NDArray[Any], NDArray[np.bool_]]] = {}
         data: Any = stack.data
         chunks = getattr(data, "chunksize", getattr(data, "chunks", None))
         super().__init__(stack.data.shape, stack.dtype, chunks)
@@ -70,10 +78,11 @@ class AlignedSlices(LazyArray):
         sizes = [len(r) for r in (times, channels, samples, slices, y, x)]
         values = np.empty(sizes, self.dtype)
         absent = np.zeros(sizes, bool)
+        read = self._kept_slice if self.keep else self._slice
         components = [c * self.stack.n_samples + s for c in channels for s in samples]
         for i, t in enumerate(times):
             for k, z in enumerate(slices):
-                found, missing = self._slice(t, z, components, y, x)
+                found, missing = read(t, z, components, y, x)
                 values[i, :, :, k] = found.reshape(sizes[1:3] + sizes[4:])
                 absent[i, :, :, k] = missing.reshape(sizes[1:3] + sizes[4:])
         # From T, C, S, Z, Y, X to the axes of the stack.
@@ -84,6 +93,28 @@ class AlignedSlices(LazyArray):
             for a in (values, absent)
         )
         return np.ma.array(values, mask=absent) if absent.any() else values
+
+    def _kept_slice(
+        self, t: int, z: int, components: list[int], y: range, x: range
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """As :meth:`_slice`, of a slice that is resampled as a whole, and once."""
+        if (t, z) not in self._kept:
+            every = list(range(self.stack.n_components))
+            height, width = self.stack.height, self.stack.width
+            found = np.empty((len(every), height, width), self.dtype)
+            missing = np.empty(found.shape, bool)
+            for top in range(0, height, BAND):
+                rows = range(top, min(top + BAND, height))
+                some = slice(top, rows.stop)
+                found[:, some], missing[:, some] = self._slice(
+                    t, z, every, rows, range(width)
+                )
+            for earlier in [key for key in self._kept if key[0] != t]:
+                del self._kept[earlier]
+            self._kept[t, z] = found, missing
+        window = (slice(y.start, y.stop, y.step), slice(x.start, x.stop, x.step))
+        values, absent = self._kept[t, z]
+        return values[:, *window][components], absent[:, *window][components]
 
     def _slice(
         self, t: int, z: int, components: list[int], y: range, x: range
@@ -151,10 +182,10 @@ class AlignedSlices(LazyArray):
         block, present = self._read(t, z, components, spans[0], spans[1])
         # From pixels of the window to pixels of what was read.
         first = matrix @ [rows[0], columns[0], 1] - [spans[0].start, spans[1].start]
-        for i, plane in enumerate(block):
-            known = plane
+        planes = block.astype(np.float64)
+        for i, plane in enumerate(planes):
             if present is not None and not present[i].all():
-                known = _filled(plane, present[i])
+                plane[...] = _filled(plane, present[i])
                 near = ndimage.binary_dilation(
                     ~present[i], iterations=SPREAD, structure=np.ones((3, 3))
                 )
@@ -164,16 +195,13 @@ class AlignedSlices(LazyArray):
                     )
                     > 0
                 )
-            ndimage.affine_transform(
-                known.astype(np.float64),
-                matrix[:, :2],
-                first,
-                size,
-                output=values[i],
-                order=3,
-                mode="mirror",
-            )
-        return values, absent
+        return seen_through(planes, matrix[:, :2], first, size), absent
+
+    def keeping(self) -> AlignedSlices:
+        """The same whose slices stay in memory once they are resampled."""
+        return AlignedSlices(
+            self.stack, self.matrices, self.levels, self.record, keep=True
+        )
 
 
 def _inside(

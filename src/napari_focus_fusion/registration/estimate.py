@@ -9,9 +9,11 @@ import numpy as np
 from napari_focus_fusion.registration.pairs import (
     Level,
     Measured,
+    likeness,
     measure_pair,
     pyramid,
 )
+from napari_focus_fusion.registration.repeats import period_of
 from napari_focus_fusion.registration.solve import improves, solve
 from napari_focus_fusion.registration.transforms import Plane
 
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 MOST_PIXELS = 1 << 19
 #: A slice is compared with the one before, or else with the one before that.
 NEIGHBOURS = 2
+#: So many pairs of neighbours are compared once more at the end, at the finest level
+#: of at most so many pixels.
+COMPARED, COMPARED_PIXELS = 24, 1 << 17
+#: Share of what is unlike in them that must be gone, or slices stay where they are.
+LEAST_GAIN = 0.04
 #: Pixels that are read at once.
 READ_PIXELS = 1 << 22
 
@@ -38,7 +45,7 @@ def estimate(
     kind: str,
     reference: int,
     advance: Callable[[], None],
-) -> tuple[Array, list[int]]:
+) -> tuple[Array, list[int], float | None]:
     """Transforms of the slices of a time point, and which of them told nothing.
 
     Returns
@@ -48,11 +55,17 @@ def estimate(
         pixels, as (y, x, 1).
     lost : list of int
         Slices that could be compared with no other.
+    period : float or None
+        Pixels after which what the reference slice shows repeats; None: it does not.
     """
     plane = Plane(stack.height, stack.width)
     step = max(1, int(np.ceil((stack.height * stack.width / MOST_PIXELS) ** 0.5)))
     kept: list[tuple[int, list[Level]]] = []
     pairs: dict[tuple[int, int], Measured] = {}
+    last = stack.n_slices - 1
+    compared = {int(z) for z in np.linspace(0, max(last - 1, 0), COMPARED)}
+    looked_at: dict[int, Level] = {}
+    period: float | None = None
     for z in range(stack.n_slices):
         levels = pyramid(*read_binned(stack, t, z, weights, step), step)
         for earlier, others in reversed(kept):
@@ -62,13 +75,40 @@ def estimate(
                 pairs[earlier, z] = found
                 break
         kept = [*kept, (z, levels)][-NEIGHBOURS:]
+        if z in compared or z - 1 in compared:
+            looked_at[z] = next(
+                (one for one in levels if one.band.size <= COMPARED_PIXELS), levels[-1]
+            )
+        if z == reference:
+            period = period_of(levels[0])
         advance()
     matrices = solve(pairs, stack.n_slices, reference, kind, plane)
-    if not improves(matrices, pairs, kind, plane):
+    if not (
+        improves(matrices, pairs, kind, plane)
+        and _more_alike(matrices, looked_at, plane)
+    ):
         matrices = np.broadcast_to(np.eye(3), matrices.shape).copy()
     known = {z for pair in pairs for z in pair}
     lost = [z for z in range(stack.n_slices) if z not in known]
-    return plane.to_pixels(matrices), lost
+    return plane.to_pixels(matrices), lost, period
+
+
+def _more_alike(matrices: Array, levels: dict[int, Level], plane: Plane) -> bool:
+    """Whether neighbouring slices look more alike with transforms than without.
+
+    What grows or moves with depth gives blocks a common displacement, which does not
+    make the slices any more alike.
+    """
+    pairs = [(z, z + 1) for z in levels if z + 1 in levels]
+    before, after = (
+        float(
+            np.mean(
+                [likeness(levels[a], levels[b], of[a], of[b], plane) for a, b in pairs]
+            )
+        )
+        for of in (np.broadcast_to(np.eye(3), matrices.shape), matrices)
+    )
+    return after - before > LEAST_GAIN * (1 - before)
 
 
 def _guess(pairs: dict[tuple[int, int], Measured], first: int) -> Array | None:

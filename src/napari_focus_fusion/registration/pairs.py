@@ -378,6 +378,17 @@ def _sampled(level: Level, matrix: Array, plane: Plane) -> tuple[Image, Image]:
     return seen, there
 
 
+def likeness(
+    first: Level, second: Level, matrix: Array, other: Array, plane: Plane
+) -> float:
+    """Correlation, -1 to 1, of two slices, each seen through its transform."""
+    a, b = _sampled(first, matrix, plane), _sampled(second, other, plane)
+    mask = a[1] * b[1]
+    one, two = a[0] * mask, b[0] * mask
+    size = float(np.sqrt((one * one).sum() * (two * two).sum()))
+    return float((one * two).sum()) / max(size, 1e-30)
+
+
 def _inside(shape: tuple[int, ...], linear: Array, shift: Array) -> Image:
     """1 where a transform stays inside an image, else 0."""
     y, x = np.arange(shape[0])[:, None], np.arange(shape[1])

@@ -355,7 +355,7 @@ def estimated(
     found, notes = [], []
     for t in range(stack.n_times):
         when = f" at time point {t}" if stack.n_times > 1 else ""
-        matrices, lost = estimate(stack, t, weights, kind, middle, advance)
+        matrices, lost, period = estimate(stack, t, weights, kind, middle, advance)
         found.append(np.round(matrices[:, :2], _DIGITS))
         still = not np.any(found[-1] - np.eye(3)[:2])
         if len(lost) == stack.n_slices:
@@ -368,6 +368,12 @@ def estimated(
             notes.append(
                 f"Slices were in register already{when}, or could not be brought "
                 "nearer to each other: they were left as they are."
+            )
+        if period is not None and len(lost) < stack.n_slices:
+            notes.append(
+                f"What the slices show repeats every {period:.0f} pixels{when}: a "
+                "drift of more than half of that from one slice to the next cannot be "
+                "told from a shorter one. Look whether the result is right."
             )
         if lost and len(lost) < stack.n_slices and not still:
             notes.append(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.plugin.adapters.layers import OUTPUTS, fuse_to_layers
 from napari_focus_fusion.plugin.adapters.models import with_models
+from napari_focus_fusion.plugin.adapters.projections import ONE_SLICE, SlabOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,7 +55,15 @@ class FuseJob:
 
 @dataclass(frozen=True)
 class LayersJob(FuseJob):
-    """A fusion whose layers are made in the thread too."""
+    """A fusion whose layers are made in the thread too.
+
+    Attributes
+    ----------
+    slab
+        What is projected around the surface.
+    """
+
+    slab: SlabOptions = ONE_SLICE
 
     def __call__(
         self, progress: Callable[[Progress], None], should_stop: Callable[[], bool]
@@ -64,6 +73,7 @@ class LayersJob(FuseJob):
             self.stack,
             self.outputs,
             folder=self.folder,
+            slab=self.slab,
             progress=progress,
             should_stop=should_stop,
             **self.options,

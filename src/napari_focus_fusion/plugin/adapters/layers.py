@@ -24,6 +24,12 @@ from napari_focus_fusion.plugin.adapters.crop import coarser, crop_stack
 from napari_focus_fusion.plugin.adapters.file_sizes import sizes_of_file
 from napari_focus_fusion.plugin.adapters.models import with_models
 from napari_focus_fusion.plugin.adapters.preferences import models_folder
+from napari_focus_fusion.plugin.adapters.projections import (
+    FROM_SURFACE,
+    ONE_SLICE,
+    SlabOptions,
+    layers_from_surface,
+)
 from napari_focus_fusion.read import is_zarr, natural_key, series_in, stem
 
 if TYPE_CHECKING:
@@ -36,7 +42,7 @@ OUTPUTS = ("fused", "decision", "confidence", "depth")
 #: Further outputs: of a super-resolved run the fused image at the source's own
 #: resolution, and how far the finer pixels differ from the slices; and the depth map as
 #: a surface textured with the fused image.
-MORE_OUTPUTS = ("unscaled", "consistency", "surface")
+MORE_OUTPUTS = ("unscaled", "consistency", "surface", *FROM_SURFACE)
 
 #: Most images of one file that are opened at once.
 MOST_IMAGES = 20
@@ -103,6 +109,7 @@ def fuse_to_layers(
     outputs: Sequence[str] = OUTPUTS,
     *,
     folder: Path | None = None,
+    slab: SlabOptions | None = None,
     **options: Any,
 ) -> list[LayerData]:
     """Fuse a stack into layers.
@@ -115,13 +122,15 @@ def fuse_to_layers(
         As in :func:`fuse_layer`.
     folder
         Where fine-tuned models are; None: the usual one.
+    slab
+        What is projected around the surface, for those outputs; None: one slice.
     **options
         Keyword arguments of :func:`napari_focus_fusion.fuse`.
 
     Returns
     -------
     list of (data, attributes, type)
-        The first one is visible.
+        The first one is visible, and has the notes on all of them.
 
     Raises
     ------
@@ -139,8 +148,15 @@ def fuse_to_layers(
         from napari_focus_fusion.plugin.adapters.surface import surface_layer
 
         layers.append(surface_layer(result))
+    more, notes = layers_from_surface(result, outputs, slab or ONE_SLICE)
+    layers.extend(more)
     if layers:
-        layers[0][1]["visible"] = True
+        first = layers[0][1]
+        first["visible"] = True
+        known = first["metadata"][METADATA_KEY]
+        notes = list(dict.fromkeys([*result.notes, *known.get("notes", ()), *notes]))
+        own = {METADATA_KEY: {**known, "notes": notes}}
+        first["metadata"] = {**first["metadata"], **own}
     return layers
 
 

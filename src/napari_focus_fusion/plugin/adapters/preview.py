@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,15 @@ from napari_focus_fusion.plugin.adapters.layers import (
     stack_from_layers,
 )
 from napari_focus_fusion.plugin.adapters.models import with_models
+from napari_focus_fusion.plugin.adapters.projections import (
+    ONE_SLICE,
+    SlabOptions,
+    layers_from_surface,
+)
+from napari_focus_fusion.registration.registration import (
+    Registration,
+    load_registration,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +38,8 @@ if TYPE_CHECKING:
     from napari_focus_fusion.result import LayerData
     from napari_focus_fusion.stack import FocusStack
 
+#: What a preview shows where the fused image is not wanted: the first that is.
+PREVIEWED = ("projection", "height", "best slice")
 #: Fewest pixels of a preview, however slow the model.
 MIN_PIXELS = 160 * 160
 #: Most pixels read for a preview of data that are not in memory.
@@ -72,12 +83,18 @@ class PreviewJob:
         Keyword arguments of :func:`napari_focus_fusion.fuse`.
     folder
         Where fine-tuned models are; None: the usual one.
+    shown
+        ``"fused"``, or one of :data:`FROM_SURFACE` where the fused image is not wanted.
+    slab
+        What is projected around the surface.
     """
 
     stack: FocusStack
     channel: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    shown: str = "fused"
+    slab: SlabOptions = ONE_SLICE
 
     def __call__(
         self, progress: Callable[[Progress], None], should_stop: Callable[[], bool]
@@ -91,12 +108,15 @@ class PreviewJob:
             **with_models(self.options, self.folder),
         )
         channels = chosen_layers(result, ("fused",))
+        if self.shown != "fused":
+            channels, _ = layers_from_surface(result, (self.shown,), self.slab)
         data, attributes, kind = channels[min(self.channel, len(channels) - 1)]
         attributes.update(
             name="Preview",
             metadata={METADATA_KEY: {"output": "preview", **result.provenance}},
             # It lies over its source and must hide it.
             blending="opaque",
+            visible=True,
         )
         return data, attributes, kind
 
@@ -241,6 +261,9 @@ def preview_job(
     *,
     reference_layer: Image | None = None,
     folder: Path | None = None,
+    outputs: Sequence[str] = ("fused",),
+    slab: SlabOptions | None = None,
+    slab_layer: Image | None = None,
     **options: Any,
 ) -> PreviewJob:
     """Fix what a view shows; no pixel is read before the job is called.
@@ -255,6 +278,11 @@ def preview_job(
         Another layer in which the focus is measured.
     folder
         Where fine-tuned models are; None: the usual one.
+    outputs
+        What is wanted: the fused image is shown, or else the slab, the height map or
+        the best slice.
+    slab, slab_layer
+        What is projected around the surface, and of which layer; None: of the stack.
     **options
         Keyword arguments of :func:`napari_focus_fusion.fuse`. A preview has
         the source's own resolution, without super-resolution.
@@ -277,4 +305,35 @@ def preview_job(
 
     if reference_layer is not None:
         options["reference"] = cropped([reference_layer])
-    return PreviewJob(cropped(layers), view.channel, options, folder)
+    stack = cropped(layers)
+    if isinstance(options.get("align"), str) and options["align"].endswith(".json"):
+        options["align"] = _registration_in(view, layers[0], stack, options["align"])
+    slab = slab or ONE_SLICE
+    if slab_layer is not None:
+        slab = replace(slab, stack=cropped([slab_layer]))
+    of_surface = [name for name in PREVIEWED if name in outputs]
+    shown = of_surface[0] if of_surface and "fused" not in outputs else "fused"
+    return PreviewJob(stack, view.channel, options, folder, shown, slab)
+
+
+def _registration_in(
+    view: View, layer: Image, stack: FocusStack, path: str
+) -> Registration:
+    """A saved registration in the pixels of a view."""
+    known = load_registration(path)
+    factors = layer.downsample_factors[view.level] if layer.multiscale else None
+    steps, starts = [], []
+    for axis, span in (("Y", view.y), ("X", view.x)):
+        factor = 1.0
+        if factors is not None:
+            factor = float(factors[stack.axes.removesuffix("S").index(axis)])
+        steps.append(span[2] * factor)
+        starts.append(span[0] * factor)
+    step, start = np.array(steps), np.array(starts)
+    matrices = known.matrices
+    matrices = matrices[view.time : view.time + 1] if len(matrices) > 1 else matrices
+    linear, shift = matrices[..., :2], matrices[..., 2]
+    moved = (linear @ start + shift - start) / step
+    seen = np.concatenate([linear * step / step[:, None], moved[..., None]], -1)
+    sides = stack.height, stack.width
+    return Registration(known.kind, known.reference_slice, sides, tuple(seen.tolist()))

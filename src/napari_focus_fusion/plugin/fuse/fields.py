@@ -46,6 +46,23 @@ _OUTPUTS = (
         "Show its layer, and switch the viewer to 3-D.",
     ),
     (
+        "projection",
+        "Slab at the surface",
+        "Slices around the surface that was found, as one image.",
+    ),
+    (
+        "height",
+        "Height map",
+        "The depth map smoothed for measurement, in micrometres where the pixel size\n"
+        "along z is known.",
+    ),
+    ("best slice", "Best slice", "The one slice that most pixels come from."),
+    (
+        "aligned",
+        "Aligned slices",
+        "The slices in register and levelled, as the fusion saw them.",
+    ),
+    (
         "unscaled",
         "Fused, not enlarged",
         "Also the fused image with the pixels of the stack.",
@@ -62,7 +79,20 @@ _CHECKED = ("fused", "decision")
 OF_SUPER_RESOLUTION = ("unscaled", "consistency")
 _BLENDS = (
     ("Feather: soft seams", "feather"),
+    ("Bands: no seams of brightness", "bands"),
     ("Select: observed pixels", "select"),
+)
+ALIGNMENTS: tuple[tuple[str, str | None], ...] = (
+    ("Off", None),
+    ("Translation", "translation"),
+    ("Similarity: shift, scale, rotation", "similarity"),
+    ("Affine", "affine"),
+)
+_METHODS = (("Mean", "mean"), ("Maximum", "max"))
+_PREFERENCES = (
+    ("The sharper one", "sharpest"),
+    ("The one nearer to the first slice", "front"),
+    ("The one nearer to the last slice", "back"),
 )
 _DESTINATIONS = (
     ("Memory; asks when it is large", "ask"),
@@ -152,12 +182,13 @@ class FuseFields(JobWidget):
             "Brings the slices into register before they are fused.\n"
             "Translation: a stage or sample that drifts. Similarity: also focus\n"
             "breathing, which scales, and rotation. Affine: also shear and stretching.",
-            [
-                ("Off", None),
-                ("Translation", "translation"),
-                ("Similarity: shift, scale, rotation", "similarity"),
-                ("Affine", "affine"),
-            ],
+            ALIGNMENTS,
+        )
+        self.load_button = QPushButton("Load …")
+        self.load_button.setToolTip("Use a registration that was saved.")
+        self.save_button = QPushButton("Save …")
+        self.save_button.setToolTip(
+            "Keep the registration of the last run for other channels and stacks."
         )
         self.brightness = ValueComboBox(
             "Whether slices of different brightness (flicker, bleaching) are made\n"
@@ -179,9 +210,45 @@ class FuseFields(JobWidget):
             box.setToolTip(tip)
             box.value = name in _CHECKED
 
+        self.slab_slices = IntField()
+        self.slab_slices.setRange(1, 999)
+        self.slab_slices.setSuffix(" slices")
+        self.slab_slices.setToolTip("How thick the slab is.")
+        self.slab_offset = FloatField()
+        self.slab_offset.setRange(-999, 999)
+        self.slab_offset.setSingleStep(0.5)
+        self.slab_offset.setDecimals(2)
+        self.slab_offset.setSuffix(" slices")
+        self.slab_offset.setToolTip(
+            "How far the middle of the slab lies from the surface, towards later\n"
+            "slices where it is positive."
+        )
+        self.slab_method = ValueComboBox(
+            "Mean: the slab exactly at the surface. Maximum: of whole slices.", _METHODS
+        )
+        self.slab_stack = ValueComboBox(
+            "What is projected around the surface: this stack, or another layer."
+        )
+        self.smoothing = FloatField()
+        self.smoothing.setRange(0.5, 1000)
+        self.smoothing.setDecimals(1)
+        self.smoothing.setSuffix(" px")
+        self.smoothing.value = 8
+        self.smoothing.setToolTip(
+            "Standard deviation of the window: what is narrower than about twice this\n"
+            "is smoothed away."
+        )
+
     def _make_rare_fields(self) -> None:
+        self.prefer = ValueComboBox(
+            "What is shown where two depths are sharp, as of hairs over texture or in\n"
+            "transparent specimens.",
+            _PREFERENCES,
+        )
         self.blend = ValueComboBox(
             "Feather: soft seams, and less noise where slices agree.\n"
+            "Bands: also where slices are not equally bright; their brightness passes\n"
+            "gradually from one to the next.\n"
             "Select: every pixel exactly as it was observed in its slice.",
             _BLENDS,
         )
@@ -236,11 +303,25 @@ class FuseFields(JobWidget):
             ("", self.summary),
             ("S&uper-resolution", self.scale),
             ("Smoo&thness", self.smoothness),
-            ("Ali&gn", self.align),
-            ("&Device", self.device),
         )
+        aligning = QHBoxLayout()
+        aligning.addWidget(self.align, 1)
+        aligning.addWidget(self.load_button)
+        aligning.addWidget(self.save_button)
+        self._labels[self.align] = label = QLabel("Ali&gn")
+        label.setBuddy(self.align)
+        form.addRow(label, aligning)
+        self._add_rows(form, ("&Device", self.device))
         form.addRow(QLabel("Outputs"))
         form.addRow(grid)
+        self._add_rows(
+            form,
+            ("Slab", self.slab_slices),
+            ("Slab offset", self.slab_offset),
+            ("Slab as", self.slab_method),
+            ("Slab of", self.slab_stack),
+            ("Height smoothing", self.smoothing),
+        )
         self.more = more_button()
         self._folded = QWidget()
         folded = form_layout()
@@ -249,6 +330,7 @@ class FuseFields(JobWidget):
         self._add_rows(
             folded,
             ("Surface", self.surface),
+            ("Of two depths", self.prefer),
             ("Brightness", self.brightness),
             ("Background", self.background),
             ("&Blend", self.blend),
@@ -284,7 +366,8 @@ class FuseFields(JobWidget):
 
     def freeze(self, frozen: bool) -> None:
         """Disable all fields during a run."""
-        for field in (*self._labels, *self.outputs.values(), self.files_button):
+        buttons = (self.files_button, self.load_button)
+        for field in (*self._labels, *self.outputs.values(), *buttons):
             field.setEnabled(not frozen)
 
     def recall_settings(self) -> None:
@@ -301,6 +384,11 @@ class FuseFields(JobWidget):
             "model": self.model,
             "smoothness": self.smoothness,
             "surface": self.surface,
+            "prefer": self.prefer,
+            "slab slices": self.slab_slices,
+            "slab offset": self.slab_offset,
+            "slab method": self.slab_method,
+            "smoothing": self.smoothing,
             "align": self.align,
             "brightness": self.brightness,
             "background": self.background,

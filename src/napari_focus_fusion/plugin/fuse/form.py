@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -12,6 +13,7 @@ from napari_focus_fusion.plugin.adapters.jobs import LayersJob
 from napari_focus_fusion.plugin.adapters.layers import level_0, stack_from_layers
 from napari_focus_fusion.plugin.adapters.preferences import models_folder, preferences
 from napari_focus_fusion.plugin.adapters.preview import index_on_screen
+from napari_focus_fusion.plugin.adapters.projections import SlabOptions
 from napari_focus_fusion.plugin.adapters.sources import alike, is_slice, is_stack
 from napari_focus_fusion.plugin.common.combo_boxes import model_page
 from napari_focus_fusion.plugin.common.devices import offer_devices
@@ -57,6 +59,10 @@ class FuseForm(FuseFields):
         self.model.refreshed.connect(self._describe_model)
         self.scale.changed.connect(self._show_rows)
         self.blend.changed.connect(self._show_rows)
+        for field in (self.align, self.brightness, self.surface):
+            field.changed.connect(self._show_rows)
+        for name in ("projection", "height"):
+            self.outputs[name].changed.connect(self._show_rows)
         self._viewer.layers.selection.events.active.connect(self._follow)
 
     # Available values
@@ -157,6 +163,8 @@ class FuseForm(FuseFields):
                     if other is not layer and is_stack(other) and alike(other, layer)
                 ]
         self.reference.set_choices(choices)
+        others = [one for one in choices if isinstance(one[1], Image)]
+        self.slab_stack.set_choices([("This stack", None), *others])
         self._show_rows()
 
     def _describe_model(self) -> None:
@@ -196,6 +204,7 @@ class FuseForm(FuseFields):
         """Show the fields that offer more than one value."""
         finer = (self.scale.value or 1) > 1
         one = len(self.sources) == 1
+        slab = self.outputs["projection"].value
         for field, shown in (
             (self.z_axis, one),
             (self.other_axes, self.other_axes.count() > 1),
@@ -203,12 +212,19 @@ class FuseForm(FuseFields):
             (self.reference, self.reference.count() > 1),
             (self.scale, self.scale.count() > 1),
             (self.joint, finer),
-            (self.background, self.blend.value == "feather"),
+            (self.background, self.blend.value != "select"),
+            (self.prefer, self.surface.value > 0),
+            (self.slab_slices, slab),
+            (self.slab_offset, slab),
+            (self.slab_method, slab),
+            (self.slab_stack, slab and self.slab_stack.count() > 1),
+            (self.smoothing, self.outputs["height"].value),
         ):
             field.setVisible(shown)
             self._labels[field].setVisible(shown)
         for name in OF_SUPER_RESOLUTION:
             self.outputs[name].setVisible(finer)
+        self.outputs["aligned"].setVisible(self._moves_slices())
 
     def show_devices(self, found: DeviceList) -> None:
         """List the available devices."""
@@ -242,7 +258,9 @@ class FuseForm(FuseFields):
             "tile": self.tile.value or None,
             "memory": self.memory.value * _MB or None,
         }
-        if self.blend.value == "feather":
+        if self.surface.value:
+            options["prefer"] = self.prefer.value
+        if self.blend.value != "select":
             options["background"] = self.background.value
         if (self.scale.value or 1) > 1:
             finer = self._upscaling_models()[self.scale.value]
@@ -256,7 +274,24 @@ class FuseForm(FuseFields):
     def offered(self) -> list[str]:
         """Outputs that the chosen settings can give."""
         finer = (self.scale.value or 1) > 1
-        return [n for n in self.outputs if finer or n not in OF_SUPER_RESOLUTION]
+        missing = [] if finer else list(OF_SUPER_RESOLUTION)
+        if not self._moves_slices():
+            missing.append("aligned")
+        return [name for name in self.outputs if name not in missing]
+
+    def _moves_slices(self) -> bool:
+        """Whether slices are aligned or levelled."""
+        return self.align.value is not None or self.brightness.value == "level"
+
+    @property
+    def slab_options(self) -> SlabOptions:
+        """What is projected around the surface, of the stack itself."""
+        return SlabOptions(
+            self.slab_slices.value,
+            self.slab_offset.value,
+            self.slab_method.value,
+            smoothing=self.smoothing.value,
+        )
 
     def wanted(self) -> tuple[str, ...]:
         """Outputs that are ticked."""
@@ -283,4 +318,8 @@ class FuseForm(FuseFields):
         options, reference = self.options, self.reference.value
         if isinstance(reference, Image):
             options["reference"] = stack_from_layers(reference, axes=axes, time=time)
-        return LayersJob(stack, self.wanted(), options, models_folder())
+        slab, other = self.slab_options, self.slab_stack.value
+        if isinstance(other, Image) and "projection" in self.wanted():
+            other = stack_from_layers(other, axes=axes, time=time)
+            slab = replace(slab, stack=other)
+        return LayersJob(stack, self.wanted(), options, models_folder(), slab)

@@ -34,9 +34,14 @@ from napari_focus_fusion.plugin.fuse.destination import (
     ask_where,
     is_large,
 )
+from napari_focus_fusion.plugin.fuse.fields import ALIGNMENTS
 from napari_focus_fusion.plugin.fuse.form import FuseForm
 from napari_focus_fusion.plugin.fuse.preview import Preview
 from napari_focus_fusion.progress import byte_text, duration_text
+from napari_focus_fusion.registration.registration import (
+    Registration,
+    load_registration,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,8 +62,8 @@ class FuseWidget(FuseForm):
 
     From a script: set the ``value`` of ``layer``, ``z_axis``, ``other_axes``, ``time``,
     ``reference``, ``model``, ``scale``, ``smoothness``, ``surface``, ``background``,
-    ``align``, ``brightness``,
-    ``blend``, ``joint``, ``device``, ``destination``, ``outputs["depth"]`` and so on,
+    ``align``, ``brightness``, ``prefer``, ``blend``, ``joint``, ``device``,
+    ``destination``, ``outputs["depth"]``, ``slab_slices`` and so on,
     and call :meth:`run`.
 
     Parameters
@@ -77,6 +82,7 @@ class FuseWidget(FuseForm):
         self._pending: deque[tuple[LayersJob, tuple[Image, ...]]] = deque()
         self._results: WeakKeyDictionary[Image, WeakSet[Layer]] = WeakKeyDictionary()
         self._started = 0.0
+        self._registration: dict[str, Any] | None = None
         self.preview = Preview(napari_viewer, self._preview_arguments, self)
         self._make_buttons()
         layout = QVBoxLayout(self)
@@ -128,7 +134,10 @@ class FuseWidget(FuseForm):
         self.chosen.connect(self._on_chosen)
         for box in self.outputs.values():
             box.changed.connect(self._update_buttons)
+            box.changed.connect(self.preview.request)
         self.files_button.clicked.connect(self._choose_files)
+        self.load_button.clicked.connect(self._choose_registration)
+        self.save_button.clicked.connect(self._keep_registration)
         self.run_button.clicked.connect(self.run)
         self.add_button.clicked.connect(self.add_to_queue)
         self.queue_button.clicked.connect(self.run_queue)
@@ -140,7 +149,9 @@ class FuseWidget(FuseForm):
             *(self.layer, self.z_axis, self.other_axes, self.reference),
             *(self.model, self.blend, self.device, self.scale),
             *(self.smoothness, self.surface, self.background, self.verify),
-            *(self.align, self.brightness),
+            *(self.align, self.brightness, self.prefer),
+            *(self.slab_slices, self.slab_offset, self.slab_method, self.slab_stack),
+            self.smoothing,
         ):
             field.changed.connect(self.preview.request)
 
@@ -179,6 +190,47 @@ class FuseWidget(FuseForm):
             _connect={"returned": self._on_opened, "errored": self._on_not_opened},
         )
 
+    def _choose_registration(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Open a registration", "", "Registrations (*.json)"
+        )
+        if path:
+            self.load_registration(path)
+
+    def load_registration(self, path: str | Path) -> None:
+        """Offer a saved registration under *Align*, and choose it.
+
+        A file that is none shows as a notification.
+        """
+        try:
+            load_registration(path)
+        except FocusFusionError as error:
+            self._show_error(error)
+            return
+        self.align.set_choices(
+            [*ALIGNMENTS, (f"As in {Path(path).name}", str(path))], str(path)
+        )
+
+    def _keep_registration(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Save the registration", "registration.json", "Registrations (*.json)"
+        )
+        if path:
+            self.save_registration(path)
+
+    def save_registration(self, path: str | Path) -> None:
+        """Write the registration of the last run to a file, which the dialog asked for.
+
+        A failure shows as a notification.
+        """
+        if self._registration is None:
+            return
+        try:
+            found = Registration.of_record(self._registration)
+            found.save(Path(path).with_suffix(".json"), overwrite=True)
+        except (FocusFusionError, OSError) as error:
+            self._show_error_text(explain(error, str(path), "saved"))
+
     def _on_opened(self, layers: list[LayerData]) -> None:
         self.status.clear()
         try:
@@ -205,6 +257,7 @@ class FuseWidget(FuseForm):
         self.run_button.setEnabled(can)
         self.add_button.setEnabled(can)
         self.preview_button.setEnabled(ready and stack)
+        self.save_button.setEnabled(self.idle and self._registration is not None)
         for widget in (self.queue_list, self.queue_button, self.remove_button):
             widget.setVisible(bool(self._queue))
             widget.setEnabled(ready)
@@ -323,6 +376,9 @@ class FuseWidget(FuseForm):
             "axes": self.axes,
             "reference_layer": reference if isinstance(reference, Image) else None,
             "folder": models_folder(),
+            "outputs": self.wanted(),
+            "slab_layer": self.slab_stack.value,
+            "slab": self.slab_options,
             **self.options,
         }
 
@@ -359,8 +415,11 @@ class FuseWidget(FuseForm):
         for note in provenance.get("notes", ()):
             show_warning(note)
         spent = duration_text(time.monotonic() - self._started)
-        device = device_text(provenance["device"])
-        self.status.setText(f"Done in {spent} on {device}.")
+        done = f"Done in {spent}"
+        if "device" in provenance:
+            done += f" on {device_text(provenance['device'])}"
+            self._registration = provenance.get("registration")
+        self.status.setText(f"{done}.")
         assert self._worker is not None
         self._queue = [one for one in self._queue if one[0] is not self._worker.job]
 
