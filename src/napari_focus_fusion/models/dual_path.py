@@ -165,10 +165,8 @@ class Stage(nn.Module):
 
     def logit_update(self, features: Tensor, shared: Tensor) -> Tensor:
         """What the network adds to the logits, (stacks * n, 1, h, w)."""
-        count = len(features) // len(shared)
-        if count > 1:
-            shared = shared.repeat_interleave(count, 0)
-        together = self.own(features).add_(shared)
+        each = self.own(features).unflatten(0, (len(shared), -1))
+        together = each.add_(shared[:, None]).flatten(0, 1)
         return self.logit(F.leaky_relu_(together, SLOPE))
 
 
@@ -254,7 +252,9 @@ class DualPath(SetMasker):
 
     def masks(self, slices: Tensor, context: Any = None) -> Tensor:
         """See :meth:`SetMasker.masks`; features of one slice live at a time."""
-        chunk = 1 if slices.device.type == "cpu" else 4
+        chunk: int | None = 1 if slices.device.type == "cpu" else 4
+        if torch.jit.is_tracing():  # a loop would fix the number of slices
+            chunk = None
         for estimate in self.unroll(slices[:, 0][None], chunk):
             last = estimate
         return last.masks()[0]
@@ -271,7 +271,7 @@ class DualPath(SetMasker):
             for all, once. The numbers are the same.
         """
         count = stacks.shape[1]
-        slices = list(stacks.split(chunk or count, 1))
+        slices = [stacks] if chunk is None else list(stacks.split(chunk, 1))
         logits, statistics = self._start(slices)
         for stage in self.stages:
             assert isinstance(stage, Stage)
@@ -289,9 +289,10 @@ class DualPath(SetMasker):
                 features = stage.slice_features(
                     own, highest, image, reconstruction, statistics
                 )
-                for each in features.unflatten(0, (len(stacks), -1)).unbind(1):
-                    total = each if total is None else total + each
-                    largest = each if largest is None else torch.maximum(largest, each)
+                each = features.unflatten(0, (len(stacks), -1))
+                added, best = each.sum(1), each.amax(1)
+                total = added if total is None else total + added
+                largest = best if largest is None else torch.maximum(largest, best)
             assert total is not None and largest is not None
             shared = stage.shared(torch.cat([total / count, largest], 1))
             for i, image in enumerate(slices):
