@@ -77,19 +77,6 @@ class StackWeights(Exported):
         return weights[None]
 
 
-class PairMasks(Exported):
-    """Which of two slices is the sharper."""
-
-    part = "masks"
-    inputs = ("pair",)
-    outputs = ("mask",)
-
-    def forward(self, pair: Tensor) -> Tensor:
-        """(B, 2, h, w) pairs -> (B, 1, h, w), 1 where the first is the sharper."""
-        mask: Tensor = self.network.mask(pair[:, :1], pair[:, 1:], self.context())
-        return mask[:, None]
-
-
 class Encoder(Exported):
     """Features of each slice, to be pooled over the slices."""
 

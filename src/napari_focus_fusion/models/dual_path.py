@@ -165,7 +165,7 @@ class Stage(nn.Module):
 
     def logit_update(self, features: Tensor, shared: Tensor) -> Tensor:
         """What the network adds to the logits, (stacks * n, 1, h, w)."""
-        each = self.own(features).unflatten(0, (len(shared), -1))
+        each = by_stack(self.own(features), len(shared))
         together = each.add_(shared[:, None]).flatten(0, 1)
         return self.logit(F.leaky_relu_(together, SLOPE))
 
@@ -289,7 +289,7 @@ class DualPath(SetMasker):
                 features = stage.slice_features(
                     own, highest, image, reconstruction, statistics
                 )
-                each = features.unflatten(0, (len(stacks), -1))
+                each = by_stack(features, len(stacks))
                 added, best = each.sum(1), each.amax(1)
                 total = added if total is None else total + added
                 largest = best if largest is None else torch.maximum(largest, best)
@@ -319,6 +319,11 @@ class DualPath(SetMasker):
             for energy in energies
         ]
         return logits, StackStatistics(mean / count, contrast, weighted(logits, slices))
+
+
+def by_stack(maps: Tensor, stacks: int) -> Tensor:
+    """Maps (stacks * n, C, h, w) as (stacks, n, C, h, w)."""
+    return maps.reshape(stacks, -1, *maps.shape[1:])
 
 
 def doubled(maps: Tensor) -> Tensor:
