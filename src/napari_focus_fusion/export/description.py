@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,7 +102,8 @@ def write_description(
 
 
 def _name(name: str) -> str:
-    return f"napari-focus-fusion {name}"[:128]
+    """Of letters, digits and a few other characters, at most 128."""
+    return f"napari-focus-fusion {re.sub(r'[^A-Za-z0-9_+() -]', '-', name)}"[:128]
 
 
 def _citations(paper: str, doi: str, v0_5: Any) -> list[Any]:

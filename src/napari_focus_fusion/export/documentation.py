@@ -12,34 +12,36 @@ if TYPE_CHECKING:
 
 USE = {
     "scores": """\
-Give all slices of a stack as one batch. For an all-in-focus image add the scores up over
-{window} x {window} pixels, which the model leaves to what follows, and take each pixel from
-the slice whose sum is largest. The scores of a stack's slices can be compared with each
-other, not with those of another stack.""",
+Give all slices of a stack as one batch. For an all-in-focus image add the scores up
+over {window} x {window} pixels, which the model leaves to what follows, and take
+each pixel from the slice whose sum is largest. The scores of a stack's slices can
+be compared with each other, not with those of another stack.""",
     "weights": """\
-Give the whole stack; two slices or more. For an all-in-focus image take each pixel from the
-slice whose weight is largest, or the mean of the slices by their weights.""",
+Give the whole stack; two slices or more. For an all-in-focus image take each pixel
+from the slice whose weight is largest, or the mean of the slices by their weights.""",
     "encoder": """\
-Give slices of one stack, as one batch or one after another, normalised together. Pool what it
-returns over the slices: of `largest` the elementwise largest, of `added` the sum. The decoder
-makes the fused image of the two and of the number of slices.""",
+Give slices of one stack, as one batch or one after another, normalised together.
+Pool what it returns over the slices: of `largest` the elementwise largest, of
+`added` the sum. The decoder makes the fused image of the two and of the number of
+slices.""",
     "decoder": """\
-Give what the encoder returned, pooled over the slices: of `largest` the elementwise largest,
-of `added` the sum; and the number of slices. It returns the fused image, normalised as the
-slices were: multiply it by (white - black) and add black. Its intensities are reconstructed,
-not observed.""",
+Give what the encoder returned, pooled over the slices: of `largest` the elementwise
+largest, of `added` the sum; and the number of slices. It returns the fused image,
+normalised as the slices were: multiply it by (white - black) and add black. Its
+intensities are reconstructed, not observed.""",
 }
 NORMALISED = """\
-The description normalises what is given: the quantiles {black:g} and {white:g} of all slices
-together become 0 and 1. Programs that run the weights without it must do so themselves. Slices
-that are normalised one by one cannot be compared."""
+The description normalises what is given: the quantiles {black:g} and {white:g} of
+all slices together become 0 and 1. Programs that run the weights without it must do
+so themselves. Slices that are normalised one by one cannot be compared."""
 FIXED = """\
-The network needs statistics of the stack, which napari-focus-fusion takes from each stack
-anew. Here they are fixed to those of {fixed}."""
+The network needs statistics of the stack, which napari-focus-fusion takes from each
+stack anew. Here they are fixed to those of {fixed}."""
 LESS = """\
-napari-focus-fusion adds to this network what no network of single tiles can have: a surface that
-neighbouring pixels and slices agree on, the choice near it, depth below a slice, and
-confidence. This package loads there as well: `fuse(stack, model="FILE.zip")`."""
+napari-focus-fusion adds to this network what no network of single tiles can have: a
+surface that neighbouring pixels and slices agree on, the choice near it, depth
+below a slice, and confidence. This package loads there as well: `fuse(stack,
+model="FILE.zip")`."""
 
 
 def documentation(part: Part, card: dict[str, Any]) -> str:
@@ -80,7 +82,8 @@ def documentation(part: Part, card: dict[str, Any]) -> str:
         f"Exported by napari-focus-fusion {__version__}. State dict, TorchScript and "
         "ONNX were compared on slices of another size than they were traced with. "
         "`network.py` is the network's source and needs PyTorch alone; the state dict "
-        "holds the whole model, which may be more than this network uses. BSD-3-Clause.",
+        "holds the whole model, which may be more than this network uses. "
+        "BSD-3-Clause.",
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -90,9 +93,7 @@ def _training(card: dict[str, Any]) -> str:
         return "Nothing is recorded of it."
     known = {
         "Data": card.get("data"),
-        "Stacks": ", ".join(
-            str(stack.get("name")) for stack in card.get("stacks", ())
-        ),
+        "Stacks": ", ".join(str(stack.get("name")) for stack in card.get("stacks", ())),
         "Tuned from": (card.get("parent") or {}).get("name"),
         "Command": card.get("command") and f"`{card['command']}`",
         "Seed": card.get("seed"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import warnings
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +14,7 @@ from napari_focus_fusion.errors import FocusFusionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from napari_focus_fusion.export.networks import Exported
 
@@ -60,12 +60,12 @@ def write_formats(
         for name, of_tensor in axes.items()
     }
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
-            # Of tracing, and that PyTorch will write ONNX in another way: that one
-            # takes minutes a network.
+        traced = trace(network, inputs)
+        torch.jit.save(traced, folder / TORCHSCRIPT)
+        # PyTorch's messages are of tracing, and that it has another way to write ONNX,
+        # which takes minutes a network.
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            traced = torch.jit.trace(network, inputs, check_trace=False)
-            torch.jit.save(traced, folder / TORCHSCRIPT)
             torch.onnx.export(
                 torch.jit.freeze(traced),  # what follows from the weights alone
                 inputs,
@@ -82,6 +82,13 @@ def write_formats(
             f"ONNX: {str(error)[:300]}"
         ) from error
     _compare(network, larger, folder)
+
+
+def trace(network: Exported, inputs: tuple[Tensor, ...]) -> torch.jit.ScriptModule:
+    """A network as TorchScript, for images and stacks of any size."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of numbers that are the same for every size
+        return torch.jit.trace(network, inputs, check_trace=False)
 
 
 def _compare(network: Exported, inputs: tuple[Tensor, ...], folder: Path) -> None:

@@ -100,9 +100,7 @@ class Decoder(Exported):
     def forward(self, largest: Tensor, added: Tensor, count: Tensor) -> Tensor:
         """(B, C, h, w), (B, D, h, w) and (B, 1), how many slices -> (B, 1, h, w)."""
         slices = count.reshape(-1, 1, 1, 1)
-        fused: Tensor = self.network.reconstruct(
-            largest, added, slices, self.context()
-        )
+        fused: Tensor = self.network.reconstruct(largest, added, slices, self.context())
         return fused[:, None]
 
 

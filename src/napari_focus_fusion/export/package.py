@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import tempfile
 from pathlib import Path
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_focus_fusion.models.base import FusionModel
+    from napari_focus_fusion.stack import FocusStack
 
 #: What is exported of each kind of model.
 NETWORKS: dict[str, tuple[type[Exported], ...]] = {
@@ -78,8 +80,8 @@ def export_model(
     Parameters
     ----------
     model
-        As :func:`load_model` takes it. A scorer becomes a model of slices, ``dual-path``
-        one of stacks, ``mscnn`` two: its encoder and its decoder.
+        As :func:`load_model` takes it. A scorer becomes a model of slices,
+        ``dual-path`` one of stacks, ``mscnn`` two: its encoder and its decoder.
     out
         A ``.zip`` file; None: the model's name, in the current folder. Two networks go
         to ``NAME-encoder.zip`` and ``NAME-decoder.zip``.
@@ -112,38 +114,32 @@ def export_model(
     runs, and which loads again: ``fuse(stack, "sesf.zip")``. What has no weights
     cannot travel:
 
-    >>> export_model("sml")
+    >>> export_model("sml")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    napari_focus_fusion.errors.FocusFusionError: Sum-modified-Laplacian has no weights: \
-it is a formula, which stands in napari_focus_fusion.models.sml. Export a network.
+    napari_focus_fusion.errors.FocusFusionError: Sum-modified-Laplacian has no ...
     """
     yes_or_no("overwrite", overwrite)
     names = [text_of("authors", name) for name in several("authors", authors)]
     loaded = load_model(model, folder)
-    kinds = exportable(loaded)
     spec = loaded.spec
     assert spec is not None
     target = file_path("out", f"{spec.name}{SUFFIX}" if out is None else out)
     if target.suffix != SUFFIX:
         raise FocusFusionError(f"out={str(target)!r} must end in {SUFFIX}.")
+    given = None if stack is None else as_stack(stack)
+    inputs = set() if given is None else places_of(given.data)
+    kinds = exportable(loaded)
     targets = [
         target.with_name(f"{target.stem}-{kind.part}{SUFFIX}")
         if len(kinds) > 1
         else target
         for kind in kinds
     ]
-    given = None if stack is None else as_stack(stack)
-    inputs = set() if given is None else places_of(given.data)
     check_targets(targets, overwrite=overwrite, inputs=inputs)
     check_extra()
-    fixed = ""
-    context = (
-        context_of_scenes(loaded) if given is None else context_of_stack(loaded, given)
-    )
-    if tensors_in(context):
-        fixed = "twelve scenes of all kinds" if given is None else f"{given.name!r}"
-    about, card = _about(loaded), _card(loaded)
+    context, fixed = _context(loaded, kinds[0](loaded), given)
+    about, card = about_model(loaded), _card(loaded)
     with (
         tempfile.TemporaryDirectory() as temporary,
         written_whole(targets, overwrite=overwrite) as partials,
@@ -152,9 +148,20 @@ it is a formula, which stands in napari_focus_fusion.models.sml. Export a networ
             made = Path(temporary) / kind.part
             made.mkdir()
             part = write_part(kind(loaded), context, fixed, made)
-            _write_about(made, about | {"part": kind.part})
+            write_about(made, about | {"part": kind.part})
             write_description(part, card, names, made, partial)
     return targets
+
+
+def _context(
+    model: FusionModel, network: Exported, stack: FocusStack | None
+) -> tuple[Any, str]:
+    """The statistics that a network is fixed to, and what they are of."""
+    if not tensors_in(network.template):
+        return None, ""
+    if stack is None:
+        return context_of_scenes(model), "twelve scenes of all kinds"
+    return context_of_stack(model, stack), repr(stack.name)
 
 
 def exportable(model: FusionModel) -> tuple[type[Exported], ...]:
@@ -184,9 +191,8 @@ def exportable(model: FusionModel) -> tuple[type[Exported], ...]:
 def check_extra() -> None:
     """Raise if what writes and checks packages is not installed."""
     try:
-        import bioimageio.spec
-        import onnx
-        import onnxruntime  # noqa: F401
+        for name in ("bioimageio.spec", "onnx", "onnxruntime"):
+            importlib.import_module(name)
     except ImportError as error:
         raise FocusFusionError(
             f"To export models install the extra bioimageio: {EXTRA} ({error})."
@@ -268,7 +274,7 @@ def test_inputs(
     return pooled, pooled
 
 
-def _about(model: FusionModel) -> dict[str, str]:
+def about_model(model: FusionModel) -> dict[str, str]:
     """What loading the package again needs; see ``models/package.py``."""
     spec = model.spec
     assert spec is not None
@@ -285,7 +291,8 @@ def _about(model: FusionModel) -> dict[str, str]:
     return about
 
 
-def _write_about(folder: Path, about: dict[str, str]) -> None:
+def write_about(folder: Path, about: dict[str, str]) -> None:
+    """Write it, and the hash of the state dict in the folder."""
     digest = hashlib.sha256((folder / STATE_DICT).read_bytes()).hexdigest()
     text = json.dumps({**about, "weights": STATE_DICT, "sha256": digest}, indent=1)
     (folder / ABOUT).write_text(text + "\n", encoding="utf-8")

@@ -21,6 +21,7 @@ AXES = {
     "count": ("batch", "channel"),
 }
 
+
 @dataclass(frozen=True)
 class Part:
     """One network of a model, ready to be described.
@@ -49,5 +50,3 @@ class Part:
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
     fixed: str
-
-

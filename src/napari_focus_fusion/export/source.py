@@ -107,7 +107,7 @@ def network_source(target: str, wrapper: str, factory: str) -> str:
 
 @cache
 def read_module(name: str, roots: tuple[str, ...]) -> Module:
-    """The top level of a module; what it imports for type checkers alone is left out."""
+    """The top level of a module, without what it imports for type checkers alone."""
     found = importlib.util.find_spec(name)
     if found is None or not found.origin or not found.origin.endswith(".py"):
         raise FocusFusionError(
