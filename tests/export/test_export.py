@@ -6,8 +6,7 @@ import json
 import sys
 import types
 import zipfile
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -35,6 +34,9 @@ from napari_focus_fusion.export.part import FACTORY, Part
 from napari_focus_fusion.export.source import network_source
 from napari_focus_fusion.models.registry import save_weights, weights_folder
 from small_models import random_sesf, relief
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NETWORKS = [
     ("sesf", SliceScores),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,23 +15,29 @@ import napari_focus_fusion as ff
 from napari_focus_fusion.export.formats import STATE_DICT
 from napari_focus_fusion.export.networks import Encoder, SliceScores, StackWeights
 from napari_focus_fusion.export.package import about_model, write_about
-from napari_focus_fusion.models.base import FusionModel
 from napari_focus_fusion.models.package import ABOUT
 from napari_focus_fusion.models.registry import hash_of, hash_of_tensors, save_weights
 from small_models import random_sesf, relief
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_focus_fusion.models.base import FusionModel
 
 NETWORKS = {"sesf": SliceScores, "dual-path": StackWeights, "mscnn": Encoder}
 TUNED = {"parent": "sesf", "summary": "Tuned from sesf on pollen, 9 steps."}
 
 
-def packed(model: FusionModel, path: Path, leave_out: str = "", **changes: str) -> Path:
+def packed(
+    network: FusionModel, path: Path, leave_out: str = "", **changes: str
+) -> Path:
     """A package with what loading it needs, and a description beside it."""
-    assert model.spec is not None
+    assert network.spec is not None
     folder = path.with_suffix("")
     folder.mkdir()
-    network = NETWORKS[model.spec.base or model.spec.name](model)
-    torch.save(network.state_dict(), folder / STATE_DICT)
-    write_about(folder, about_model(model))
+    kind = NETWORKS[network.spec.base or network.spec.name]
+    torch.save(kind(network).state_dict(), folder / STATE_DICT)
+    write_about(folder, about_model(network))
     about = json.loads((folder / ABOUT).read_text())
     (folder / ABOUT).write_text(json.dumps(about | changes))
     (folder / "rdf.yaml").write_text("type: model\nname: Nuclei in 2D\n")

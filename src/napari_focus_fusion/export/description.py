@@ -163,8 +163,12 @@ def _normalisation(name: str, v0_5: Any) -> list[Any]:
     """That of a run: quantiles of all slices together become 0 and 1."""
     if name not in ("slices", "stack"):
         return []
+    # Each stack for itself, and slices together, which are the batch.
+    axes = [
+        axis for axis in AXES.get(name, IMAGES) if name != "stack" or axis != "batch"
+    ]
     kwargs = v0_5.ScaleRangeKwargs(
-        axes=[v0_5.AxisId(axis) for axis in AXES.get(name, IMAGES)],
+        axes=[v0_5.AxisId(axis) for axis in axes],
         min_percentile=100 * BLACK,
         max_percentile=100 * WHITE,
     )
