@@ -33,7 +33,9 @@ intensities are reconstructed, not observed.""",
 NORMALISED = """\
 The description normalises what is given: the quantiles {black:g} and {white:g} of
 all slices together become 0 and 1. Programs that run the weights without it must do
-so themselves. Slices that are normalised one by one cannot be compared."""
+so themselves. Slices that are normalised one by one cannot be compared. In
+bioimageio.core make a prediction pipeline anew for each stack: one pipeline averages
+the quantiles of all batches that it is given."""
 FIXED = """\
 The network needs statistics of the stack, which napari-focus-fusion takes from each
 stack anew. Here they are fixed to those of {fixed}."""
