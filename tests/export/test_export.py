@@ -29,7 +29,7 @@ from napari_focus_fusion.export.networks import (
     StackWeights,
     tensors_in,
 )
-from napari_focus_fusion.export.package import test_inputs as example_inputs
+from napari_focus_fusion.export.package import example_inputs
 from napari_focus_fusion.export.part import FACTORY, Part
 from napari_focus_fusion.export.source import network_source
 from napari_focus_fusion.models.registry import save_weights, weights_folder

@@ -52,7 +52,7 @@ def normalised(slices: np.ndarray) -> np.ndarray:
     return (slices - np.float32(black)) / np.float32(white - black)
 
 
-def test_slices(height: int, width: int) -> Tensor:
+def example_slices(height: int, width: int) -> Tensor:
     """Slices (N, 1, h, w) of a scene, float32 of 0 to 65535: not normalised."""
     scene = make_scene(TEST_SCENE, shape=(height, width), slices=TEST_SLICES)
     return torch.from_numpy(scene.stack.astype(np.float32))[:, None]

@@ -18,8 +18,8 @@ from napari_focus_fusion.export.description import write_description
 from napari_focus_fusion.export.examples import (
     context_of_scenes,
     context_of_stack,
+    example_slices,
     normalised,
-    test_slices,
 )
 from napari_focus_fusion.export.formats import STATE_DICT, as_tuple, write_formats
 from napari_focus_fusion.export.networks import (
@@ -221,8 +221,8 @@ def write_part(network: Exported, context: Any, fixed: str, folder: Path) -> Par
         inner = model.decoder_halo
         halo = inner if isinstance(network, Decoder) else halo - inner
     least = max(LEAST, 2 * halo + BEYOND)
-    raw, inputs = test_inputs(network, least + 8, least + 16)
-    _, larger = test_inputs(network, least + 24, least + 17, more=1)
+    raw, inputs = example_inputs(network, least + 8, least + 16)
+    _, larger = example_inputs(network, least + 24, least + 17, more=1)
     axes = {
         name: tuple(
             axis if _is_free(name, axis) else "" for axis in AXES.get(name, IMAGES)
@@ -252,11 +252,11 @@ def _is_free(tensor: str, axis: str) -> bool:
     return axis in ("z", "y", "x")
 
 
-def test_inputs(
+def example_inputs(
     network: Exported, height: int, width: int, more: int = 0
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Inputs of a network as they are given, and normalised."""
-    slices = test_slices(height, width)
+    slices = example_slices(height, width)
     slices = torch.cat([slices, slices[:more]])
     ready = torch.from_numpy(normalised(slices.numpy()))
     if isinstance(network, StackWeights):

@@ -290,9 +290,7 @@ class DualPath(SetMasker):
                     own, highest, image, reconstruction, statistics
                 )
                 each = by_stack(features, len(stacks))
-                added, best = each.sum(1), each.amax(1)
-                total = added if total is None else total + added
-                largest = best if largest is None else torch.maximum(largest, best)
+                total, largest = pooled(each, total, largest)
             assert total is not None and largest is not None
             shared = stage.shared(torch.cat([total / count, largest], 1))
             for i, image in enumerate(slices):
@@ -324,6 +322,19 @@ class DualPath(SetMasker):
 def by_stack(maps: Tensor, stacks: int) -> Tensor:
     """Maps (stacks * n, C, h, w) as (stacks, n, C, h, w)."""
     return maps.reshape(stacks, -1, *maps.shape[1:])
+
+
+def pooled(
+    each: Tensor, total: Tensor | None, largest: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Sum and maximum over slices (stacks, n, C, h, w), onto those of earlier ones."""
+    if torch.jit.is_tracing():  # all slices at once, however many they will be
+        return each.sum(1), each.amax(1)
+    for one in each.unbind(1):
+        total = one if total is None else total + one
+        largest = one if largest is None else torch.maximum(largest, one)
+    assert total is not None and largest is not None
+    return total, largest
 
 
 def doubled(maps: Tensor) -> Tensor:
