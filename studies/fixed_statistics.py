@@ -9,16 +9,19 @@ with ``surface=0``: with statistics of each stack, and with those of other scene
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_focus_fusion.export.examples import context_of_scenes
 from napari_focus_fusion.fusion import fuse
-from napari_focus_fusion.models.base import FusionModel
 from napari_focus_fusion.models.registry import load_model
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.simulation.scenes import TRAINING_SEEDS, Scene, make_scene
 from napari_focus_fusion.training.scores import score_of
+
+if TYPE_CHECKING:
+    from napari_focus_fusion.models.base import FusionModel
 
 FIRST_SEED = TRAINING_SEEDS.stop + 500_000
 
