@@ -253,7 +253,7 @@ class DualPath(SetMasker):
     def masks(self, slices: Tensor, context: Any = None) -> Tensor:
         """See :meth:`SetMasker.masks`; features of one slice live at a time."""
         chunk: int | None = 1 if slices.device.type == "cpu" else 4
-        if torch.jit.is_tracing():  # a loop would fix the number of slices
+        if is_tracing():  # a loop would fix the number of slices
             chunk = None
         for estimate in self.unroll(slices[:, 0][None], chunk):
             last = estimate
@@ -319,6 +319,11 @@ class DualPath(SetMasker):
         return logits, StackStatistics(mean / count, contrast, weighted(logits, slices))
 
 
+def is_tracing() -> bool:
+    """Whether the network is being written as TorchScript."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
+
+
 def by_stack(maps: Tensor, stacks: int) -> Tensor:
     """Maps (stacks * n, C, h, w) as (stacks, n, C, h, w)."""
     return maps.reshape(stacks, -1, *maps.shape[1:])
@@ -328,7 +333,7 @@ def pooled(
     each: Tensor, total: Tensor | None, largest: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Sum and maximum over slices (stacks, n, C, h, w), onto those of earlier ones."""
-    if torch.jit.is_tracing():  # all slices at once, however many they will be
+    if is_tracing():  # all slices at once, however many they will be
         return each.sum(1), each.amax(1)
     for one in each.unbind(1):
         total = one if total is None else total + one
