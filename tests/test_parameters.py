@@ -128,6 +128,13 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "models": (ff.models, {"folder": None}),
     "load_model": (ff.load_model, {"model": "sml", "folder": None}),
+    "export_model": (
+        ff.export_model,
+        {
+            **{"model": "sml", "out": "model.zip", "stack": None, "authors": []},
+            **{"folder": None, "overwrite": False},
+        },
+    ),
     "models_folder": (registry.models_folder, {"folder": None}),
     "finetune": (
         ff.finetune,

@@ -16,6 +16,7 @@ from .models.registry import models
 
 if TYPE_CHECKING:
     from .errors import Cancelled, FocusFusionError
+    from .export import export_model
     from .fusion import fuse
     from .height import HeightMap, height_map
     from .metrics import evaluate
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "as_stack",
     "evaluate",
+    "export_model",
     "finetune",
     "fuse",
     "height_map",
@@ -65,6 +67,7 @@ _HOME = {
     "Registration": "registration.registration",
     "as_stack": "opening",
     "evaluate": "metrics",
+    "export_model": "export",
     "finetune": "training.finetune",
     "fuse": "fusion",
     "height_map": "height",

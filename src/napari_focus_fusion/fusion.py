@@ -124,7 +124,8 @@ def fuse(
         order of `axes`. One slice passes through. Pixels that are NaN or masked are
         absent, and win nothing.
     model
-        Name in :func:`models`, path of a ``.safetensors`` file, or a loaded model.
+        Name in :func:`models`, path of a ``.safetensors`` file or of an exported model
+        (``.zip``), or a loaded model.
     axes
         One letter a dimension out of ``TCZYXS``; None: metadata, then the shape.
     series

@@ -182,7 +182,10 @@ def add_align(options: Options) -> None:
 
 def add_model_and_resources(options: Options) -> None:
     """With which model to fuse, and what that may use."""
-    options.add_argument("--model", help="a name of the command models, or weights")
+    options.add_argument(
+        "--model",
+        help="a name of the command models, a file of weights, or an exported model",
+    )
     add_device(options)
     options.add_argument("--tile", type=int, metavar="PIXELS", help="size of a tile")
     options.add_argument("--memory", type=memory, help="working memory, like 2GB")

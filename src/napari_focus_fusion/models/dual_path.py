@@ -165,10 +165,8 @@ class Stage(nn.Module):
 
     def logit_update(self, features: Tensor, shared: Tensor) -> Tensor:
         """What the network adds to the logits, (stacks * n, 1, h, w)."""
-        count = len(features) // len(shared)
-        if count > 1:
-            shared = shared.repeat_interleave(count, 0)
-        together = self.own(features).add_(shared)
+        each = by_stack(self.own(features), len(shared))
+        together = each.add_(shared[:, None]).flatten(0, 1)
         return self.logit(F.leaky_relu_(together, SLOPE))
 
 
@@ -255,13 +253,15 @@ class DualPath(SetMasker):
 
     def masks(self, slices: Tensor, context: Any = None) -> Tensor:
         """See :meth:`SetMasker.masks`; features of one slice live at a time."""
-        chunk = 1 if slices.device.type == "cpu" else 4
+        chunk: int | None = 1 if slices.device.type == "cpu" else 4
+        if is_tracing():  # a loop would fix the number of slices
+            chunk = None
         stages = self.unroll(slices[:, 0][None], chunk)
         for _ in self.stages[:-1]:
             next(stages)
         logits = torch.cat(next(stages).logits, 1)[0]
         del stages
-        if logits.requires_grad:
+        if logits.requires_grad or is_tracing():
             return logits.softmax(0)
         return torch.softmax(logits, 0, out=logits)
 
@@ -277,7 +277,7 @@ class DualPath(SetMasker):
             for all, once. The numbers are the same.
         """
         count = stacks.shape[1]
-        slices = list(stacks.split(chunk or count, 1))
+        slices = [stacks] if chunk is None else list(stacks.split(chunk, 1))
         logits, statistics = self._start(slices)
         for stage in self.stages:
             assert isinstance(stage, Stage)
@@ -296,9 +296,8 @@ class DualPath(SetMasker):
                 features = stage.slice_features(
                     own, highest, image, reconstruction, statistics
                 )
-                for each in features.unflatten(0, (len(stacks), -1)).unbind(1):
-                    total = each if total is None else total + each
-                    largest = each if largest is None else torch.maximum(largest, each)
+                each = by_stack(features, len(stacks))
+                total, largest = pooled(each, total, largest)
             assert total is not None and largest is not None
             shared = stage.shared(torch.cat([total / count, largest], 1))
             for i, image in enumerate(slices):
@@ -325,6 +324,29 @@ class DualPath(SetMasker):
             for energy in energies
         ]
         return logits, StackStatistics(mean / count, contrast, weighted(logits, slices))
+
+
+def is_tracing() -> bool:
+    """Whether the network is being written as TorchScript."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
+
+
+def by_stack(maps: Tensor, stacks: int) -> Tensor:
+    """Maps (stacks * n, C, h, w) as (stacks, n, C, h, w)."""
+    return maps.reshape(stacks, -1, *maps.shape[1:])
+
+
+def pooled(
+    each: Tensor, total: Tensor | None, largest: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Sum and maximum over slices (stacks, n, C, h, w), onto those of earlier ones."""
+    if is_tracing():  # all slices at once, however many they will be
+        return each.sum(1), each.amax(1)
+    for one in each.unbind(1):
+        total = one if total is None else total + one
+        largest = one if largest is None else torch.maximum(largest, one)
+    assert total is not None and largest is not None
+    return total, largest
 
 
 def doubled(maps: Tensor) -> Tensor:

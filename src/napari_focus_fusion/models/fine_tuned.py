@@ -1,7 +1,7 @@
 """Fine-tuned models: files of weights in a folder of the user's, found by their names.
 
-A file there is a model by the name of the file. Its header names the model that it was
-tuned from; its card, ``NAME.json``, is not read.
+A file there, of weights or an exported package, is a model by the name of the file. Its
+header names the model that it was tuned from; its card, ``NAME.json``, is not read.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.models import package
 from napari_focus_fusion.parameters import file_path, shown
 
 if TYPE_CHECKING:
@@ -136,7 +137,12 @@ def fine_tuned_models(
     found: dict[str, ModelSpec] = {}
     folder = models_folder(folder)
     try:
-        paths = sorted(folder.glob(f"*{SUFFIX}"))
+        # Weights first: of the same name they are the model, not its package.
+        paths = [
+            path
+            for suffix in (SUFFIX, package.SUFFIX)
+            for path in sorted(folder.glob(f"*{suffix}"))
+        ]
     except OSError as error:
         warnings.warn(
             f"The folder of fine-tuned models, {folder}, cannot be read: {error}",
@@ -146,7 +152,7 @@ def fine_tuned_models(
         return {}
     for path in paths:
         try:
-            if path.stem in known:
+            if path.stem in known or path.stem in found:
                 raise FocusFusionError(f"there is a model called {path.stem!r} already")
             found[path.stem] = spec_of_file(path, known)
         except FocusFusionError as error:
@@ -200,15 +206,17 @@ def derived_spec(
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """The metadata in the header of a file of weights.
+    """The metadata in the header of a file of weights, or in an exported package.
 
     Raises
     ------
     FocusFusionError
-        If it is no safetensors file, or an incomplete one.
+        If it is no safetensors file and no such package, or an incomplete one.
     """
     from safetensors import SafetensorError, safe_open
 
+    if path.suffix == package.SUFFIX:
+        return package.read_about(path)
     try:
         with safe_open(path, "np") as file:
             return file.metadata() or {}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.errors import FocusFusionError
+from napari_focus_fusion.models import package
 from napari_focus_fusion.models.fine_tuned import (
     fine_tuned_models,
     models_folder,
@@ -292,7 +293,8 @@ def load_model(
     ----------
     model
         A name in :func:`models`, the path of a ``.safetensors`` file that
-        :func:`save_weights` wrote, or a loaded model.
+        :func:`save_weights` wrote or of a ``.zip`` that
+        :func:`~napari_focus_fusion.export_model` wrote, or a loaded model.
     folder
         Where fine-tuned models are; None for :func:`models_folder`.
 
@@ -334,7 +336,7 @@ def load_model(
     if path.suffix != ".safetensors" and not os.path.exists(path):
         raise FocusFusionError(
             f"There is no model {str(model)!r}. There are: {', '.join(known)}; or give "
-            "the path of a .safetensors file."
+            "the path of a .safetensors file, or of an exported model (.zip)."
         )
     if not os.path.isfile(path):
         raise FocusFusionError(f"There is no file of weights {str(path)!r}.")
@@ -469,8 +471,17 @@ def _build(spec: ModelSpec, path: Path | None) -> FusionModel:
     model = new_model(spec)
     if path is not None:
         _load_weights(model, path)
-        model.weights_hash = hash_of(path)
+        packed = path.suffix == package.SUFFIX
+        # The same weights have the same hash, wherever they come from.
+        model.weights_hash = _packed_hash(model, path) if packed else hash_of(path)
     return model
+
+
+def _packed_hash(model: FusionModel, path: Path) -> str:
+    found = hash_of_tensors(model)
+    about = package.read_about(path)
+    unchanged = about.get("tensors_sha256") == found
+    return (about.get("weights_sha256") if unchanged else "") or found
 
 
 def _load_weights(model: FusionModel, path: Path) -> None:
@@ -483,8 +494,9 @@ def _load_weights(model: FusionModel, path: Path) -> None:
             "package again."
         )
     read_header(path)
+    packed = path.suffix == package.SUFFIX
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(package.read_weights(path) if packed else load_file(path))
     except RuntimeError as error:
         raise FocusFusionError(
             f"{str(path)!r} does not fit {model.spec.title}: it was made by another "

@@ -195,7 +195,7 @@ def spatial_frequency(
         (N, h, w); differences to the left and upper neighbour, zero in the first row
         and column.
     """
-    energy = maps[0].new_zeros(len(maps[0]), *maps[0].shape[2:])
+    energy = maps[0].new_zeros(maps[0].shape[0], *maps[0].shape[2:])
     for features, gains in zip(maps, squared_gains, strict=True):
         pixels = features.permute(0, 2, 3, 1)
         centre = pixels[:, 1:, 1:]

@@ -191,7 +191,8 @@ def finetune(
     Parameters
     ----------
     model
-        Name in :func:`models`, path of a ``.safetensors`` file, or a loaded model,
+        Name in :func:`models`, path of a ``.safetensors`` file or of an exported model
+        (``.zip``), or a loaded model,
         which is left as it is.
     stacks
         A stack as :func:`fuse` takes it, or a list of stacks. All time points count.
