@@ -71,11 +71,12 @@ def make_source(kind: str, folder: Path, side: int, slices: int) -> Path:
         for z, plane in enumerate(planes):
             tifffile.imwrite(path / f"z{z:03}.tif", plane, compression="zlib")
         return path
-    how: dict[str, Any] = {
+    layouts: dict[str, dict[str, Any]] = {
         "tiled TIFF": {"tile": (256, 256)},
         "stripped TIFF": {"rowsperstrip": 16},
         "one-strip TIFF": {"rowsperstrip": side},
-    }[kind]
+    }
+    how = layouts[kind]
     path = path.with_suffix(".tif")
     stack = np.stack(list(planes))
     tifffile.imwrite(path, stack, compression="zlib", metadata={"axes": "ZYX"}, **how)

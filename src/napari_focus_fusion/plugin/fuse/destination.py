@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
-from napari_focus_fusion.plugin.common.texts import byte_text
+from napari_focus_fusion.progress import byte_text
 
 #: A result that would take more than this share of the free memory is large.
 LARGE = 0.25
