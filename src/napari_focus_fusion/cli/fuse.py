@@ -86,12 +86,6 @@ def add_parser(commands: Commands) -> None:
         help="go on with an interrupted call: stacks whose results are there already "
         "are left as they are, unless the stack, the model or a setting changed",
     )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="say what would be fused and written, and how much memory and room on "
-        "the disk it takes; no pixels are read, nothing is written",
-    )
     add_model_and_resources(parser)
     add_axes(parser)
     add_series(parser)
