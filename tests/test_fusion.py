@@ -496,7 +496,7 @@ def test_every_pixel_of_other_channels_is_checked_too() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"blend": "average"}, "use 'feather' or 'select'"),
+        ({"blend": "average"}, "use 'feather',"),
         ({"scale": 2}, "offers scale 1"),
         ({"tile": 4}, "at least 16"),
         ({"smoothness": -1}, "between 0 and 10"),

@@ -241,7 +241,7 @@ def test_the_map_of_a_saved_fusion_can_be_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"blend": "average"}, "use 'feather' or 'select'"),
+        ({"blend": "average"}, "use 'feather',"),
         ({"t": 1}, "t=1 must lie between 0 and 0"),
         ({"reference": 0.5}, "is no channel"),
         ({"area": Rectangle(90, 99, 0, 9)}, "lies outside"),

@@ -310,7 +310,7 @@ def without_specks(maps: Maps) -> Maps:
     """Verification near a surface: islands take the label that most around them have.
 
     Of less than :data:`SMALLEST_NEAR_SURFACE` pixels; their depth becomes the mean of
-    those that voted for it.
+    those that voted for it. A pixel's vote is weighted with its confidence.
 
     Parameters
     ----------
@@ -329,17 +329,17 @@ def without_specks(maps: Maps) -> Maps:
         return maps
     around = np.arange(2 * SPECK_RADIUS + 1)
     window = (y[:, None, None] + around[:, None], x[:, None, None] + around)
-    voters, labels, depth = (
+    votes, labels, depth = (
         np.pad(values, SPECK_RADIUS)[window].reshape(len(y), -1)
-        for values in (~specks, maps.labels, maps.depth)
+        for values in (np.where(specks, 0, maps.confidence), maps.labels, maps.depth)
     )
     most, winner, mean = np.zeros(len(y)), maps.labels[y, x], maps.depth[y, x]
-    for z in np.unique(labels[voters]):
-        own = voters & (labels == z)
-        total = own.sum(1)
+    for z in np.unique(labels[votes > 0]):
+        own = np.where(labels == z, votes, 0)
+        total = own.sum(1, dtype=np.float64)
         more = total > most
         winner[more], most[more] = z, total[more]
-        heights = np.where(own, depth, 0).sum(1, dtype=np.float64)
+        heights = (own * depth).sum(1, dtype=np.float64)
         mean[more] = heights[more] / total[more]
     found = Maps(maps.labels.copy(), maps.confidence, maps.depth.copy())
     found.labels[y, x], found.depth[y, x] = winner, mean

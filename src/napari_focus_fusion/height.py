@@ -13,7 +13,7 @@ from napari_focus_fusion.axes import METRES
 from napari_focus_fusion.decision import LOW_CONFIDENCE
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.opening import as_stack
-from napari_focus_fusion.parameters import file_path, real_number, yes_or_no
+from napari_focus_fusion.parameters import SMOOTHING, file_path, real_number, yes_or_no
 from napari_focus_fusion.read.names import stem
 from napari_focus_fusion.result import FusionResult, pixel_sizes
 from napari_focus_fusion.surface_map import surface_of
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     Plane = NDArray[np.float64]
 
-#: Standard deviation of the window, in pixels, unless another is asked for.
-SMOOTHING = 8.0
 #: The window ends after so many standard deviations.
 WINDOW_ENDS = 3.0
 #: Where the weighted share of confident pixels in the window is lower, there is no

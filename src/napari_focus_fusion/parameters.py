@@ -22,6 +22,10 @@ LEAST_MEMORY = 16 << 20
 _SHOWN = 60
 _MEMORY = re.compile(r"(\d+\.?\d*|\.\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
+#: Of height maps, unless another is asked for: standard deviation of the window in
+#: pixels.
+SMOOTHING = 8.0
+
 
 def shown(value: Any) -> str:
     """A value as a message shows it: short, and of an array only what it is."""

@@ -212,8 +212,8 @@ def test_only_what_can_be_trained_can_be_left_untrained():
 def test_options_are_handed_on(folder):
     stack = as_stack(folder / "channels.ome.tif")
     fine, broad = (
-        prepare("model", "sml", 0, "cpu", {"smoothness": smoothness})[0](stack, 1)
-        for smoothness in (0, 10)
+        prepare("model", "sml", 0, "cpu", {"smoothness": n, "surface": 0})[0](stack, 1)
+        for n in (0, 10)
     )
     assert (fine["decision"] != broad["decision"]).any()
 

@@ -161,4 +161,4 @@ def test_what_a_resumed_run_found_before_stands_in_its_notes(tmp_path: Path) -> 
     with pytest.raises(Cancelled):
         fuse(pixels, "sml", axes="ZYX", **options, **after(1, out))
     result = fuse(pixels, "sml", axes="ZYX", **options)
-    assert result.provenance["notes"] == expected
+    assert set(expected) <= set(result.provenance["notes"])

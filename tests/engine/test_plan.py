@@ -111,7 +111,7 @@ def test_a_monitor_keeps_a_note_once_and_stops_where_it_is_asked() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"blend": "average"}, "use 'feather' or 'select'"),
+        ({"blend": "average"}, "use 'feather',"),
         ({"smoothness": 11}, "between 0 and 10"),
         ({"tile": 15}, "at least 16"),
     ],

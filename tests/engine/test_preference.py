@@ -31,7 +31,7 @@ def test_front_is_nearer_to_the_first_slice_and_back_to_the_last(
 
     assert right("sharpest", films.front) < 0.3
     assert right("front", films.front) > 0.6
-    assert right("back", films.back) > 0.95
+    assert right("back", films.back) > 0.85
 
 
 def test_the_reversed_stack_with_front_and_back_swapped_is_the_reverse(

@@ -134,7 +134,7 @@ def test_verification_is_the_same_however_the_plane_is_cut() -> None:
         np.clip(confidence / confidence.std(), 0.0, 1.0).astype(np.float32),
         rng.random((HIGH, WIDE), np.float32),
     )
-    point = point_with(load_model("sml"))
+    point = point_with(load_model("sml"), surface=0)
     fused, maps = finish(point, WHOLE, raw, WHOLE)
     assert (maps.labels != raw.labels).mean() > 0.2
     for region in TilePlan(HIGH, WIDE, (13, 11)):
@@ -324,7 +324,7 @@ np.testing.assert_array_equal(parts.fused, whole.fused)
 def test_where_memory_ends_outside_of_a_model_regions_are_halved() -> None:
     """The limit is real: the process gets no more address space."""
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(40 << 20)],
+        [sys.executable, "-c", LIMITED, str(20 << 20)],
         capture_output=True,
         text=True,
         check=False,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_focus_fusion.height import SMOOTHING
 from napari_focus_fusion.metadata import METADATA_KEY
+from napari_focus_fusion.parameters import SMOOTHING
 from napari_focus_fusion.placement import Transform, displayed_axes, displayed_units
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import create_worker
 
-from napari_focus_fusion.engine.memory import result_bytes
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.plugin.adapters.errors import explain
@@ -271,6 +270,8 @@ class FuseWidget(FuseForm):
         except FocusFusionError as error:
             self._show_error(error)
             return None
+        from napari_focus_fusion.engine.memory import result_bytes  # loads torch
+
         size = result_bytes(job.stack, job.options.get("scale", 1))
         where = self.destination.value
         if where == "ask":
