@@ -58,9 +58,11 @@ def tick(qtbot, widget, text):
 
 
 def pick(widget, text):
-    """Choose an entry of whichever list has it."""
+    """Choose an entry of whichever list that is shown has it."""
     (found,) = [
-        one for one in widget.findChildren(QComboBox) if one.findText(text) >= 0
+        one
+        for one in widget.findChildren(QComboBox)
+        if one.findText(text) >= 0 and one.isVisible()
     ]
     found.setCurrentIndex(found.findText(text))
 
