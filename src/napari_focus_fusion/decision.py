@@ -310,7 +310,8 @@ def without_specks(maps: Maps) -> Maps:
     """Verification near a surface: islands take the label that most around them have.
 
     Of less than :data:`SMALLEST_NEAR_SURFACE` pixels; their depth becomes the mean of
-    those that voted for it. A pixel's vote is weighted with its confidence.
+    those that voted for it. A pixel's vote is weighted with its confidence; where two
+    labels have as many votes nothing changes, as their order must not matter.
 
     Parameters
     ----------
@@ -334,15 +335,18 @@ def without_specks(maps: Maps) -> Maps:
         for values in (np.where(specks, 0, maps.confidence), maps.labels, maps.depth)
     )
     most, winner, mean = np.zeros(len(y)), maps.labels[y, x], maps.depth[y, x]
+    elected = np.zeros(len(y), bool)
     for z in np.unique(labels[votes > 0]):
         own = np.where(labels == z, votes, 0)
         total = own.sum(1, dtype=np.float64)
         more = total > most
+        elected = more | (elected & (total != most))
         winner[more], most[more] = z, total[more]
         heights = (own * depth).sum(1, dtype=np.float64)
         mean[more] = heights[more] / total[more]
     found = Maps(maps.labels.copy(), maps.confidence, maps.depth.copy())
-    found.labels[y, x], found.depth[y, x] = winner, mean
+    y, x = y[elected], x[elected]
+    found.labels[y, x], found.depth[y, x] = winner[elected], mean[elected]
     return found
 
 
