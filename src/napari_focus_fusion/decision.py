@@ -278,8 +278,7 @@ def verify(maps: Maps) -> Maps:
     Maps
         Of the same shape; exact where the halo was complete.
     """
-    components = label(maps.labels.astype(np.int32) + 1, connectivity=1, background=0)
-    islands = np.bincount(components.ravel())[components] < SMALLEST_REGION
+    islands = _islands(maps.labels, SMALLEST_REGION)
     uncertain = islands | (maps.confidence < LOW_CONFIDENCE)
     if not uncertain.any():
         return maps
@@ -306,6 +305,13 @@ def verify(maps: Maps) -> Maps:
     )
 
 
+def _islands(labels: NDArray[np.uint16], smallest: int) -> NDArray[np.bool_]:
+    """Pixels of connected regions of one label with fewer pixels than `smallest`."""
+    components = label(labels.astype(np.int32) + 1, connectivity=1, background=0)
+    few: NDArray[np.bool_] = np.bincount(components.ravel())[components] < smallest
+    return few
+
+
 def without_specks(maps: Maps) -> Maps:
     """Verification near a surface: islands take the label that most around them have.
 
@@ -323,8 +329,7 @@ def without_specks(maps: Maps) -> Maps:
     Maps
         Of the same shape.
     """
-    components = label(maps.labels.astype(np.int32) + 1, connectivity=1, background=0)
-    specks = np.bincount(components.ravel())[components] < SMALLEST_NEAR_SURFACE
+    specks = _islands(maps.labels, SMALLEST_NEAR_SURFACE)
     y, x = np.nonzero(specks)
     if not len(y):
         return maps
