@@ -96,6 +96,14 @@ def slices_may_come_last(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and 1 < shape[-1] and shape[-1] * 2 <= min(shape[:2])
 
 
+def planes_may_be_strips(shape: tuple[int, ...]) -> bool:
+    """Whether planes that a file holds one by one are so narrow that X may be Z.
+
+    So looks what was saved as (Y, X, Z) by a program that takes the first axis for Z.
+    """
+    return slices_may_come_last(shape) and shape[-1] * 4 <= min(shape[:2])
+
+
 def axes_from_names(names: Iterable[Any] | None, ndim: int) -> str | None:
     """Axis letters of dimension names such as ``("z", "y", "x")``; None if unclear."""
     if names is None:

@@ -293,3 +293,17 @@ def test_a_replaced_file_is_not_taken_for_the_old_one(tmp_path) -> None:
     for pixels in (PIXELS[:, 0], PIXELS[:, 1]):
         tifffile.imwrite(path, pixels, compression="zlib")
         np.testing.assert_array_equal(as_stack(path).read(0, ALL, ALL, ALL)[0], pixels)
+
+
+def test_planes_as_narrow_as_slices_are_many_are_asked_about(tmp_path) -> None:
+    """An array (Y, X, Z) saved as it is becomes many planes of a few columns."""
+    path = tmp_path / "cells.tif"
+    stored = np.moveaxis(COLOUR[..., 0], 0, -1)
+    tifffile.imwrite(path, stored)
+
+    with pytest.raises(FocusFusionError, match="does not say which axis is which"):
+        as_stack(path)
+
+    stack = as_stack(path, axes="YXZ")
+    np.testing.assert_array_equal(stack.read(0, ALL, ALL, ALL)[0], COLOUR[..., 0])
+    assert as_stack(path, axes="ZYX").n_slices == 64

@@ -25,7 +25,7 @@ from napari_focus_fusion.models.surface import (
     FOCUS_HALO,
     NETWORK_HALO,
     SCALES,
-    VOTE_RADIUS,
+    WIDE_RADIUS,
     Found,
     coarse_features,
     detail_above_noise,
@@ -46,6 +46,8 @@ NOISE_AGREES = 0.55
 #: How much neighbours count beside what the network learnt of that. With .7 layers in
 #: front of one another lose half a decibel.
 LEAST_TRUST = 0.2
+#: How much wider surroundings count beside that, at most as much as the cell itself.
+WIDE_TRUST = 3.0
 #: Radius in cells over which it is averaged whether there is any detail.
 SMOOTHING = 2
 #: Slices whose weight is a smaller share of the highest are not near the surface.
@@ -149,7 +151,7 @@ def find_surface(
     plane = Rectangle(0, -(-stack.height // CELL), 0, -(-stack.width // CELL))
     blocks = _cells_of(Rectangle(0, stack.height, 0, stack.width))
     cells = _cells_of(region).grown(BLOCK)
-    wide = cells.grown(VOTE_RADIUS)
+    wide = cells.grown(WIDE_RADIUS)
     inside = wide.inside_plane(blocks.y1, blocks.x1)
     work = stack.n_slices * share_of_surface(point.plan) * (area or region.area)
     found, detail, near = _look(point, network, inside, plane, monitor, work)
@@ -163,7 +165,9 @@ def find_surface(
     smooth = box_mean(box_mean(presence.sigmoid(), SMOOTHING), SMOOTHING)
     presence = smooth.maximum(without_border(presence.sigmoid(), 2 * SMOOTHING))
     del found
-    shares = vote(logits, trust + LEAST_TRUST)[0].softmax(0)
+    trust = trust + LEAST_TRUST
+    wide_trust = (WIDE_TRUST * trust).clamp_max(1)
+    shares = vote(logits, trust, wide_trust)[0].softmax(0)
     del logits
     # Noise that may hide detail is background, unless the surroundings know.
     present = presence * detail.maximum(_agreement(shares))

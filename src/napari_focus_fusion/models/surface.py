@@ -46,8 +46,11 @@ DILATIONS, Z_SPACINGS = (1, 2, 4, 2, 1), (1, 2, 4, 2, 1)
 NETWORK_HALO = WINDOW_RADIUS + sum(DILATIONS)
 #: Radius in cells of the surroundings that vote, and what is added to their shares.
 VOTE_RADIUS, VOTE_FLOOR = 12, 1e-3
+#: The same of wider surroundings: what a thick cell focuses is sharp, but far from where
+#: everything around it is.
+WIDE_RADIUS, WIDE_FLOOR = 24, 0.02
 #: Cells around a cell whose focus measure its result depends on, votes included.
-SURFACE_HALO = BLOCK * NETWORK_HALO + VOTE_RADIUS
+SURFACE_HALO = BLOCK * NETWORK_HALO + WIDE_RADIUS
 #: Features of a block of a slice, and channels of the network.
 INPUTS = 2 * BLOCK**2 * (len(SCALES) + 1) + 2 * sum(map(len, BLOCK_RADII.values()))
 WIDTH = 24
@@ -362,7 +365,7 @@ def _residual(
     return _in_turn(x.shape[1], changed)
 
 
-def vote(logits: Tensor, trust: Tensor) -> Tensor:
+def vote(logits: Tensor, trust: Tensor, wide_trust: Tensor | None = None) -> Tensor:
     """Logits along Z with the votes of neighbours.
 
     How much those count is decided cell by cell, since at a step or where layers
@@ -373,21 +376,30 @@ def vote(logits: Tensor, trust: Tensor) -> Tensor:
     logits
         (B, N, h, w), of :class:`Found`.
     trust
-        (B, h, w) less :data:`VOTE_RADIUS` cells on each side.
+        (B, h, w) less the border: how much neighbours within :data:`VOTE_RADIUS` count.
+    wide_trust
+        Of the same shape: how much those within :data:`WIDE_RADIUS` do. None: they are
+        not asked.
 
     Returns
     -------
     Tensor
-        (B, N, h, w) less :data:`VOTE_RADIUS` cells on each side.
+        (B, N, h, w) less the wider radius of those asked, in cells, on each side.
     """
-    r = VOTE_RADIUS
+    border = VOTE_RADIUS if wide_trust is None else WIDE_RADIUS
     shares = logits.softmax(1)
-    inner = logits[..., r:-r, r:-r]
 
     # Slice by slice, since sums over windows need as much memory again.
     def voted(slices: range) -> Tensor:
-        votes = [box_mean(shares[:, z], r) + VOTE_FLOOR for z in slices]
-        own = inner[:, slices.start : slices.stop]
-        return own + trust[:, None] * torch.stack(votes, 1).log()
+        return torch.stack([_voted(z) for z in slices], 1)
+
+    def _voted(z: int) -> Tensor:
+        own = without_border(logits[:, z], border)
+        around = shares[:, z]
+        if wide_trust is not None:
+            wide = box_mean(around, WIDE_RADIUS) + WIDE_FLOOR
+            own = own + wide_trust * wide.log()
+            around = without_border(around, WIDE_RADIUS - VOTE_RADIUS)
+        return own + trust * (box_mean(around, VOTE_RADIUS) + VOTE_FLOOR).log()
 
     return _in_turn(logits.shape[1], voted)

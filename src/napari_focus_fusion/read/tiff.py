@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from napari_focus_fusion.axes import AXES, planes_may_be_strips
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import LazyArray, Selection, SliceList
 from napari_focus_fusion.read.names import name_of_slices, stem
@@ -250,6 +251,8 @@ def read_tiff(
     if shown.colour is not None and "display" not in fields:
         fields["display"] = {"colormap": shown.colour}
     letters = _axis_letters(shown.axes)
+    if not set(shown.axes) <= set(AXES) and planes_may_be_strips(shown.data.shape):
+        letters = None
     if image.keyframe.photometric in (0, 1) and letters and "C" not in letters:
         # Grey samples of a plane each: channels, or slices; at the end there is alpha.
         letters = letters[:-1].replace("S", "C") + letters[-1]
