@@ -50,7 +50,7 @@ SET_BYTES = 12
 TILE_SHARE, SMALLEST_TILE = 0.4, 64
 #: Blocks x slices that the network of the surface looks at together, and the sides of
 #: its windows: fewer would mostly be halo.
-BLOCKS_AT_ONCE, USUAL_SIDE, SMALLEST_SIDE = 1 << 17, 32, 8
+BLOCKS_AT_ONCE, USUAL_SIDE, SMALLEST_SIDE = 1 << 19, 32, 8
 #: What a part of a plane takes at most of which all slices are weighed together,
 #: however many, and its smallest side.
 SET_AT_ONCE, SMALLEST_SET = 160 << 20, 64

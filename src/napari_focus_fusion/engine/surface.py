@@ -240,6 +240,9 @@ def _cut(
         (-2, wanted.y0, wanted.y1, plane.height, held.y0),
         (-1, wanted.x0, wanted.x1, plane.width, held.x0),
     ):
+        if first >= 0 and last <= length:
+            volume = volume.narrow(axis, first - offset, last - first)
+            continue
         index = torch.arange(first, last, device=volume.device) % (2 * length)
         index = torch.minimum(index, 2 * length - 1 - index)
         volume = volume.index_select(axis, index - offset)
