@@ -14,20 +14,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # Windows has no forks: there, each process imports for itself.
-_FORKS = multiprocessing.get_context(
-    "spawn" if sys.platform == "win32" else "forkserver"
-)
-_FORKS.set_forkserver_preload(
-    [
-        "napari_focus_fusion.cli",
-        "napari_focus_fusion.fusion",
-        "torch",
-        "zarr",
-        "napari.viewer",
-        "napari.qt",
-        "napari_focus_fusion.simulation.samples",
-    ]
-)
+METHOD = "spawn" if sys.platform == "win32" else "forkserver"
+_FORKS = multiprocessing.get_context(METHOD)
+
+
+# A Mac allows no window in a fork of what has loaded Qt.
+WINDOWS = ["napari.viewer", "napari.qt"] if sys.platform == "linux" else []
+
+
+def preload() -> None:
+    """Say what is imported before the forks, unless there have been some already."""
+    _FORKS.set_forkserver_preload(
+        [
+            "napari_focus_fusion.cli",
+            "napari_focus_fusion.fusion",
+            "napari_focus_fusion.simulation.samples",
+            "torch",
+            "zarr",
+            "distributed",
+            *WINDOWS,
+        ]
+    )
+
+
+preload()
 
 
 def run_forked(
@@ -43,6 +53,12 @@ def run_forked(
         return subprocess.CompletedProcess(
             arguments, process.exitcode, *(path.read_text() for path in printed)
         )
+
+
+def run_code(code: str, *arguments: str) -> None:
+    """As ``python -c CODE ARGUMENTS`` would, for `run_forked`."""
+    sys.argv = ["-c", *arguments]
+    exec(code, {"__name__": "__main__"})
 
 
 def _printing(
