@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import resource
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import tifffile
 import torch
 import zarr
 
+from forks import run_code, run_forked
 from napari_focus_fusion import FocusFusionError, as_stack, finetune, fuse
 from napari_focus_fusion.report import load_result
 from napari_focus_fusion.training.fit import Schedule, fit
@@ -194,7 +194,7 @@ except ff.FocusFusionError as error:
 """
     if not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux":
         pytest.skip("memory is limited as Linux does it")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run_forked(run_code, code)
     assert "There is not enough memory to fuse 'stack'" in json.loads(done.stdout), (
         done.stderr
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+
+from forks import run_forked
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 
@@ -30,17 +33,18 @@ def test_every_example_is_known() -> None:
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_example(name: str, tmp_path: Path) -> None:
     text, files = OUTCOMES[name]
-    settings = {"NAPARI_CONFIG": str(tmp_path / "settings.yaml")}
-    quiet = [sys.executable, "-W", "ignore", str(EXAMPLES / f"{name}.py")]
-    done = subprocess.run(
-        [*quiet, str(tmp_path / "out")],
-        cwd=tmp_path,
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    settings = str(tmp_path / "settings.yaml")
+    done = run_forked(run_example, name, tmp_path, settings)
     assert done.returncode == 0, done.stderr
     assert text in done.stdout
     assert "Traceback" not in done.stderr
     assert files <= {path.name for path in (tmp_path / "out").glob("*")}
+
+
+def run_example(name: str, folder: Path, settings: str) -> None:
+    """As ``python -W ignore NAME.py FOLDER/out`` would."""
+    os.environ["NAPARI_CONFIG"] = settings
+    os.chdir(folder)
+    warnings.simplefilter("ignore")
+    sys.argv = [f"{name}.py", str(folder / "out")]
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")

@@ -12,7 +12,7 @@ pixels, attributes, _ = fluorescence_sample()[1]
 
 result = ff.finetune(
     "sesf",
-    pixels[:, :320, :320],
+    pixels[:, :192, :192],
     axes="ZYX",
     out=folder / "tubules.safetensors",
     steps=4,  # 300 take minutes

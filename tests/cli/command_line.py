@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import subprocess
 import sys
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
 
+from forks import run_forked
 from napari_focus_fusion.cli import main
 
 if TYPE_CHECKING:
+    import subprocess
+
     import pytest
 
 PROGRAM = [sys.executable, "-m", "napari_focus_fusion"]
 FAST = ["--model", "sml", "--device", "cpu"]
-
-# Importing PyTorch takes longer than most of what is tested: one process does it, and
-# each run of the program is a fork of that.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    ["napari_focus_fusion.cli", "napari_focus_fusion.fusion", "torch", "zarr"]
-)
 
 
 def focus_stack(n_slices: int = 3, seed: int = 0) -> np.ndarray:
@@ -41,22 +33,10 @@ def focus_stack(n_slices: int = 3, seed: int = 0) -> np.ndarray:
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The program, in a process of its own."""
-    with TemporaryDirectory() as folder:
-        printed = [Path(folder) / name for name in ("stdout", "stderr")]
-        command = [*map(str, arguments)]
-        process = _FORKS.Process(target=_program, args=(command, *printed))
-        process.start()
-        process.join()
-        assert process.exitcode is not None
-        return subprocess.CompletedProcess(
-            command, process.exitcode, *(path.read_text() for path in printed)
-        )
+    return run_forked(_program, [*map(str, arguments)])
 
 
-def _program(command: list[str], stdout: Path, stderr: Path) -> None:
-    for descriptor, path in ((1, stdout), (2, stderr)):
-        with path.open("wb") as file:
-            os.dup2(file.fileno(), descriptor)
+def _program(command: list[str]) -> None:
     sys.exit(main(command))
 
 

@@ -1,7 +1,7 @@
 """Runs that are killed at one file-system event after the other, then made again.
 
-Run as a program: ``killed_runs.py FOLDER before|nothing HOW_MANY``. Every run is a fork
-of this process, which imports all and uses nothing of it, so that a run takes a moment.
+Every run is a fork of the process that calls `main`, which imports all and uses nothing
+of it, so that a run takes a moment.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import os
 import shutil
 import signal
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock  # noqa: F401
 import numpy as np
@@ -23,6 +22,9 @@ import zarr  # noqa: F401
 
 from napari_focus_fusion import fuse
 from napari_focus_fusion.engine import plan, store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate"}
@@ -134,11 +136,10 @@ def sweep(place: Path, before: bool, how_many: int) -> list[str]:
     return faults
 
 
-if __name__ == "__main__":
+def main(place: Path, before: bool, how_many: int) -> None:
+    """Sweep in this process, and print the faults as a list in JSON."""
     torch.set_num_threads(1)
     plan.CHUNK = store.CHUNK = 64
     # A process that is killed loses nothing that the system has accepted.
     os.fsync = lambda _: None
-    print(
-        json.dumps(sweep(Path(sys.argv[1]), sys.argv[2] == "before", int(sys.argv[3])))
-    )
+    print(json.dumps(sweep(place, before, how_many)))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import killed_runs
 import numpy as np
 import pytest
 import zarr
 
+from forks import run_forked
 from napari_focus_fusion import Cancelled, FocusFusionError, as_stack, fuse
 from napari_focus_fusion.engine import plan, store
 from small_models import relief, same_result
 
-FOLDERS = [str(Path(__file__).parent), str(Path(store.__file__).parents[2])]
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -46,15 +46,7 @@ def test_the_same_call_goes_on_from_any_instant(
     before: str, how_many: int, tmp_path: Path
 ) -> None:
     """Also onto an older result: at each instant the old or the new one is there."""
-    program = Path(__file__).with_name("killed_runs.py")
-    paths = os.pathsep.join(FOLDERS)
-    done = subprocess.run(
-        [sys.executable, program, tmp_path, before, str(how_many)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    done = run_forked(killed_runs.main, tmp_path, before == "before", how_many)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from skimage.io import imsave
 
 from napari_focus_fusion import FocusFusionError, finetune, fuse, load_model
 from napari_focus_fusion.models.base import FusionModel
@@ -188,8 +189,14 @@ def test_other_packages_add_models(site: Path) -> None:
 
 
 @pytest.fixture
-def scored_on_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few small scenes are enough here."""
+def scored_on_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few small scenes are enough here, and one small pair for all of Lytro."""
+    lytro = tmp_path / "data" / "lytro"
+    lytro.mkdir(parents=True)
+    for plane, letter in zip(relief(60, 80, 2).stack >> 8, "AB", strict=True):
+        colours = np.stack([plane.astype(np.uint8)] * 3, -1)
+        imsave(lytro / f"lytro-01-{letter}.jpg", colours)
+    monkeypatch.setenv("FOCUS_FUSION_DATA", str(lytro.parent))
     options = {"shape": (64, 64), "slices": 3}
     small = [SceneSpec("small", 1_000_000, tuple(options.items()))]
     monkeypatch.setattr(scores, "benchmark_scenes", lambda: small)
@@ -210,7 +217,8 @@ def test_models_of_other_packages_are_trained_and_tuned_as_ours_are(
     assert card["command"] == "napari-focus-fusion train learned --steps 6 --seed 3"
     assert card["validation"]["trained"] < card["validation"]["untrained"]
     assert [row["step"] for row in rows] == list(range(7))
-    assert {"sml", "untrained", "trained"} == card["scores"].keys()
+    for scores_of in (card["scores"], card["lytro"]):
+        assert {"sml", "untrained", "trained"} == scores_of.keys()
     parent = load_model("learned")
     assert parent.weights_hash == card["sha256"] == hash_of(out)
 

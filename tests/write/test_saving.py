@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 import tifffile
 import zarr
 
+from forks import run_code, run_forked
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.opening import as_stack
 from small_results import pixels_of, result_for
@@ -94,7 +93,7 @@ try:
 except FocusFusionError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = run_forked(run_code, code)
     assert "Cannot save in" in done.stdout, done.stderr
     assert os.listdir(tmp_path) == []
 
@@ -109,10 +108,9 @@ def test_a_folder_without_permission(tmp_path) -> None:
 KILLED_SAVE = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
 from small_results import result_for
 
-path, kill_at = Path(sys.argv[1]), int(sys.argv[3])
+path, kill_at = Path(sys.argv[1]), int(sys.argv[2])
 done = 0
 
 def watch(event, arguments):
@@ -138,10 +136,7 @@ def test_after_a_kill_between_the_renames_saving_finishes(
     first, second = result_for("ZYX"), result_for("ZYX")
     second = replace(second, fused=second.fused + 1)
     first.save(path)
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED_SAVE, str(path), here, str(renames)], check=False
-    )
+    done = run_forked(run_code, KILLED_SAVE, str(path), str(renames))
     assert done.returncode < 0
     left = [name for name in os.listdir(tmp_path) if name.startswith(".")]
     assert left
