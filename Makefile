@@ -13,6 +13,9 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # A file of tests stays with one process, so that what its tests share is made once.
 PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist loadfile
 
+# Without bytecode each of the many interpreters that tests start compiles all it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile
 RESOLVE ?= $(INSTALL)

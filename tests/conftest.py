@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,15 +12,6 @@ from hypothesis import settings
 # Beside other processes that test, each thread more than one is one too many.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-# Where Python keeps no bytecode, every one of the many interpreters that tests start
-# would compile all that it imports; those of one run share it. Workers of pytest-xdist
-# inherit both variables.
-if sys.dont_write_bytecode:
-    _bytecode = tempfile.TemporaryDirectory(prefix="bytecode-")
-    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = _bytecode.name
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    sys.dont_write_bytecode = False
 
 # The same examples every time, however slow the machine is.
 settings.register_profile("steady", deadline=None, derandomize=True)
