@@ -46,8 +46,8 @@ DILATIONS, Z_SPACINGS = (1, 2, 4, 2, 1), (1, 2, 4, 2, 1)
 NETWORK_HALO = WINDOW_RADIUS + sum(DILATIONS)
 #: Radius in cells of the surroundings that vote, and what is added to their shares.
 VOTE_RADIUS, VOTE_FLOOR = 12, 1e-3
-#: The same of wider surroundings: what a thick cell focuses is sharp, but far from where
-#: everything around it is.
+#: The same of wider surroundings: what a thick cell gathers to a point is sharp, but
+#: slices away from everything around it.
 WIDE_RADIUS, WIDE_FLOOR = 24, 0.02
 #: Cells around a cell whose focus measure its result depends on, votes included.
 SURFACE_HALO = BLOCK * NETWORK_HALO + WIDE_RADIUS

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from napari_focus_fusion.filters import without_border
 from napari_focus_fusion.models.residual import RADIUS
+from napari_focus_fusion.training.data import WAVES_AND_HAZE
 from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import WINDOW, slice_ranking
 from napari_focus_fusion.training.objectives.sesf import depth_error
@@ -126,5 +127,6 @@ RECIPE = Recipe(
     training_loss=training_loss,
     self_supervised_loss=self_supervised_loss,
     validate=depth_error,
+    modalities=WAVES_AND_HAZE,
     schedule=Schedule(steps=1400, learning_rate=2e-3),
 )
