@@ -135,13 +135,7 @@ class RunPlan:
         With ``blend="select"`` every pixel is an observed one. One slice passes
         through.
         """
-        return (
-            self.model is not None
-            and self.model.kind == "reconstructor"
-            and self.upscale is None
-            and self.settings.blend == "feather"
-            and self.stack.n_slices > 1
-        )
+        return _reconstructs(self.stack, self.model, self.upscale, self.settings)
 
     @property
     def channel_weights(self) -> tuple[tuple[float, ...], ...]:
@@ -242,11 +236,7 @@ def plan_run(
         tile = tile_that_fits(
             scoring_model, upscale, slab=slab, memory=budget - kept, most=tile
         )
-    reconstructs = (
-        isinstance(scoring_model, Reconstructor)
-        and upscale is None
-        and settings.blend == "feather"
-    )
+    reconstructs = _reconstructs(stack, scoring_model, upscale, settings)
     beside = kept + memory_beside_regions(
         stack, stored=stored, reconstructions=stack.n_channels * reconstructs
     )
@@ -283,6 +273,21 @@ def plan_run(
         memory=budget,
         working_memory=beside + taken_by(regions.window),
         keeps_aligned=kept > 0,
+    )
+
+
+def _reconstructs(
+    stack: FocusStack,
+    model: FusionModel | None,
+    upscale: Upscale | None,
+    settings: FusionSettings,
+) -> bool:
+    """What :attr:`RunPlan.reconstructs` says, before there is a plan."""
+    return (
+        isinstance(model, Reconstructor)
+        and upscale is None
+        and settings.blend == "feather"
+        and stack.n_slices > 1
     )
 
 
