@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from napari.layers import Image, Layer
+from scipy.ndimage import affine_transform, gaussian_filter
 
 from napari_focus_fusion import FocusFusionError, fuse
 from napari_focus_fusion.metadata import METADATA_KEY
@@ -19,6 +20,7 @@ from napari_focus_fusion.plugin.adapters.preview import (
     view_of,
 )
 from napari_focus_fusion.plugin.fuse.preview import Preview
+from napari_focus_fusion.registration.registration import Registration
 
 PLAIN = {"model": "sml", "device": "cpu", "blend": "select"}
 PLENTY = 1e9
@@ -141,6 +143,38 @@ def test_the_preview_uses_the_reference_layer(slices):
     np.testing.assert_array_equal(
         data, np.take_along_axis(slices[::-1], decision[None].astype(int), 0)[0]
     )
+
+
+@pytest.mark.parametrize(("step", "levels"), [(1, 1), (2, 1), (1, 2)])
+def test_a_saved_registration_holds_in_the_pixels_of_the_view(tmp_path, step, levels):
+    """Slices that show one scene, the first and last moved, turned and enlarged."""
+    noise = np.random.default_rng(0).normal(size=(128, 128))
+    scene = gaussian_filter(noise, 4)
+    scene = 100 + 100 * scene / np.abs(scene).max()
+    linear = np.array([[1.04, 0.03], [-0.03, 0.97]])
+    moves = [np.column_stack([linear, [5, -4]]), np.eye(2, 3), np.eye(2, 3)]
+    moves[2][:, 2] = -3, 6
+    inverse = np.linalg.inv(linear)
+    moved = affine_transform(scene, inverse, inverse @ [-5, 4], mode="nearest")
+    slices = np.stack([moved, scene, np.roll(scene, (-3, 6), (0, 1))]).astype("f4")
+    known = Registration("affine", 1, (128, 128), (tuple(m.tolist() for m in moves),))
+    path = str(known.save(tmp_path / "known.json"))
+
+    pyramid = [slices, slices[:, ::2, ::2]][:levels]
+    layer = Image(pyramid if levels > 1 else slices, multiscale=levels > 1)
+    side = 128 // levels
+    rows, columns = (side // 4, side * 3 // 4, step), (side // 4, side * 5 // 8, step)
+    view = View(rows, columns, level=levels - 1)
+    options = {**PLAIN, "blend": "feather"}  # the mean of slices that are alike
+    job = preview_job((layer,), "ZYX", view, align=path, **options)
+    seen, _, _ = job(lambda progress: None, lambda: False)
+    wanted = scene[::levels, ::levels][slice(*rows), slice(*columns)]
+    inner = (slice(2, -2), slice(2, -2))
+    assert np.abs(seen - wanted)[inner].max() < 3
+    plain, _, _ = preview_job((layer,), "ZYX", view, **options)(
+        lambda progress: None, lambda: False
+    )
+    assert np.abs(plain - wanted)[inner].max() > 10
 
 
 def test_it_follows_the_camera_and_the_settings(shown, qtbot):
