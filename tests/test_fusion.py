@@ -93,7 +93,7 @@ def test_fusing_finds_the_surface_and_beats_every_slice(name: str) -> None:
 
 def test_the_border_of_an_image_is_no_edge() -> None:
     """A stack beside its mirror image: what was the border is fused as before."""
-    stack = small()
+    stack = small()[..., :80]  # the cells of the surface lie alike in the mirror image
     beside = np.concatenate([stack, stack[:, :, ::-1]], 2)
     alone = fuse(stack, "sml", verify=False)
     middle = fuse(beside, "sml", verify=False)
@@ -112,7 +112,7 @@ def test_the_border_of_an_image_is_no_edge() -> None:
 
 
 def test_pixel_by_pixel_the_border_of_an_image_changes_nothing() -> None:
-    stack = small()
+    stack = small()[..., :80]  # the cells of the surface lie alike in the mirror image
     beside = np.concatenate([stack, stack[:, :, ::-1]], 2)
     alone, middle = (fuse(s, "sml", verify=False, surface=0) for s in (stack, beside))
     width = stack.shape[2]

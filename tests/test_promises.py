@@ -135,7 +135,7 @@ def test_no_more_is_read_at_once_for_more_slices_or_a_larger_plane(
 ) -> None:
     many_regions(monkeypatch)
     # The surface is looked for in slices with much around them.
-    fewest, height = (3, 640) if surface else (2, 320)
+    fewest, height = (3, 800) if surface else (2, 320)
     most = []
     for slices, rows in ((fewest, height), (6, height), (fewest, height + 128)):
         shape = (slices, rows, 64)

@@ -324,7 +324,7 @@ np.testing.assert_array_equal(parts.fused, whole.fused)
 def test_where_memory_ends_outside_of_a_model_regions_are_halved() -> None:
     """The limit is real: the process gets no more address space."""
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(20 << 20)],
+        [sys.executable, "-c", LIMITED, str(12 << 20)],
         capture_output=True,
         text=True,
         check=False,
