@@ -31,8 +31,11 @@ class SumModifiedLaplacian(SliceScorer):
         """See :meth:`SliceScorer.score`; the border of one pixel is zero."""
         image = slices[:, 0]
         score = torch.zeros_like(image)
+        if image.device.type != "cpu":
+            _score_rows(image, score[:, 1:-1, 1:-1])
+            return score
         height, width = image.shape[-2:]
-        rows = max(PIXELS_AT_ONCE // width, 1) if image.device.type == "cpu" else height
+        rows = max(PIXELS_AT_ONCE // width, 1)
         for plane, found in zip(image, score, strict=True):
             for top in range(1, height - 1, rows):
                 end = min(top + rows, height - 1)
@@ -41,11 +44,11 @@ class SumModifiedLaplacian(SliceScorer):
 
 
 def _score_rows(image: Tensor, score: Tensor) -> None:
-    """Into ``score`` (h, w), of an image with one pixel more on each side."""
-    centre = image[1:-1, 1:-1]
+    """Into ``score`` (..., h, w), of an image with one pixel more on each side."""
+    centre = image[..., 1:-1, 1:-1]
     twice = centre + centre
-    across = twice - image[1:-1, :-2]
-    across -= image[1:-1, 2:]
-    down = twice.sub_(image[:-2, 1:-1])
-    down -= image[2:, 1:-1]
+    across = twice - image[..., 1:-1, :-2]
+    across -= image[..., 1:-1, 2:]
+    down = twice.sub_(image[..., :-2, 1:-1])
+    down -= image[..., 2:, 1:-1]
     torch.add(across.abs_(), down.abs_(), out=score)

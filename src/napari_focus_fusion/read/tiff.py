@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from napari_focus_fusion.axes import AXES, planes_may_be_strips
+from napari_focus_fusion.axes import planes_may_be_strips
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.lazy import LazyArray, Selection, SliceList
 from napari_focus_fusion.read.names import name_of_slices, stem
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 # A compressed page without tiles is decoded whole up to this size, else by strip.
 _WHOLE_PAGE_BYTES = 256 * 2**20
+# What tifffile calls axes of planes that the file does not name.
+_NAMELESS = "QI"
 
 
 class LazyTiff(LazyArray):
@@ -251,7 +253,7 @@ def read_tiff(
     if shown.colour is not None and "display" not in fields:
         fields["display"] = {"colormap": shown.colour}
     letters = _axis_letters(shown.axes)
-    if not set(shown.axes) <= set(AXES) and planes_may_be_strips(shown.data.shape):
+    if set(shown.axes) & set(_NAMELESS) and planes_may_be_strips(shown.data.shape):
         letters = None
     if image.keyframe.photometric in (0, 1) and letters and "C" not in letters:
         # Grey samples of a plane each: channels, or slices; at the end there is alpha.
@@ -458,7 +460,7 @@ def _axis_letters(axes: str) -> str | None:
 
     Axes that are named but not ours, such as R for positions, stay as they are.
     """
-    nameless = [axis for axis in axes if axis in "QI"]
+    nameless = [axis for axis in axes if axis in _NAMELESS]
     if len(nameless) == 1 and "Z" not in axes:
         return axes.replace(nameless[0], "Z")
     return None if nameless else axes
