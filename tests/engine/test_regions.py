@@ -301,6 +301,14 @@ def test_a_set_masker_of_energies_prefers_what_is_sharp() -> None:
     assert np.abs(index - scene.depth)[scene.textured].mean() < 0.6
 
 
+#: What is freed goes back to the system at once: how much address space a run needs
+#: anew then does not depend on what the one before it left in the heap.
+ALLOCATOR = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
+    "MALLOC_TRIM_THRESHOLD_": "0",
+}
 LIMITED = """
 import resource, sys
 import numpy as np
@@ -324,10 +332,10 @@ np.testing.assert_array_equal(parts.fused, whole.fused)
 def test_where_memory_ends_outside_of_a_model_regions_are_halved() -> None:
     """The limit is real: the process gets no more address space."""
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(12 << 20)],
+        [sys.executable, "-c", LIMITED, str(48 << 20)],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+        env={**os.environ, **ALLOCATOR},
     )
     assert done.returncode == 0, done.stderr
