@@ -30,6 +30,7 @@ from napari_focus_fusion.decision import SMALLEST_REGION, aggregate_halo
 from napari_focus_fusion.engine import monitor
 from napari_focus_fusion.engine import plan as planning
 from napari_focus_fusion.engine.store import CHUNK
+from napari_focus_fusion.simulation.families import FAMILIES
 from napari_focus_fusion.simulation.scenes import make_scene
 from small_models import (
     Watched,
@@ -712,3 +713,16 @@ def test_a_small_run_takes_one_thread_and_leaves_the_setting() -> None:
         torch.set_num_threads(before)
     assert set(seen) == {1}
     assert result.provenance["device"] == "cpu (1 thread)"
+
+
+def test_in_a_pair_small_differences_decide() -> None:
+    """Texture between the depths of two slices is hardly sharper in one of them."""
+    scene = FAMILIES["layers"].scenes[0].make()
+    assert len(scene.stack) == 2
+    fused = fuse(scene.stack, "sml", axes="ZYX", device="cpu").fused
+    shown = scene.depth.round().clip(0, 1).astype(int)[None]
+    nearest = np.take_along_axis(scene.stack, shown, 0)[0]
+    error, least = (
+        np.sqrt(np.mean((image - scene.truth) ** 2)) for image in (fused, nearest)
+    )
+    assert error < 1.05 * least

@@ -42,6 +42,9 @@ ABSENT_SCORE, DOUBTFUL_SCORE = -torch.inf, -1.0
 #: Below this confidence a pixel takes the label that its neighbours vote for.
 LOW_CONFIDENCE = 0.2
 VOTE_RADIUS = 12
+#: Of two slices what is blurred in one is sharp in the other, and small differences
+#: decide: the least confidence of pairs, and the share of the smoothness that counts.
+PAIR_LOW_CONFIDENCE, PAIR_SMOOTHNESS = 0.05, 0.3
 #: Connected regions with fewer pixels are taken for mistakes.
 SMALLEST_REGION = 32
 #: The same near a surface, which has looked at the surroundings already (with 32, half
@@ -258,11 +261,11 @@ class RunningDecision:
         return self.index + torch.where(inner, offset, 0).clamp(-0.5, 0.5)
 
 
-def verify(maps: Maps) -> Maps:
+def verify(maps: Maps, least: float = LOW_CONFIDENCE) -> Maps:
     """Consistency verification: no islands, and no guesses where nothing is sharp.
 
     Pixels of regions smaller than :data:`SMALLEST_REGION`, and pixels less confident
-    than :data:`LOW_CONFIDENCE`, take the label with most votes around them; a
+    than ``least``, take the label with most votes around them; a
     pixel's vote is weighted with the fourth power of its confidence. Their depth
     becomes the weighted mean of the pixels that voted for that label. Pixels without a
     confident neighbour stay as they are.
@@ -272,6 +275,8 @@ def verify(maps: Maps) -> Maps:
     maps
         Raw maps of a region and :data:`VERIFY_HALO` pixels around it (fewer only where
         the image ends).
+    least
+        Confidence, 0 to 1.
 
     Returns
     -------
@@ -279,7 +284,7 @@ def verify(maps: Maps) -> Maps:
         Of the same shape; exact where the halo was complete.
     """
     islands = _islands(maps.labels, SMALLEST_REGION)
-    uncertain = islands | (maps.confidence < LOW_CONFIDENCE)
+    uncertain = islands | (maps.confidence < least)
     if not uncertain.any():
         return maps
     votes = torch.from_numpy(np.where(islands, 0, maps.confidence) ** 4)

@@ -74,7 +74,10 @@ def finish_region(
     plan = point.plan
     verified = raw
     if plan.settings.verify:
-        verified = verify(raw) if plan.surface is None else without_specks(raw)
+        if plan.surface is None:
+            verified = verify(raw, plan.low_confidence)
+        else:
+            verified = without_specks(raw)
     inside = region.moved(-area.y0, -area.x0).slices
     maps = Maps(*(np.ascontiguousarray(values[inside]) for values in verified))
     background = None

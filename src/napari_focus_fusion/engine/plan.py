@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_focus_fusion.decision import (
+    LOW_CONFIDENCE,
+    PAIR_LOW_CONFIDENCE,
+    PAIR_SMOOTHNESS,
+)
 from napari_focus_fusion.device import choose_device, memory_budget
 from napari_focus_fusion.engine.memory import (
     memory_beside_regions,
@@ -126,7 +131,15 @@ class RunPlan:
     @property
     def smoothness(self) -> float:
         """Weight of a pixel's wider surroundings: a surface knows more of them."""
-        return self.settings.smoothness if self.surface is None else 0.0
+        if self.surface is not None:
+            return 0.0
+        share = PAIR_SMOOTHNESS if self.stack.n_slices == 2 else 1.0
+        return share * self.settings.smoothness
+
+    @property
+    def low_confidence(self) -> float:
+        """Pixels that are less confident take the decision of their neighbours."""
+        return PAIR_LOW_CONFIDENCE if self.stack.n_slices == 2 else LOW_CONFIDENCE
 
     @property
     def reconstructs(self) -> bool:

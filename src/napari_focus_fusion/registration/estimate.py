@@ -32,8 +32,9 @@ NEIGHBOURS = 2
 #: So many pairs of neighbours are compared once more at the end, at the finest level
 #: of at most so many pixels.
 COMPARED, COMPARED_PIXELS = 24, 1 << 17
-#: Share of what is unlike in them that must be gone, or slices stay where they are.
-LEAST_GAIN = 0.04
+#: Of the likeness that the displacement would cost if it were one, the least share that
+#: must be won, or slices stay where they are.
+LEAST_GAIN = 0.5
 #: Pixels that are read at once.
 READ_PIXELS = 1 << 22
 
@@ -96,19 +97,22 @@ def estimate(
 def _more_alike(matrices: Array, levels: dict[int, Level], plane: Plane) -> bool:
     """Whether neighbouring slices look more alike with transforms than without.
 
-    What grows or moves with depth gives blocks a common displacement, which does not
-    make the slices any more alike.
+    As much more as they would if that is how they had moved: each slice is compared
+    with itself, displaced so. What grows or moves with depth gives blocks a common
+    displacement, which does not make the slices any more alike. Pairs of slices that
+    are unlike in either place count less.
     """
-    pairs = [(z, z + 1) for z in levels if z + 1 in levels]
-    before, after = (
-        float(
-            np.mean(
-                [likeness(levels[a], levels[b], of[a], of[b], plane) for a, b in pairs]
-            )
-        )
-        for of in (np.broadcast_to(np.eye(3), matrices.shape), matrices)
-    )
-    return after - before > LEAST_GAIN * (1 - before)
+    still = np.eye(3)
+    won = expected = 0.0
+    for a in (z for z in levels if z + 1 in levels):
+        first, second = levels[a], levels[a + 1]
+        moved = matrices[a], matrices[a + 1]
+        after = likeness(first, second, *moved, plane)
+        counts = max(after, 0.0) ** 2
+        won += counts * (after - likeness(first, second, still, still, plane))
+        kept = [likeness(one, one, *moved, plane) for one in (first, second)]
+        expected += counts * after * (1 - sum(kept) / 2)
+    return won > LEAST_GAIN * expected
 
 
 def _guess(pairs: dict[tuple[int, int], Measured], first: int) -> Array | None:

@@ -35,7 +35,7 @@ PAIR_ERROR = 0.05
 LEAST_DRIFT = 0.1
 #: Aligned slices must be misaligned by at most this share of what they were.
 IMPROVED = 0.95
-#: So many times their variance must the displacements of neighbours be.
+#: So many times their variance must the displacements of neighbours, or their sum, be.
 SIGNIFICANT = 4.0
 
 
@@ -170,10 +170,13 @@ def improves(
     largest = max(largest_displacement(one, plane) for one in matrices)
     if not pairs or largest < LEAST_DRIFT:
         return False
-    before, after, surprise = 0.0, 0.0, 0.0
+    before, after = 0.0, 0.0
+    moves = []
     for (i, j), pair in pairs.items():
         before += pair.misalignment(np.eye(3))
         after += pair.misalignment(matrices[j] @ np.linalg.inv(matrices[i]))
-        moved = _root(pair) @ parameters_of(kind, pair.matrix - np.eye(3), plane)
-        surprise += float(np.mean(moved**2)) / len(pairs)
-    return after < IMPROVED * before and surprise > SIGNIFICANT
+        moves.append(_root(pair) @ parameters_of(kind, pair.matrix - np.eye(3), plane))
+    # By themselves, or together: a slow drift goes on in one direction.
+    alone = np.mean(np.square(moves))
+    together = np.mean(np.square(np.sum(moves, 0))) / len(moves)
+    return after < IMPROVED * before and max(alone, together) > SIGNIFICANT
