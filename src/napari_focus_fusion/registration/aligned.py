@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_focus_fusion.lazy import LazyArray
-from napari_focus_fusion.registration.interpolate import seen_through
+from napari_focus_fusion.registration.interpolate import TAPS, seen_through
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from napari_focus_fusion.registration.brightness import Levels
     from napari_focus_fusion.stack import FocusStack
 
-#: Pixels around a window that its interpolation sees: a quintic spline is as good as
-#: zero beyond.
-MARGIN = 30
+#: Pixels around a window that its interpolation sees, and two for rounding.
+MARGIN = TAPS // 2 + 2
 #: Rows that are resampled together where whole slices are.
 BAND = 256
 #: Pixels around an absent one that are absent too, as it would show in them.
