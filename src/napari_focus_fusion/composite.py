@@ -65,6 +65,13 @@ NOISE_ROWS = 64
 NOISE_HALO = NOISE_CELL - 1 + NOISE_CELL * NOISE_CELLS // 2 + 1
 #: Pixels that a fused pixel depends on, beyond itself.
 COMPOSITE_HALO = max(2 * GUIDE_RADIUS, SIMILARITY_RADIUS, NOISE_HALO)
+#: The same of its coarse band, by a window applied twice.
+BANDS_HALO = 2 * BAND_RADIUS
+
+
+def composing_halo(blend: Blend) -> int:
+    """Pixels around a region whose decision its pixels depend on."""
+    return BANDS_HALO if blend == "bands" else COMPOSITE_HALO
 
 
 def background_weight(confidence: np.ndarray) -> np.ndarray:

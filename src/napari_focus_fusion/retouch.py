@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from napari_focus_fusion.composite import (
+    BANDS_HALO,
     GUIDE_RADIUS,
     SIMILARITY_RADIUS,
+    composing_halo,
 )
 from napari_focus_fusion.decision import as_decision
-from napari_focus_fusion.engine.bands import BANDS_HALO, composing_halo
 from napari_focus_fusion.engine.finishing import compose_region
 from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import RunPlan, plan_run

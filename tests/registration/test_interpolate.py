@@ -48,7 +48,9 @@ def test_fine_detail_is_kept_better_than_by_splines(
 ) -> None:
     y, x = np.mgrid[: SIDES[0], : SIDES[1]].astype(float)
     plane = waves(y, x)
-    known = waves(*(m[0] * y + m[1] * x + o for m, o in zip(matrix, OFFSET, strict=True)))
+    known = waves(
+        *(m[0] * y + m[1] * x + o for m, o in zip(matrix, OFFSET, strict=True))
+    )
     found = seen_through(plane[None], matrix, OFFSET, SIDES)[0]
     spline = ndimage.affine_transform(plane, matrix, OFFSET, order=5, mode="mirror")
     inner = (slice(16, -16), slice(16, -16))

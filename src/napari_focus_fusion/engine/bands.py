@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_focus_fusion.composite import BAND_RADIUS, COMPOSITE_HALO, Blend
-from napari_focus_fusion.decision import VERIFY_HALO
+from napari_focus_fusion.composite import BAND_RADIUS, BANDS_HALO
 from napari_focus_fusion.engine.normalise import is_wide
 from napari_focus_fusion.engine.reading import prefetch, read_components
 from napari_focus_fusion.engine.scoring import blocks_of
@@ -28,19 +27,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.prepare import Prepared
     from napari_focus_fusion.tiling import Rectangle
 
-#: Pixels around a pixel that its coarse band depends on: a window applied twice.
-BANDS_HALO = 2 * BAND_RADIUS
 TINY = 1e-6
-
-
-def composing_halo(blend: Blend) -> int:
-    """Pixels around a region whose decision its pixels depend on."""
-    return BANDS_HALO if blend == "bands" else COMPOSITE_HALO
-
-
-def finishing_halo(blend: Blend) -> int:
-    """Pixels around a region whose raw maps are needed to fuse it."""
-    return VERIFY_HALO + composing_halo(blend)
 
 
 def coarse_change(

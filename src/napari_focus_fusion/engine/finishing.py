@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from napari_focus_fusion.composite import (
+    BANDS_HALO,
     COMPOSITE_HALO,
     GUIDE_RADIUS,
     SIMILARITY_RADIUS,
@@ -19,7 +20,7 @@ from napari_focus_fusion.composite import (
     similarity,
 )
 from napari_focus_fusion.decision import VERIFY_HALO, Maps, verify, without_specks
-from napari_focus_fusion.engine.bands import BANDS_HALO, coarse_change
+from napari_focus_fusion.engine.bands import coarse_change
 from napari_focus_fusion.engine.normalise import is_wide
 from napari_focus_fusion.engine.reading import prefetch, read_components
 from napari_focus_fusion.engine.scoring import blocks_of
@@ -57,7 +58,7 @@ def finish_region(
     raw
         Raw maps of ``area``.
     area
-        The region and :func:`finishing_halo` pixels around it, inside the plane.
+        The region and ``plan.finishing_halo`` pixels around it, inside the plane.
     monitor
         Counts pixels x slices.
     reconstructions

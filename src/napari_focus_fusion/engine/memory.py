@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from napari_focus_fusion.composite import COMPOSITE_HALO, GUIDE_RADIUS
-from napari_focus_fusion.decision import VERIFY_HALO, aggregate_halo
+from napari_focus_fusion.composite import GUIDE_RADIUS
+from napari_focus_fusion.decision import aggregate_halo
 from napari_focus_fusion.lazy import LazyArray
 from napari_focus_fusion.models.base import Reconstructor, SetMasker
 from napari_focus_fusion.models.surface import (
@@ -123,6 +123,7 @@ def memory_of_region(
     upscale: Upscale | None,
     *,
     surface: bool,
+    finishing: int,
     state: float,
     tile: int,
     slab: int,
@@ -137,6 +138,8 @@ def memory_of_region(
         Of a pixel, as :func:`~napari_focus_fusion.engine.plan.bytes_a_pixel` has it.
     surface
         Whether a surface is found.
+    finishing
+        Pixels around the region whose raw maps are needed to fuse it.
     memory
         What may be taken.
     """
@@ -171,7 +174,7 @@ def memory_of_region(
             scored += read * (slab - 1) * area(window + halo)
             scored += each * slab * (min(tile, max(size)) + 2 * halo) ** 2
         stages.append(scored)
-    around = VERIFY_HALO + COMPOSITE_HALO
+    around = finishing
     if upscale is not None:
         around += upscale.resolver.upscale_halo + 2 * GUIDE_RADIUS
     finished = state * area(around)

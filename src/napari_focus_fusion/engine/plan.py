@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_focus_fusion.composite import composing_halo
 from napari_focus_fusion.decision import (
     LOW_CONFIDENCE,
     PAIR_LOW_CONFIDENCE,
     PAIR_SMOOTHNESS,
+    VERIFY_HALO,
 )
 from napari_focus_fusion.device import choose_device, memory_budget
 from napari_focus_fusion.engine.memory import (
@@ -135,6 +137,11 @@ class RunPlan:
             return 0.0
         share = PAIR_SMOOTHNESS if self.stack.n_slices == 2 else 1.0
         return share * self.settings.smoothness
+
+    @property
+    def finishing_halo(self) -> int:
+        """Pixels around a region whose raw maps are needed to fuse it."""
+        return VERIFY_HALO + composing_halo(self.settings.blend)
 
     @property
     def low_confidence(self) -> float:
@@ -262,6 +269,7 @@ def plan_run(
             scoring_model,
             upscale,
             surface=surface is not None,
+            finishing=VERIFY_HALO + composing_halo(settings.blend),
             state=state,
             tile=tile,
             slab=slab,

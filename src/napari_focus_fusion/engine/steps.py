@@ -11,7 +11,6 @@ import torch
 
 from napari_focus_fusion.decision import Maps
 from napari_focus_fusion.device import is_out_of_memory, return_freed_memory
-from napari_focus_fusion.engine.bands import finishing_halo
 from napari_focus_fusion.engine.costs import BLEND_COSTS, cost_of_scoring
 from napari_focus_fusion.engine.fallback import on_cpu
 from napari_focus_fusion.engine.finishing import finish_region
@@ -185,7 +184,7 @@ def finish_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -
     plan, t, before = point.plan, point.t, monitor.found
     stack, upscale = plan.stack, plan.upscale
     if upscale is None:
-        halo = finishing_halo(plan.settings.blend)
+        halo = plan.finishing_halo
     else:
         halo = super_resolving_halo(upscale)
     area = region.grown(halo).inside_plane(stack.height, stack.width)

@@ -27,8 +27,9 @@ ROWS = 16
 
 
 def _weights() -> Array:
-    """(TAPS, FRACTIONS + 1): the weight of each pixel, by the fraction of a position."""
-    off = np.arange(FRACTIONS + 1) / FRACTIONS - np.arange(TAPS)[:, None] + TAPS // 2 - 1
+    """(TAPS, FRACTIONS + 1): the weight of each pixel by a position's fraction."""
+    pixels = np.arange(TAPS)[:, None] - (TAPS // 2 - 1)
+    off = np.arange(FRACTIONS + 1) / FRACTIONS - pixels
     window = np.i0(BETA * np.sqrt((1 - (off / (TAPS // 2)) ** 2).clip(0)))
     weights = np.sinc(off) * window
     return np.asarray(weights / weights.sum(0))

@@ -149,8 +149,8 @@ class Registration:
     def apply(self, stack: FocusStack) -> FocusStack:
         """A stack with its slices in register, which are resampled where they are read.
 
-        Each pixel is interpolated once, by a windowed sinc; pixels that a slice does not
-        show are absent (masked).
+        Each pixel is interpolated once, by a windowed sinc; pixels that a slice
+        does not show are absent (masked).
 
         Parameters
         ----------
