@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_focus_fusion.filters import box_mean, without_border
+from napari_focus_fusion.training.data import WAVES_AND_HAZE
 from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import slice_ranking, ssim
 from napari_focus_fusion.training.recipe import Recipe, repeated
@@ -255,6 +256,7 @@ RECIPE = repeated(
         self_supervised_loss=self_supervised_loss,
         validate=validation_error,
         schedule=Schedule(steps=3600, learning_rate=4e-3, validate_every=200),
+        modalities=(*WAVES_AND_HAZE, "refractile"),
         slices=16,
         stacks=2,
     ),
