@@ -10,8 +10,9 @@ VENV ?= .venv
 # PyPI instead, which on Linux brings CUDA.
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-# A file of tests stays with one process, so that what its tests share is made once.
-PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist loadfile
+# Neighbours stay with one process, as long as no other has run out of tests: what they
+# share is mostly made once.
+PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist worksteal
 
 # Without bytecode each of the many interpreters that tests start compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE

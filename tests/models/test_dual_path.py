@@ -169,10 +169,14 @@ def test_reversing_the_slices_reverses_the_decision() -> None:
 
 
 MEMORY = """
-import json, sys
+import ctypes, json, sys
 from pathlib import Path
 import torch
 from test_dual_path import random_dual_path, stack_of
+
+# Planes are given back as soon as they are freed, and never pile up as holes.
+M_MMAP_THRESHOLD = -3
+assert ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 16384)
 
 def memory(name):
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -182,7 +186,7 @@ def memory(name):
 model, peaks = random_dual_path(), []
 with torch.inference_mode():
     model.masks(stack_of(2, 80))
-    for count in (2, 25, 100):
+    for count in (2, 10, 40):
         slices = stack_of(count, 80)
         before = memory("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
@@ -199,11 +203,7 @@ print(json.dumps(peaks))
 def test_memory_holds_planes_of_all_slices_and_features_of_one() -> None:
     here = Path(__file__).parent
     paths = [here, here.parent, Path(napari_focus_fusion.__file__).parents[1]]
-    environment = {
-        "PYTHONPATH": os.pathsep.join(map(str, paths)),
-        # planes are given back as soon as they are freed, and never pile up as holes
-        "MALLOC_MMAP_THRESHOLD_": "16384",
-    }
+    environment = {"PYTHONPATH": os.pathsep.join(map(str, paths))}
     done = subprocess.run(
         [sys.executable, "-c", MEMORY],
         capture_output=True,
@@ -216,10 +216,10 @@ def test_memory_holds_planes_of_all_slices_and_features_of_one() -> None:
     plane = 80 * 80 * 4
     print(
         f"beyond the slices: {few / plane:.0f}, {some / plane:.0f}, "
-        f"{many / plane:.0f} planes of 2, 25 and 100 slices"
+        f"{many / plane:.0f} planes of 2, 10 and 40 slices"
     )
     # Logits, and at the end the masks; features would be 16 planes a slice.
-    assert many - some < 75 * 3 * plane
+    assert many - some < 30 * 3 * plane
 
 
 def test_a_gradient_is_that_of_sobel() -> None:
