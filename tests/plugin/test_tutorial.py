@@ -92,7 +92,7 @@ def test_the_first_five_minutes(make_napari_viewer, qtbot):
     qtbot.waitUntil(widget.run_button.isEnabled, timeout=60_000)
 
     # 3. Look before you run
-    pick(widget, "Sum-modified-Laplacian")
+    pick(widget, "Most stacks (Sum-modified-Laplacian)")
     with qtbot.waitSignal(widget.preview.shown, timeout=60_000):
         press(qtbot, widget, "Preview")
     with qtbot.waitSignal(widget.preview.shown, timeout=60_000):

@@ -200,6 +200,7 @@ def derived_spec(
         name=name,
         title=f"{name}: {base.title}, {how}",
         summary=summary or base.summary,
+        suits="",
         weights=weights,
         base=base.name,
     )

@@ -56,6 +56,7 @@ DEFAULT_MODEL = "sml"
 DUAL_PATH = ModelSpec(
     name="dual-path",
     title="Dual-Path",
+    suits="Layers in few slices",
     summary="Weighs all slices at once in unrolled steps: the finest depth maps.",
     target="napari_focus_fusion.models.dual_path:DualPath",
     halo=32,
@@ -68,10 +69,12 @@ DUAL_PATH = ModelSpec(
     cost=25_000,
 )
 
+#: Those that are the best for something first (docs, *Benchmarks*).
 OURS = (
     ModelSpec(
         name="sml",
         title="Sum-modified-Laplacian",
+        suits="Most stacks",
         summary="Plain focus measure: fast, and with the surface good on nearly all "
         "stacks of three slices or more.",
         target="napari_focus_fusion.models.sml:SumModifiedLaplacian",
@@ -81,8 +84,25 @@ OURS = (
         cost=60,
     ),
     ModelSpec(
+        name="mscnn",
+        title="MSCNN",
+        suits="Noisy or steep, to look at",
+        summary="Reconstructs from the features of all slices: for noisy and steep "
+        "stacks; not for measuring intensities.",
+        target="napari_focus_fusion.models.mscnn:MSCNN",
+        halo=25,
+        paper="Mustafa, Yang and Zareapoor, Multi-scale convolutional neural network "
+        "for multi-focus image fusion, Image and Vision Computing 85, 2019",
+        doi="10.1016/j.imavis.2019.03.001",
+        weights="mscnn.safetensors",
+        self_supervised=True,
+        recipe="napari_focus_fusion.training.objectives.mscnn:RECIPE",
+        cost=30_000,
+    ),
+    ModelSpec(
         name="sesf",
         title="SESF-Fuse",
+        suits="Pairs",
         summary="Spatial frequency of learned features: sees through noise, also in "
         "pairs.",
         target="napari_focus_fusion.models.sesf:SESF",
@@ -95,9 +115,21 @@ OURS = (
         recipe="napari_focus_fusion.training.objectives.sesf:RECIPE",
         cost=14_000,
     ),
+    DUAL_PATH,
+    replace(
+        DUAL_PATH,
+        name="dual-path-brightfield",
+        title="Dual-Path, brightfield",
+        suits="Thick cells with bright rims",
+        summary="Dual-Path that knows refraction: for cells whose rims look sharp out "
+        "of focus.",
+        weights="dual-path-brightfield.safetensors",
+        recipe="napari_focus_fusion.training.objectives.dual_path:BRIGHTFIELD_RECIPE",
+    ),
     ModelSpec(
         name="affinity-sr",
         title="Focus affinity and super-resolution",
+        suits="Enlarged 2, 3 or 4 times",
         summary="Fuses and enlarges two, three or four times in one.",
         target="napari_focus_fusion.models.affinity_sr:AffinitySR",
         halo=35,
@@ -110,30 +142,17 @@ OURS = (
         recipe="napari_focus_fusion.training.objectives.affinity_sr:RECIPE",
         cost=54_000,
     ),
-    DUAL_PATH,
-    replace(
-        DUAL_PATH,
-        name="dual-path-brightfield",
-        title="Dual-Path, brightfield",
-        summary="Dual-Path that knows refraction: for cells whose rims look sharp out "
-        "of focus.",
-        weights="dual-path-brightfield.safetensors",
-        recipe="napari_focus_fusion.training.objectives.dual_path:BRIGHTFIELD_RECIPE",
-    ),
     ModelSpec(
-        name="mscnn",
-        title="MSCNN",
-        summary="Reconstructs from the features of all slices: for noisy and steep "
-        "stacks; not for measuring intensities.",
-        target="napari_focus_fusion.models.mscnn:MSCNN",
-        halo=25,
-        paper="Mustafa, Yang and Zareapoor, Multi-scale convolutional neural network "
-        "for multi-focus image fusion, Image and Vision Computing 85, 2019",
-        doi="10.1016/j.imavis.2019.03.001",
-        weights="mscnn.safetensors",
-        self_supervised=True,
-        recipe="napari_focus_fusion.training.objectives.mscnn:RECIPE",
-        cost=30_000,
+        name="residual-zero",
+        title="Residual gradient prior",
+        summary="The idea of the residual model without its network: fast, no weights, "
+        "less troubled by noise than sml.",
+        target="napari_focus_fusion.models.residual:ResidualZero",
+        halo=10,
+        paper="Wang, Li, Duan and Zhang, A self-supervised residual feature learning "
+        "model for multifocus image fusion, IEEE TIP 31, 2022",
+        doi="10.1109/TIP.2022.3184250",
+        cost=80,
     ),
     ModelSpec(
         name="residual",
@@ -149,18 +168,6 @@ OURS = (
         self_supervised=True,
         recipe="napari_focus_fusion.training.objectives.residual:RECIPE",
         cost=65_000,
-    ),
-    ModelSpec(
-        name="residual-zero",
-        title="Residual gradient prior",
-        summary="The idea of the residual model without its network: fast, no weights, "
-        "less troubled by noise than sml.",
-        target="napari_focus_fusion.models.residual:ResidualZero",
-        halo=10,
-        paper="Wang, Li, Duan and Zhang, A self-supervised residual feature learning "
-        "model for multifocus image fusion, IEEE TIP 31, 2022",
-        doi="10.1109/TIP.2022.3184250",
-        cost=80,
     ),
 )
 
@@ -207,7 +214,7 @@ def models(folder: str | Path | None = None) -> dict[str, ModelSpec]:
     Examples
     --------
     >>> list(models())[:2], models()["sml"].title
-    (['sml', 'sesf'], 'Sum-modified-Laplacian')
+    (['sml', 'mscnn'], 'Sum-modified-Laplacian')
     """
     ours = our_models()
     found = {

@@ -19,6 +19,8 @@ class ModelSpec:
         What users read.
     summary
         One line: when to choose it.
+    suits
+        In a few words for what: a list in a window has them before the title.
     target
         ``"package.module:Class"``, imported when the model is first loaded.
     halo
@@ -70,6 +72,7 @@ class ModelSpec:
     recipe: str = ""
     cost: int = 0
     base: str = ""
+    suits: str = ""
 
 
 def import_target(target: str) -> Any:

@@ -46,7 +46,8 @@ def test_a_new_model_appears_in_every_list(qtbot):
     for widget in (every, learning):
         qtbot.addWidget(widget)
     assert every.values == list(models()) and every.value == "sml"
-    assert "sml" not in learning.values and learning.spec.name == "sesf"
+    assert "sml" not in learning.values and learning.spec.name == "mscnn"
+    assert every.currentText() == "Most stacks (Sum-modified-Laplacian)"
     every.value = "residual"
     path = models_folder() / "my-cells.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -143,7 +143,7 @@ class ModelComboBox(ValueComboBox):
         """List the models that there are now; the selected one stays if it can."""
         found = models(models_folder())
         self._specs = {name: spec for name, spec in found.items() if self._wanted(spec)}
-        self.set_choices([(spec.title, name) for name, spec in self._specs.items()])
+        self.set_choices([(_label(spec), name) for name, spec in self._specs.items()])
         for index, spec in enumerate(self._specs.values()):
             about = f"{spec.summary}\n{spec.paper}".strip()
             self.setItemData(index, about, Qt.ItemDataRole.ToolTipRole)
@@ -168,6 +168,10 @@ class ModelComboBox(ValueComboBox):
         """Refresh the list for users who choose by keyboard."""
         self.refresh()
         super().focusInEvent(event)
+
+
+def _label(spec: ModelSpec) -> str:
+    return f"{spec.suits} ({spec.title})" if spec.suits else spec.title
 
 
 def refresh_model_lists() -> None:

@@ -92,6 +92,7 @@ class FineTuneSettings(QWidget):
             "What the tuned model begins as: those that learn without labels.",
             can_be_tuned,
         )
+        self.model.value = "sesf"  # the quickest to tune
         self.summary = wrapped_label()
         self.stacks = StacksField(self._viewer)
         self.files_button = push_button(
