@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def test_train_says_what_is_missing(tmp_path: Path, capsys: Any) -> None:
     assert main(["train", "nonsense"]) == 2
-    assert "'nonsense' cannot be trained; there is: sesf" in capsys.readouterr().err
+    assert "'nonsense' cannot be trained; there is: mscnn" in capsys.readouterr().err
     out = tmp_path / "sesf.safetensors"
     command = ["train", "sesf", "-o", str(out)]
     assert main([*command, "--pictures", str(tmp_path / "absent")]) == 1

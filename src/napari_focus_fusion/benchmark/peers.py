@@ -135,12 +135,14 @@ def _through_files(
     command: Callable[[list[Path], Path], Sequence[str | Path]],
     *,
     as_colour: bool = False,
+    may_crop: bool = False,
 ) -> Image:
     """Write the slices as TIFF, run a command on them, read what it wrote.
 
     `levels` is the type of the files, uint8 or uint16. Slices of another type are
     spread over its whole range, so that a dim 12-bit stack does not drown in 8 bits,
-    and the result is brought back. `as_colour` writes grey slices as RGB.
+    and the result is brought back. `as_colour` writes grey slices as RGB;
+    `may_crop` takes a result that is smaller.
     """
     import tifffile
 
@@ -174,7 +176,8 @@ def _through_files(
         fused: Image = tifffile.imread(written[0])
     if fused.ndim == 3:  # an alpha channel, or grey written as RGB
         fused = fused[..., :3] if first.ndim == 3 else fused[..., 0]
-    if fused.shape != first.shape or fused.dtype != levels:
+    fits = fused.shape == first.shape or may_crop
+    if not fits or fused.dtype != levels:
         raise FocusFusionError(
             f"{title} returned a picture of {fused.shape} {fused.dtype}, not of "
             f"{first.shape} {np.dtype(levels)}."
@@ -238,14 +241,21 @@ def _focusweave(slices: Sequence[Image]) -> Image:
 # OpenFocus: its command does not tell its version, the interpreter beside it does.
 
 
-def _openfocus(slices: Sequence[Image], method: str) -> Image:
+def _openfocus(
+    slices: Sequence[Image],
+    method: str,
+    moving: Sequence[str] = ("--align=none", "--no-exposure-match"),
+) -> Image:
     def command(paths: list[Path], output: Path) -> list[str | Path]:
-        options = ["--cpu", "--threads=1", "--align=none", "--no-exposure-match"]
+        options = ["--cpu", "--threads=1", *moving]
         files: list[str | Path] = ["--input", paths[0].parent, "--output", output]
         return ["openfocus", *files, "--method", method, *options]
 
     levels = _file_levels(slices)
-    return _through_files("OpenFocus", slices, levels, command, as_colour=True)
+    may_crop = "--align=none" not in moving
+    return _through_files(
+        "OpenFocus", slices, levels, command, as_colour=True, may_crop=may_crop
+    )
 
 
 # Shine Stacker: its command opens a window, its package can be scripted. It brings a
@@ -480,3 +490,15 @@ PEERS: dict[str, Peer] = {
         ),
     )
 }
+
+#: For stacks that drift, on a page of their own.
+OPENFOCUS_ALIGNED = Peer(
+    "openfocus-aligned",
+    "OpenFocus, aligned",
+    "StackMFF V3, --align openfocus, exposures matched",
+    "pipx install openfocus",
+    _openfocus_version,
+    lambda slices: _openfocus(
+        slices, "stackmffv3", ["--align=openfocus", "--exposure-match"]
+    ),
+)

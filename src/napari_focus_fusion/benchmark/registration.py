@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
 
 from napari_focus_fusion._version import __version__
+from napari_focus_fusion.benchmark.peers import OPENFOCUS_ALIGNED
 from napari_focus_fusion.benchmark.report import machine
 from napari_focus_fusion.fusion import fuse
 from napari_focus_fusion.simulation.drift import KINDS, disturb
 from napari_focus_fusion.simulation.scenes import make_scene
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from napari_focus_fusion.result import FusionResult
+    from napari_focus_fusion.simulation.drift import Disturbed
 
 #: Rows, columns and slices of a stack, and what is cut off around it.
 SHAPE, SLICES, ROOM = (224, 256), 6, 48
@@ -36,7 +39,9 @@ distance between where a slice shows a point and where the registration says, ov
 whole plane and all slices, in pixels. PSNR is that of the fused image (`sml`
 without the surface, in the
 area that all slices show) against the noise-free truth; "undisturbed" is the same
-stack, with as much noise, that never moved.
+stack, with as much noise, that never moved. OpenFocus fuses with StackMFF V3 after
+`--align openfocus`; it crops the image, which is
+compared with the truth as each of the slices would show it, and the best counts.
 """
 
 
@@ -51,14 +56,16 @@ class Row:
     undisturbed: float
     unaligned: float
     aligned: float
+    peer: float | None
 
 
 def measure(
-    log: Callable[[str], None], contents: Iterable[str] = CONTENTS
+    log: Callable[[str], None],
+    contents: Iterable[str] = CONTENTS,
+    disturbances: Sequence[str] = (*KINDS, "flicker", "bleaching"),
 ) -> list[Row]:
-    """Measure every kind of disturbance on a scene of each content."""
+    """Measure kinds of disturbance on a scene of each content."""
     rows = []
-    kinds = [*KINDS, "flicker", "bleaching"]
     for number, content in enumerate(contents):
         scene = make_scene(
             FIRST_SEED + number,
@@ -69,7 +76,7 @@ def measure(
         )
         still = disturb(scene.stack, number, "still", room=ROOM, electrons=ELECTRONS)
         best = _fused(still.stack).fused
-        for kind in kinds:
+        for kind in disturbances:
             rows.append(_row(scene.stack, scene.truth, best, number, content, kind))
             log(f"{content}, {kind}: {np.median(rows[-1].after):.3f} px")
     return rows
@@ -119,7 +126,33 @@ def _row(
         psnr(best),
         psnr(plain.fused, gain),
         psnr(aligned.fused, gain),
+        _peer_score(found, truth),
     )
+
+
+def _peer_score(found: Disturbed, truth: np.ndarray) -> float | None:
+    """PSNR of OpenFocus in whichever slice's frame it is best; None: not installed.
+
+    It crops what not all slices show, on which sides it does not tell.
+    """
+    if OPENFOCUS_ALIGNED.version() is None:
+        return None
+    fused = OPENFOCUS_ALIGNED.fuse(list(found.stack)) / found.gains[-1]
+    room = [n - m + 1 for n, m in zip(SHAPE, fused.shape, strict=True)]
+    errors = []
+    for transform in found.transforms:
+        back = np.linalg.inv(transform[:, :2])
+        shown = ndimage.affine_transform(
+            truth, back, ROOM - back @ transform[:, 2], output_shape=SHAPE, order=5
+        )
+        for corner in np.ndindex(*room):
+            window = tuple(
+                slice(first, first + n)
+                for first, n in zip(corner, fused.shape, strict=True)
+            )
+            errors.append(float(np.mean((fused - shown[window]) ** 2)))
+    sharp = truth[ROOM:-ROOM, ROOM:-ROOM]
+    return float(20 * np.log10(np.ptp(sharp)) - 10 * np.log10(min(errors)))
 
 
 def _errors(found: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -142,6 +175,7 @@ def write_page(rows: list[Row], path: Path, command: str) -> None:
         "undisturbed, dB",
         "not aligned",
         "aligned",
+        OPENFOCUS_ALIGNED.title,
     )
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
     for kind in dict.fromkeys(row.kind for row in rows):
@@ -161,6 +195,7 @@ def write_page(rows: list[Row], path: Path, command: str) -> None:
             *(f"{value:.2f}" for value in (np.percentile(after, 95), after.max())),
             f"{worse} of {len(after)}",
             *(f"{value:.2f}" for value in quality),
+            "–" if own[0].peer is None else f"{np.mean([row.peer for row in own]):.2f}",
         )
         lines.append(" | ".join(cells))
     table = "\n".join(f"| {line} |" for line in lines)
@@ -169,7 +204,12 @@ def write_page(rows: list[Row], path: Path, command: str) -> None:
         "Flicker is of gains from 0.7 to 1.3, bleaching of 6 % a slice; both with "
         '`brightness="level"`.'
     )
+    if OPENFOCUS_ALIGNED.version() is None:
+        total += f" {OPENFOCUS_ALIGNED.title}: not installed."
+    else:
+        total += f" OpenFocus is {OPENFOCUS_ALIGNED.version()}."
     made = f"napari-focus-fusion {__version__} on {machine()}."
     parts = ["# Benchmark: registration", made, f"```console\n{command}\n```"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join([*parts, _ABOUT.strip(), table, total]) + "\n")
+    text = "\n\n".join([*parts, _ABOUT.strip(), table, total])
+    path.write_text(text + "\n", encoding="utf-8")

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from napari_focus_fusion.registration.brightness import Levels
     from napari_focus_fusion.stack import FocusStack
 
-#: Pixels around a window that its interpolation sees, and two for rounding.
-MARGIN = TAPS // 2 + 2
+#: Pixels around a window that its interpolation sees: half of its taps along each axis,
+#: and for those of the second pass what a rotation moves them by.
+MARGIN = TAPS
 #: Rows that are resampled together where whole slices are.
 BAND = 256
 #: Pixels around an absent one that are absent too, as it would show in them.
