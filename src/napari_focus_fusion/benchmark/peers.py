@@ -241,20 +241,19 @@ def _focusweave(slices: Sequence[Image]) -> Image:
 # OpenFocus: its command does not tell its version, the interpreter beside it does.
 
 
-def _openfocus(
-    slices: Sequence[Image],
-    method: str,
-    moving: Sequence[str] = ("--align=none", "--no-exposure-match"),
-) -> Image:
+def _openfocus(slices: Sequence[Image], method: str, *, align: bool = False) -> Image:
+    moving = ["--align=none", "--no-exposure-match"]
+    if align:
+        moving = ["--align=openfocus", "--exposure-match"]
+
     def command(paths: list[Path], output: Path) -> list[str | Path]:
         options = ["--cpu", "--threads=1", *moving]
         files: list[str | Path] = ["--input", paths[0].parent, "--output", output]
         return ["openfocus", *files, "--method", method, *options]
 
     levels = _file_levels(slices)
-    may_crop = "--align=none" not in moving
     return _through_files(
-        "OpenFocus", slices, levels, command, as_colour=True, may_crop=may_crop
+        "OpenFocus", slices, levels, command, as_colour=True, may_crop=align
     )
 
 
@@ -498,7 +497,5 @@ OPENFOCUS_ALIGNED = Peer(
     "StackMFF V3, --align openfocus, exposures matched",
     "pipx install openfocus",
     _openfocus_version,
-    lambda slices: _openfocus(
-        slices, "stackmffv3", ["--align=openfocus", "--exposure-match"]
-    ),
+    lambda slices: _openfocus(slices, "stackmffv3", align=True),
 )

@@ -115,7 +115,7 @@ def _row(
 
     def psnr(image: np.ndarray, gain: float = 1.0) -> float:
         off = image[area.y, area.x] / gain - sharp[area.y, area.x]
-        return float(20 * np.log10(np.ptp(sharp)) - 10 * np.log10(np.mean(off**2)))
+        return _decibels(float(np.mean(off**2)), sharp)
 
     identity = np.tile(np.eye(2, 3), (SLICES, 1, 1))
     return Row(
@@ -151,8 +151,12 @@ def _peer_score(found: Disturbed, truth: np.ndarray) -> float | None:
                 for first, n in zip(corner, fused.shape, strict=True)
             )
             errors.append(float(np.mean((fused - shown[window]) ** 2)))
-    sharp = truth[ROOM:-ROOM, ROOM:-ROOM]
-    return float(20 * np.log10(np.ptp(sharp)) - 10 * np.log10(min(errors)))
+    return _decibels(min(errors), truth[ROOM:-ROOM, ROOM:-ROOM])
+
+
+def _decibels(squared_error: float, sharp: np.ndarray) -> float:
+    """PSNR by the range of the whole truth."""
+    return float(20 * np.log10(np.ptp(sharp)) - 10 * np.log10(squared_error))
 
 
 def _errors(found: np.ndarray, true: np.ndarray) -> np.ndarray:

@@ -141,7 +141,7 @@ class RunPlan:
     @property
     def finishing_halo(self) -> int:
         """Pixels around a region whose raw maps are needed to fuse it."""
-        return VERIFY_HALO + composing_halo(self.settings.blend)
+        return _finishing_halo(self.settings)
 
     @property
     def low_confidence(self) -> float:
@@ -269,7 +269,7 @@ def plan_run(
             scoring_model,
             upscale,
             surface=surface is not None,
-            finishing=VERIFY_HALO + composing_halo(settings.blend),
+            finishing=_finishing_halo(settings),
             state=state,
             tile=tile,
             slab=slab,
@@ -295,6 +295,11 @@ def plan_run(
         working_memory=beside + taken_by(regions.window),
         keeps_aligned=kept > 0,
     )
+
+
+def _finishing_halo(settings: FusionSettings) -> int:
+    """What :attr:`RunPlan.finishing_halo` says, before there is a plan."""
+    return VERIFY_HALO + composing_halo(settings.blend)
 
 
 def _reconstructs(

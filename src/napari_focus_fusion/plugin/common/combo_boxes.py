@@ -123,21 +123,26 @@ class ModelComboBox(ValueComboBox):
         Tooltip.
     wanted
         Which models are listed; by default all.
+    first
+        The one that is chosen at first, if it is listed.
     """
 
     #: The list has been read again.
     refreshed = Signal()
 
     def __init__(
-        self, tip: str, wanted: Callable[[ModelSpec], bool] = lambda spec: True
+        self,
+        tip: str,
+        wanted: Callable[[ModelSpec], bool] = lambda spec: True,
+        first: str = DEFAULT_MODEL,
     ) -> None:
         super().__init__(tip)
         self._wanted = wanted
         self._specs: dict[str, ModelSpec] = {}
         _notifier.models_changed.connect(self.refresh)
         self.refresh()
-        if DEFAULT_MODEL in self.values:
-            self.value = DEFAULT_MODEL
+        if first in self.values:
+            self.value = first
 
     def refresh(self) -> None:
         """List the models that there are now; the selected one stays if it can."""

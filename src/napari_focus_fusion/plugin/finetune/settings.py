@@ -91,8 +91,8 @@ class FineTuneSettings(QWidget):
         self.model = ModelComboBox(
             "What the tuned model begins as: those that learn without labels.",
             can_be_tuned,
+            first="sesf",  # the quickest to tune
         )
-        self.model.value = "sesf"  # the quickest to tune
         self.summary = wrapped_label()
         self.stacks = StacksField(self._viewer)
         self.files_button = push_button(
