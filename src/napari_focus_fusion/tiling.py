@@ -11,8 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ class Rectangle:
     def area(self) -> int:
         """Number of pixels."""
         return self.height * self.width
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """First row and column."""
+        return self.y0, self.x0
 
     @property
     def centre(self) -> tuple[int, int]:
@@ -205,6 +214,34 @@ def even_split(length: int, size: int, align: int = 1) -> list[tuple[int, int]]:
     equal = -(-length // parts)
     step = -(-equal // align) * align
     return [(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def rectangles_of(mask: NDArray[np.bool_]) -> list[tuple[int, int, int, int]]:
+    """Rectangles that cover what is True in a mask, and nothing else, each once.
+
+    Runs of each row; those that continue one of the row before make one with it.
+
+    Returns
+    -------
+    list of (y0, y1, x0, x1)
+
+    Examples
+    --------
+    >>> rectangles_of(np.array([[True, True, False], [True, True, True]]))
+    [(0, 1, 0, 2), (1, 2, 0, 3)]
+    >>> rectangles_of(np.array([[True, False, True], [True, False, True]]))
+    [(0, 2, 0, 1), (0, 2, 2, 3)]
+    """
+    found: list[tuple[int, int, int, int]] = []
+    open_: dict[tuple[int, int], int] = {}
+    for y, row in enumerate([*mask, np.zeros(mask.shape[1], bool)]):
+        edges = np.flatnonzero(np.diff(row.astype(np.int8), prepend=0, append=0))
+        runs = {(int(a), int(b)) for a, b in edges.reshape(-1, 2)}
+        for ended in [run for run in open_ if run not in runs]:
+            found.append((open_.pop(ended), y, *ended))
+        for run in runs:
+            open_.setdefault(run, y)
+    return sorted(found)
 
 
 def evenly_spread(length: int, count: int) -> list[int]:

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from napari_focus_fusion import FocusFusionError, as_stack, fuse, load_model
+from napari_focus_fusion.engine import reconstruction, scoring
+from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.monitor import Monitor
 from napari_focus_fusion.engine.plan import plan_run
 from napari_focus_fusion.engine.prepare import Prepared, prepare
 from napari_focus_fusion.engine.settings import FusionSettings
-from napari_focus_fusion.engine.surface import NEAR, find_surface
+from napari_focus_fusion.engine.surface import NEAR, SurfaceShares, find_surface
 from napari_focus_fusion.models.registry import load_surface
 from napari_focus_fusion.models.surface import (
     BLOCK,
@@ -77,6 +79,30 @@ def test_slices_far_from_the_surface_are_told_from_those_near() -> None:
         for z in range(12):
             if (found.of_slice(z)[y, x] > 0).any():
                 assert found.passes(z, 1, y, x)
+
+
+@pytest.mark.parametrize("name", ["sml", "residual", "mscnn"])
+def test_scoring_near_the_surface_alone_gives_what_scoring_all_gives(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = make_scene(
+        5, shape=(192, 224), slices=16, surface="tilt", modality="grey"
+    ).stack
+    computed = []
+
+    def counted(call: NetworkCall, batch: torch.Tensor, monitor: Monitor) -> Any:
+        computed.append(batch.numel())
+        return run_with_fallback(call, batch, monitor)
+
+    for module in (scoring, reconstruction):
+        monkeypatch.setattr(module, "run_with_fallback", counted)
+    near = fuse(stack, name, surface=1.0)
+    pixels = sum(computed)
+    computed.clear()
+    monkeypatch.setattr(scoring, "WORTH_PARTS", 0.0)
+    monkeypatch.setattr(SurfaceShares, "matters", lambda surface, z: True)
+    same_result(near, fuse(stack, name, surface=1.0))
+    assert pixels < 0.9 * sum(computed)
 
 
 def test_shares_are_the_same_wherever_a_region_begins_and_ends() -> None:

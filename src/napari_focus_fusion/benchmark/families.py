@@ -156,11 +156,11 @@ class Results:
 
     def outcome(self, of: StackSet, case: Case, method: Candidate) -> Outcome:
         """What a method made of a stack."""
-        place = _place(self.work, of.name, case.name, method.name)
+        place = place_of(self.work, of.name, case.name, method.name)
         error = self.errors.get((of.name, case.name, method.name), "")
         if error:
             return Outcome(error=error)
-        record = _record(place)
+        record = record_at(place)
         maps = {
             name: _plane(np.load(place / f"out-{name}.npy"))
             for name in _MAPS
@@ -218,7 +218,7 @@ def _default() -> Candidate:
     return Candidate(f"{DEFAULT} ({DEFAULT_MODEL})", "model", DEFAULT_MODEL)
 
 
-def _version(method: Candidate) -> str:
+def version_of(method: Candidate) -> str:
     """What the results of a method depend on beside the stack and its options."""
     if method.kind == "peer":
         return PEERS[method.target].state()
@@ -408,7 +408,7 @@ def run_families(
     errors: dict[tuple[str, str, str], str] = {}
     for number, method in enumerate(compared, start=1):
         try:
-            version = _version(method)
+            version = version_of(method)
         except (FocusFusionError, OSError) as error:
             version = f"broken: {error}"
         versions[method.name] = version
@@ -436,7 +436,7 @@ def _run_method(
     jobs = []
     for of in sets:
         for case in of.cases:
-            place = _place(work, of.name, case.name, method.name)
+            place = place_of(work, of.name, case.name, method.name)
             key = {
                 "sha256": case.sha256,
                 "target": method.target,
@@ -444,7 +444,7 @@ def _run_method(
                 "version": version,
                 "device": device,
             }
-            record = _record(place)
+            record = record_at(place)
             if {name: record.get(name) for name in key} != key:
                 jobs.append((of, case, place, key))
     errors: dict[tuple[str, str, str], str] = {}
@@ -490,11 +490,12 @@ def _job(folder: Path, case: Case, place: Path) -> dict[str, Any]:
     }
 
 
-def _place(work: Path, *names: str) -> Path:
+def place_of(work: Path, *names: str) -> Path:
+    """The folder of results of these names."""
     return work.joinpath(*(re.sub(r"[^\w.=-]+", "_", name) for name in names))
 
 
-def _record(place: Path) -> dict[str, Any]:
+def record_at(place: Path) -> dict[str, Any]:
     """What a result was made of; empty where there is none."""
     try:
         found: dict[str, Any] = json.loads((place / "record.json").read_text("utf-8"))

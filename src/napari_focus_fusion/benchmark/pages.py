@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_focus_fusion._version import __version__
+from napari_focus_fusion.benchmark.chart import Axis, line_chart
 from napari_focus_fusion.benchmark.judging import BEST_SLICE, Judgement
 from napari_focus_fusion.benchmark.maps import (
     BINS,
@@ -22,7 +22,7 @@ from napari_focus_fusion.benchmark.pictures import (
     set_sheet,
     shown_methods,
 )
-from napari_focus_fusion.benchmark.report import machine
+from napari_focus_fusion.benchmark.report import made_by, markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -107,10 +107,10 @@ def write_pages(
     families = [of for of in results.sets if of.cases[0].truth]
     real = [of for of in results.sets if not of.cases[0].truth]
     texts: dict[str, str] = {}
-    written = []
+    written: list[Path] = []
     if families:
         texts["families.md"] = _overview(results, judged, families, folder, command)
-        written.append(folder / "families-reliability.png")
+        written += [folder / f"families-{name}.png" for name in ("reliability", "cost")]
     pictures = {}
     for of in results.sets:
         log(f"drawing {of.name}")
@@ -193,11 +193,6 @@ def _cell(measure: str, value: float | None) -> str:
     return "–" if value is None else f"{value:.{_COLUMNS[measure][1]}f}"
 
 
-def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _methods(judged: Iterable[Judgement]) -> list[str]:
     return list(dict.fromkeys(one.method for one in judged))
 
@@ -214,7 +209,7 @@ def _by_method(judged: Sequence[Judgement], measures: Sequence[str]) -> str:
         if any(row[place] is not None for row in rows.values())
     ]
     head = ["", *(_COLUMNS[measures[place]][0] for place in there)]
-    return _markdown_table(
+    return markdown_table(
         head,
         (
             [method, *(_cell(measures[place], row[place]) for place in there)]
@@ -240,7 +235,7 @@ def _across(
         ]
         if any(value is not None for value in values):
             rows.append([method, *(_cell(measure, value) for value in values)])
-    return _markdown_table(["", *groups], rows)
+    return markdown_table(["", *groups], rows)
 
 
 def _failures(judged: Iterable[Judgement]) -> str:
@@ -280,7 +275,7 @@ def behind(judged: Sequence[Judgement], references: Sequence[str]) -> str:
         count = sum(difference < -TOLERANCE for difference, _ in short)
         place = f"{worst:+.2f} ({where.data}: {where.stack})"
         rows.append([method, f"{count} of {len(short)}", place])
-    return _markdown_table(["", "stacks behind", "smallest difference, dB"], rows)
+    return markdown_table(["", "stacks behind", "smallest difference, dB"], rows)
 
 
 def _reliability_table(judged: Sequence[Judgement]) -> str:
@@ -298,7 +293,7 @@ def _reliability_table(judged: Sequence[Judgement]) -> str:
         ]
         rows.append([method, *cells])
     head = [f"{low / BINS:.1f} to {(low + 1) / BINS:.1f}" for low in range(BINS)]
-    return _markdown_table(["", *head], rows)
+    return markdown_table(["", *head], rows)
 
 
 # Pages --------------------------------------------------------------------------------
@@ -306,13 +301,6 @@ def _reliability_table(judged: Sequence[Judgement]) -> str:
 
 def _page(parts: Iterable[str]) -> str:
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
-
-
-def _made_by(command: str) -> str:
-    return (
-        f"napari-focus-fusion {__version__} on {machine()}.\n\n"
-        f"```console\n{command}\n```"
-    )
 
 
 def _overview(
@@ -335,7 +323,7 @@ def _overview(
     }
     path = folder / "families-reliability.png"
     Image.fromarray(reliability_chart(chart)).save(path, optimize=True)
-    parts = ["# Benchmark: families of scenes", _made_by(command), _ABOUT]
+    parts = ["# Benchmark: families of scenes", made_by(command), _ABOUT]
     links = [f"- [{of.name}](families-{of.name}.md): {of.about}" for of in families]
     parts.append("\n".join(links))
     for measure in ("PSNR", "depth error", "depth >1", "coverage", CALIBRATION, COST):
@@ -353,6 +341,10 @@ def _overview(
         "pixels have it), every stack counting the same.",
         _reliability_table(own),
         f"![Share right over confidence]({path.name})",
+        "## Quality beside cost",
+        "Mean PSNR over all stacks and mean processor seconds, of methods that fused "
+        "all of them: further up is better, further left is cheaper.",
+        f"![PSNR over processor seconds]({_write_costs(own, folder).name})",
         "## What was run",
         _versions(results),
         _missing(results),
@@ -361,9 +353,25 @@ def _overview(
     return _page(parts)
 
 
+def _write_costs(judged: Sequence[Judgement], folder: Path) -> Path:
+    """Draw what methods reach, and what it takes; the file."""
+    from PIL import Image
+
+    points = {}
+    for method in _methods(judged):
+        own = _of(judged, method)
+        cost, quality = mean_of(own, COST), mean_of(own, "PSNR")
+        if cost and quality is not None:
+            points[method] = [(cost, quality)]
+    path = folder / "families-cost.png"
+    axes = Axis(COST), Axis("PSNR, dB", logarithmic=False)
+    Image.fromarray(line_chart(points, *axes, labelled=True)).save(path, optimize=True)
+    return path
+
+
 def _versions(results: Results) -> str:
     rows = ([name, version] for name, version in results.versions.items())
-    return _markdown_table(["", "code and weights, or version"], rows)
+    return markdown_table(["", "code and weights, or version"], rows)
 
 
 def _missing(results: Results) -> str:
@@ -411,7 +419,7 @@ def _real_page(
     pictures: dict[str, tuple[str, Path]],
     command: str,
 ) -> str:
-    parts = ["# Benchmark: real stacks", _made_by(command), _ABOUT_REAL]
+    parts = ["# Benchmark: real stacks", made_by(command), _ABOUT_REAL]
     for of in real:
         own = [one for one in judged if one.data == of.name]
         parts += [

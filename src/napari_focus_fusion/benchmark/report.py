@@ -227,6 +227,20 @@ def machine() -> str:
     )
 
 
+def made_by(command: str) -> str:
+    """On what a page was made, and what to type to get it again."""
+    return (
+        f"napari-focus-fusion {__version__} on {machine()}.\n\n"
+        f"```console\n{command}\n```"
+    )
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of texts in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def to_markdown(
     table: Table,
     rows: list[dict[str, Any]],

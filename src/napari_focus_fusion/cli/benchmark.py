@@ -48,6 +48,7 @@ command goes on where it was, and after a model has changed it does what is out 
 
   napari-focus-fusion benchmark --families all --stacks all -o docs/benchmarks
   napari-focus-fusion benchmark --families steps --methods ours --quick -o results
+  napari-focus-fusion benchmark --speed --methods default,sesf,mscnn,peers -o results
 """
 
 
@@ -141,6 +142,12 @@ def _add_family_options(parser: argparse.ArgumentParser) -> None:
         "levelled",
     )
     group.add_argument(
+        "--speed",
+        action="store_true",
+        help="instead a page on time and memory against the number of slices, the area "
+        "and the tile, of --methods",
+    )
+    group.add_argument(
         "--quick",
         action="store_true",
         help="one scene a family, and the middle of each real stack",
@@ -157,6 +164,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure every candidate and write the tables; what failed is in the exit code."""
     if args.registration:
         return _write_registration(args)
+    if args.speed:
+        return _write_speed(args)
     if args.families is not None or args.stacks is not None:
         return _write_pages(args)
     return _write_tables(args)
@@ -218,6 +227,26 @@ def _write_registration(args: argparse.Namespace) -> int:
         print_json({"outputs": path_texts([path])})
     else:
         print(path)
+    return OK
+
+
+def _write_speed(args: argparse.Namespace) -> int:
+    """Measure time and memory, and write their page."""
+    from napari_focus_fusion.benchmark.speed import measure_speed
+    from napari_focus_fusion.benchmark.speed_page import write_speed_page
+
+    typed = ["napari-focus-fusion", "benchmark", "--speed"]
+    typed += ["--methods", ",".join(args.methods)] + ["--quick"] * args.quick
+    typed += [] if args.device == "auto" else ["--device", args.device]
+    costs, missing = measure_speed(
+        args.methods, Path(args.work), quick=args.quick, device=args.device, log=_log
+    )
+    command = shlex.join([*typed, "-o", args.out])
+    written = write_speed_page(costs, missing, Path(args.out), command)
+    if args.json:
+        print_json({"outputs": path_texts(written)})
+    else:
+        print("\n".join(path_texts(written)))
     return OK
 
 

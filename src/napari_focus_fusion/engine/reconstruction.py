@@ -22,7 +22,7 @@ from napari_focus_fusion.decision import (
 from napari_focus_fusion.engine.costs import share_of_surface
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.reading import ABSENT, DOUBTFUL, flagged_slabs
-from napari_focus_fusion.engine.scoring import blocks_of
+from napari_focus_fusion.engine.scoring import blocks_near, parts_near
 from napari_focus_fusion.engine.surface import SurfaceShares, find_surface
 from napari_focus_fusion.models.base import Reconstructor
 from napari_focus_fusion.tiling import TilePlan, shifted
@@ -47,8 +47,8 @@ class Pooled(NamedTuple):
     features
         (1, C + D, h, w): the largest, then the sums.
     winner
-        (1, C, h, w) int16, the slice that each of the largest came from; -1 where
-        slices tie.
+        (1, voters, h, w) int16, the slice that each of the first of the largest came
+        from; -1 where slices tie.
     slices
         (h, w), how many slices were pooled at each pixel: those near the surface.
     halo
@@ -121,7 +121,7 @@ def _pool(
     """Features of the slices near the surface, slab by slab and tile by tile."""
     plan, model = point.plan, point.plan.model
     assert isinstance(model, Reconstructor)
-    largest, added = model.channels
+    (largest, added), voters = model.channels, model.voters
     wide = region.grown(halo)
     shape = (1, largest + added, wide.height, wide.width)
     features = torch.empty(
@@ -130,8 +130,10 @@ def _pool(
     best = features[:, :largest].fill_(-torch.inf)
     total = features[:, largest:]
     winner = torch.zeros(
-        (1, largest, wide.height, wide.width), dtype=torch.int16, device=plan.device
-    ).contiguous(memory_format=torch.channels_last)
+        (1, model.voters, wide.height, wide.width),
+        dtype=torch.int16,
+        device=plan.device,
+    )
     encoder_halo = plan.halo - model.decoder_halo
     tiles = TilePlan(wide.height, wide.width, (plan.tile, plan.tile), encoder_halo)
     encode = NetworkCall(_encoded, model, point.context, encoder_halo)
@@ -145,27 +147,36 @@ def _pool(
             for i in range(len(planes))
         ]
         for tile in tiles:
-            if not any(one is None or one[tile.slices].any() for one in near):
-                monitor.advance(len(planes) * tile.area * share)
-                continue
-            y, x = shifted(tiles.window_of(tile), encoder_halo)
-            found = run_with_fallback(encode, planes[:, y, x], monitor)
-            here = (..., tile.y, tile.x)
-            for i, one in enumerate(found[..., *tile.inside]):
-                core = None if flags is None else flags[i, y, x][tile.inside]
-                close = near[i]
-                close = None if close is None else close[tile.slices]
-                worth, replaces = seen.update(tile, core, close)
-                new = one[None, :largest]
-                better, equal = new > best[here], new == best[here]
-                if replaces is not None:
-                    better = torch.where(worth == 1, better | replaces, replaces)
-                    equal &= (worth == 1) & ~replaces
-                winner[here].masked_fill_(better, z + i)
-                winner[here].masked_fill_(equal, -1)
-                torch.where(better, new, best[here], out=best[here])
-                added_here = one[None, largest:]
-                total[here] += added_here if replaces is None else added_here * worth
+            parts = parts_near(surface, tiles, tile, z, len(planes))
+            if parts and flags is not None:  # also counts where pixels are absent
+                parts = parts_near(None, tiles, tile, z, len(planes))
+            for part, window in parts:
+                y, x = shifted(window, encoder_halo)
+                found = run_with_fallback(encode, planes[:, y, x], monitor)
+                here = (..., part.y, part.x)
+                for i, one in enumerate(found[..., *part.inside]):
+                    core = None if flags is None else flags[i, y, x][part.inside]
+                    close = near[i]
+                    close = None if close is None else close[part.slices]
+                    worth, replaces = seen.update(part, core, close)
+                    new, before = one[None, :largest], best[here]
+                    voting, leading = new[:, :voters], before[:, :voters]
+                    better, equal = voting > leading, voting == leading
+                    if replaces is None:
+                        torch.maximum(before, new, out=before)
+                        total[here] += one[None, largest:]
+                    else:
+                        counts = worth == 1
+                        better = torch.where(counts, better | replaces, replaces)
+                        equal &= counts & ~replaces
+                        # What counts is the larger, and what comes first replaces.
+                        kept = torch.maximum(before, new)
+                        torch.where(counts, kept, before, out=before)
+                        if seen.absent is not None:
+                            torch.where(replaces, new, before, out=before)
+                        total[here].addcmul_(one[None, largest:], worth)
+                    winner[here].masked_fill_(better, z + i)
+                    winner[here].masked_fill_(equal, -1)
             monitor.advance(len(planes) * tile.area * share)
     if surface is not None:
         # Where all slices near the surface have no pixel.
@@ -232,27 +243,29 @@ def _decide(
     """The decision map, from the slices that the largest features came from."""
     plan, model = point.plan, point.plan.model
     assert isinstance(model, Reconstructor)
-    largest = model.channels[0]
+    voters = model.voters
     running = RunningDecision((region.height, region.width), plan.device)
     halo = aggregate_halo(model.window, plan.smoothness)
     inside = (slice(pooled.halo, -pooled.halo),) * 2
-    blocks = blocks_of(region, plan.device)
+    blocks = blocks_near(surface, region, plan.device)
     count, absent = plan.stack.n_slices, pooled.absent
     if absent is not None:
         absent = absent[inside]
         monitor.count_absent(absent, count)
     for z in range(count):
-        weight = None if surface is None else surface.of_slice(z)[inside]
-        for block in blocks:
+        for block, near in blocks:
+            if absent is None and near is not None and not near.matters(z):
+                continue
             window = (0, slice(None), *block.window(halo, offset=pooled.halo))
-            winner, best = pooled.winner[window], pooled.features[:, :largest][window]
+            winner, best = pooled.winner[window], pooled.features[:, :voters][window]
             vote = model.vote(winner, best, z)
             vote = aggregate(vote, model.window, plan.smoothness)
             if absent is not None:
                 vote.masked_fill_(absent[block.slices] == count, ABSENT_SCORE)
-            near = None if weight is None else weight[block.slices]
-            running.update(z, vote, block.y, block.x, near)
+            weight = None if near is None else near.of_slice(z)
+            running.update(z, vote, block.y, block.x, weight)
             monitor.check_cancelled()
+    running.count = count
     if surface is not None:
         running.certainty = surface.at_pixels(surface.certainty)[inside]
     return running.maps()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,14 @@ from napari_focus_fusion.models.base import (
     as_batch,
 )
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
-from napari_focus_fusion.tiling import TilePlan, shifted
+from napari_focus_fusion.tiling import (
+    Rectangle,
+    Tile,
+    TilePlan,
+    even_split,
+    rectangles_of,
+    shifted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,10 +54,13 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.engine.prepare import Prepared
-    from napari_focus_fusion.tiling import Rectangle, Tile
 
 #: Side of the blocks in which planes are processed: a few fit into a core's cache.
-BLOCK_SIDE = 512
+BLOCK_SIDE = 256
+#: Side of the parts of a tile that are scored only where the surface passes.
+PART_SIDE = 64
+#: A tile is scored in parts if that is less than this share of scoring it at once.
+WORTH_PARTS = 0.85
 
 
 def blocks_of(region: Rectangle, device: torch.device) -> list[Tile]:
@@ -57,8 +68,18 @@ def blocks_of(region: Rectangle, device: torch.device) -> list[Tile]:
 
     Larger ones on a graphics card, where each costs the launch of dozens of kernels.
     """
-    side = BLOCK_SIDE if device.type == "cpu" else 2 * BLOCK_SIDE
+    side = BLOCK_SIDE if device.type == "cpu" else 4 * BLOCK_SIDE
     return list(TilePlan(region.height, region.width, (side, side)))
+
+
+def blocks_near(
+    surface: SurfaceShares | None, region: Rectangle, device: torch.device
+) -> list[tuple[Tile, SurfaceShares | None]]:
+    """Blocks of a region, and the surface in each of them."""
+    blocks = blocks_of(region, device)
+    if surface is None:
+        return [(block, None) for block in blocks]
+    return [(block, surface.of_part(block.moved(*region.corner))) for block in blocks]
 
 
 def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
@@ -87,19 +108,27 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
     for part in _parts_of(plan, region, halo):
         here = part.moved(region.y0, region.x0)
         shares = None if surface is None else surface.of_part(here)
-        blocks = blocks_of(part, plan.device)
-        for z, scores in score(point, here, halo, shares, monitor):
-            for i, one in enumerate(scores):
-                weight = None if shares is None else shares.of_slice(z + i)
-                for block in blocks:
+        blocks = [
+            (
+                block,
+                None if shares is None else shares.of_part(block.moved(*here.corner)),
+            )
+            for block in blocks_of(part, plan.device)
+        ]
+        for first, scores, complete in score(point, here, halo, shares, monitor):
+            for z, one in enumerate(scores, first):
+                for block, near in blocks:
+                    if complete and near is not None and not near.matters(z):
+                        continue
                     summed = aggregate(
                         one[block.window(halo, offset=halo)],
                         plan.model.window,
                         plan.smoothness,
                     )
-                    near = None if weight is None else weight[block.slices]
-                    into = block.moved(part.y0, part.x0)
-                    running.update(z + i, summed, into.y, into.x, near)
+                    weight = None if near is None else near.of_slice(z)
+                    into = block.moved(*part.corner)
+                    running.update(z, summed, into.y, into.x, weight)
+    running.count = plan.stack.n_slices
     if surface is not None:
         running.certainty = surface.at_pixels(surface.certainty)
     monitor.count_absent(running.absent, plan.stack.n_slices)
@@ -133,10 +162,11 @@ def _score_slabs(
     halo: int,
     surface: SurfaceShares | None,
     monitor: Monitor,
-) -> Iterator[tuple[int, Tensor]]:
-    """Slab by slab: first slice, and scores (n, h, w) of the region and its halo.
+) -> Iterator[tuple[int, Tensor, bool]]:
+    """Slab by slab: first slice, scores (n, h, w) of the region and its halo.
 
-    Tiles that no pixel near the surface depends on have scores of 0.
+    And whether all pixels count. Where no pixel near the surface depends on it, the
+    score is 0.
     """
     plan, model = point.plan, point.plan.model
     assert isinstance(model, SliceScorer | PairMasker)
@@ -155,21 +185,75 @@ def _score_slabs(
     for z, planes, flags in flagged_slabs(
         point.reference, area, plan.slab, plan.device
     ):
+        count = len(planes)
         for tile in tiles:
-            y, x = shifted(tiles.window_of(tile), plan.halo)
-            batch = planes[:, y, x]
-            # The pixels of the region whose windows reach into the tile.
-            seen = tile.window(halo, offset=-halo)
-            if surface is not None and not surface.passes(z, len(batch), *seen):
-                scores[: len(batch), tile.y, tile.x] = 0
-                monitor.advance(len(batch) * tile.area * share)
-                continue
-            if rivals is not None:
-                batch = torch.stack([batch, rivals.against(z, len(batch), y, x)], 1)
-            found = run_with_fallback(call, batch, monitor)
-            scores[: len(batch), tile.y, tile.x] = found[:, *tile.inside]
-            monitor.advance(len(batch) * tile.area * share)
-        yield z, apply_flags(scores[: len(planes)], _core(flags, plan.halo))
+            scores[:count, tile.y, tile.x] = 0
+            for part, window in parts_near(surface, tiles, tile, z, count, halo):
+                y, x = shifted(window, plan.halo)
+                batch = planes[:, y, x]
+                if rivals is not None:
+                    batch = torch.stack([batch, rivals.against(z, count, y, x)], 1)
+                found = run_with_fallback(call, batch, monitor)
+                scores[:count, part.y, part.x] = found[:, *part.inside]
+            monitor.advance(count * tile.area * share)
+        apply_flags(scores[:count], _core(flags, plan.halo))
+        yield z, scores[:count], flags is None
+
+
+def parts_near(
+    surface: SurfaceShares | None,
+    tiles: TilePlan,
+    tile: Tile,
+    z: int,
+    count: int,
+    reach: int = 0,
+) -> list[tuple[Tile, tuple[slice, slice]]]:
+    """The parts of a tile that are near the surface, and the windows to compute.
+
+    The tile itself where parts, each with its halo, would not cost less.
+
+    Parameters
+    ----------
+    surface
+        Of a region; None: all is near.
+    tiles, tile
+        Of the region and ``reach`` pixels around it.
+    z, count
+        The first of the slices that are computed together, and how many they are.
+    reach
+        Pixels around a pixel that its sum over windows of scores depends on.
+    """
+    whole = [(tile, tiles.window_of(tile))]
+    if surface is None:
+        return whole
+    rows = even_split(tile.height, PART_SIDE)
+    columns = even_split(tile.width, PART_SIDE)
+    near = np.array(
+        [
+            [
+                surface.passes(z, count, *part.window(reach, offset=-reach))
+                for part in (
+                    Rectangle(*row, *column).moved(*tile.corner) for column in columns
+                )
+            ]
+            for row in rows
+        ]
+    )
+    halo = tiles.halo
+    parts = []
+    for y0, y1, x0, x1 in rectangles_of(near):
+        part = Rectangle(
+            rows[y0][0], rows[y1 - 1][1], columns[x0][0], columns[x1 - 1][1]
+        )
+        part = part.moved(*tile.corner)
+        parts.append(
+            (
+                Tile(part.y0, part.y1, part.x0, part.x1, halo, halo),
+                part.grown(halo).slices,
+            )
+        )
+    cost = sum(part.grown(halo).area for part, _ in parts)
+    return parts if cost < WORTH_PARTS * tile.grown(halo).area else whole
 
 
 def _core(flags: Tensor | None, halo: int) -> Tensor | None:
@@ -185,10 +269,11 @@ def _score_sets(
     halo: int,
     surface: SurfaceShares | None,
     monitor: Monitor,
-) -> Iterator[tuple[int, Tensor]]:
-    """All slices of a part of a region at once: each and its weights (1, h, w).
+) -> Iterator[tuple[int, Tensor, bool]]:
+    """All slices of a part of a region at once: each, its weights (1, h, w).
 
-    All of them, also those far from the surface: what a slice weighs depends on all.
+    And whether all pixels count. All slices, also those far from the surface: what a
+    slice weighs depends on all.
     """
     plan, model = point.plan, point.plan.model
     assert isinstance(model, SetMasker)
@@ -219,7 +304,7 @@ def _score_sets(
     for z in range(count):
         monitor.check_cancelled()
         flags = flagged[z][None] if z in flagged else None
-        yield z, apply_flags(weights[z : z + 1], flags)
+        yield z, apply_flags(weights[z : z + 1], flags), flags is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,13 @@ class SurfaceShares:
             cells,
         )
 
+    def matters(self, z: int) -> bool:
+        """Whether the scores of a slice can change a decision between slices so far.
+
+        They cannot where neither it nor the slice before it is near.
+        """
+        return z < 2 or bool(self.near[z - 1 : z + 1].any())
+
     def passes(self, first: int, count: int, y: slice, x: slice) -> bool:
         """Whether any of some slices is near in a window of the region's pixels."""
         rows, columns = (

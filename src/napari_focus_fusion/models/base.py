@@ -178,6 +178,9 @@ class Reconstructor(FusionModel):
     ----------
     channels
         C and D of :class:`Encoded`.
+    voting
+        How many of the largest features, the first of them, :meth:`vote` looks at: of
+        these it is kept which slice they came from. None: all.
     decoder_halo
         Pixels around a tile that :meth:`reconstruct` needs; ``spec.halo`` is the sum of
         these and those that :meth:`encode` needs.
@@ -185,12 +188,17 @@ class Reconstructor(FusionModel):
 
     kind: ClassVar[Kind] = "reconstructor"
     channels: ClassVar[tuple[int, int]]
+    voting: ClassVar[int | None] = None
     decoder_halo: ClassVar[int]
 
+    @property
+    def voters(self) -> int:
+        """How many features :meth:`vote` looks at."""
+        return self.channels[0] if self.voting is None else self.voting
+
     def bytes_a_pixel(self, slices: int) -> int:
-        """The pooled features; of the largest also the slice they came from."""
-        largest, added = self.channels
-        return largest * (4 + 2) + added * 4
+        """The pooled features; of those that vote also the slice they came from."""
+        return sum(self.channels) * 4 + self.voters * 2
 
     @abstractmethod
     def encode(self, slices: Tensor, context: Any = None) -> Encoded:
@@ -223,10 +231,10 @@ class Reconstructor(FusionModel):
         Parameters
         ----------
         winner
-            (C, h, w) int16, the slice that each largest feature came from; -1 where
-            several slices have it.
+            (voters, h, w) int16, the slice that each of the first of the largest
+            features came from; -1 where several slices have it.
         largest
-            (C, h, w).
+            (voters, h, w), these features.
         z
             Slice.
 
