@@ -25,6 +25,7 @@ from napari_focus_fusion.engine.checks import (
     inconsistency_with_slices,
     note_of_absent,
     note_of_preference,
+    note_of_strength,
     nothing_in_focus,
 )
 from napari_focus_fusion.engine.empty import without_empty_bands
@@ -104,6 +105,7 @@ def fuse(
     surface: float = 1.0,
     prefer: Prefer = "sharpest",
     background: Background = "nearest",
+    strength: float = 1.0,
     verify: bool = True,
     tile: int | None = None,
     device: str = "auto",
@@ -183,6 +185,10 @@ def fuse(
         What is shown where no slice has detail (confidence near 0): ``"nearest"``, the
         slice in which the surroundings are sharp, or ``"mean"``, all slices averaged,
         which has the least noise.
+    strength
+        With a model that reconstructs (``mscnn``): 1, the default, gives what it
+        reconstructed; 0 pixels as they were observed, as other models do; in between
+        so much of the difference.
     verify
         Whether islands and pixels of low confidence in the decision map take the label
         that their surroundings vote for.
@@ -253,6 +259,7 @@ def fuse(
         surface=surface,
         prefer=prefer,
         background=background,
+        strength=strength,
         verify=verify,
         tile=tile,
         device=device,
@@ -423,9 +430,8 @@ def _fuse_time_point(
     return_freed_memory()
     monitor.drift.append(drift_of(point))
     drifts = note_of_drift(point, monitor.drift[-1])
-    for text in filter(
-        None, [note_of_preference(plan), drifts, note_of_flicker(point)]
-    ):
+    notes = [note_of_preference(plan), note_of_strength(plan)]
+    for text in filter(None, [*notes, drifts, note_of_flicker(point)]):
         monitor.warn(text)
     for step in steps:
         left = _unfinished(plan, step, t, store, monitor)

@@ -82,6 +82,7 @@ def test_from_the_command_to_the_pages(real, tmp_path, capsys):
         "families-small.md",
         "families-small.jpg",
         "families-reliability.png",
+        "families-cost.png",
         "families.csv",
         "real-stacks.md",
         "real-wbc10.jpg",

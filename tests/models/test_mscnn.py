@@ -206,6 +206,25 @@ def test_tiles_of_a_run_are_invisible() -> None:
 
 
 @needs_weights
+def test_strength_is_the_way_from_observed_pixels_to_reconstructed_ones() -> None:
+    stack = steep().stack[:5]
+    results = [fuse(stack, "mscnn", strength=strength) for strength in (0, 0.5, 1)]
+    observed, between, whole = (result.fused.astype(float) for result in results)
+    np.testing.assert_allclose(between, (observed + whole) / 2, atol=1.01)
+    decided = fuse(stack, decision=results[0].decision)
+    np.testing.assert_array_equal(results[0].fused, decided.fused)
+    assert np.abs(whole - observed).mean() > 100
+    assert [result.provenance["reconstructed"] for result in results] == [0, 1, 1]
+    for result in results:
+        np.testing.assert_array_equal(result.decision, results[0].decision)
+
+
+def test_a_strength_that_has_no_effect_is_told() -> None:
+    result = fuse(steep().stack[:3, :64, :64], "sml", strength=0.5)
+    assert any("strength=0.5 has no effect" in note for note in result.notes)
+
+
+@needs_weights
 def test_the_picture_beats_any_choice_of_slices_and_the_network_untrained() -> None:
     scene = steep()
     torch.manual_seed(0)

@@ -168,6 +168,12 @@ def _add_result_options(options: Options) -> None:
         "surroundings are sharp; mean: all slices averaged",
     )
     options.add_argument(
+        "--strength",
+        type=float,
+        help="with mscnn: 1 to show what it reconstructed, 0 pixels as they were "
+        "observed, or something in between; by default 1",
+    )
+    options.add_argument(
         "--no-verify",
         dest="verify",
         action="store_const",

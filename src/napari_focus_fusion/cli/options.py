@@ -202,7 +202,7 @@ def fuse_keywords(args: argparse.Namespace) -> dict[str, Any]:
     names = (
         *("model", "reference", "scale", "decision", "joint", "blend"),
         *("align", "align_to", "brightness"),
-        *("smoothness", "surface", "prefer", "background", "verify"),
+        *("smoothness", "surface", "prefer", "background", "strength", "verify"),
         *("tile", "device", "memory"),
     )
     given = {name: getattr(args, name, None) for name in names}

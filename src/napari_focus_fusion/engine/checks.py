@@ -10,6 +10,7 @@ import torch
 from napari_focus_fusion.decision import TINY
 from napari_focus_fusion.engine.reading import sample_places
 from napari_focus_fusion.filters import box_sum
+from napari_focus_fusion.models.base import Reconstructor
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 
 if TYPE_CHECKING:
@@ -46,6 +47,17 @@ def note_of_preference(plan: RunPlan) -> str | None:
     return (
         f"prefer={prefer!r} has no effect with {why}: of two depths that show, one can "
         "be told from the other only along Z, in three slices or more."
+    )
+
+
+def note_of_strength(plan: RunPlan) -> str | None:
+    """A note for the user where a strength has no effect; else None."""
+    strength = plan.settings.strength
+    if strength == 1 or isinstance(plan.model, Reconstructor):
+        return None
+    return (
+        f"strength={strength:g} has no effect: pixels are taken from the slices, and "
+        "nothing is reconstructed. It is for the model mscnn."
     )
 
 

@@ -160,7 +160,7 @@ def _compose(
         around = _with_halo(labels, inside, area, BANDS_HALO)
         fused += coarse_change(point, region, around, monitor)
     for channel, reconstruction in zip(point.channels, reconstructions, strict=False):
-        _apply_luminance(fused, channel, reconstruction)
+        _apply_luminance(fused, channel, reconstruction, point.plan.settings.strength)
     pixels = as_dtype(fused, stack.dtype)
     if nowhere is not None:
         pixels[nowhere] = _nothing(stack.dtype)
@@ -195,14 +195,15 @@ def _nothing(dtype: np.dtype) -> float:
 
 
 def _apply_luminance(
-    fused: np.ndarray, channel: Reference, reconstruction: np.ndarray
+    fused: np.ndarray, channel: Reference, reconstruction: np.ndarray, strength: float
 ) -> None:
     """Give fused components the brightness of a reconstruction, in place.
 
-    Hues stay: all samples of a pixel change by the difference of its luminance.
+    Or so much of the difference. Hues stay: all samples of a pixel change by the
+    difference of its luminance.
     """
     missing = (reconstruction - channel.mixed(fused)).astype(fused.dtype, copy=False)
-    missing *= channel.white - channel.black
+    missing *= strength * (channel.white - channel.black)
     for component, weight in zip(fused, channel.weights, strict=True):
         if weight:
             component += missing

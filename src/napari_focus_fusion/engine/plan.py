@@ -313,6 +313,7 @@ def _reconstructs(
         isinstance(model, Reconstructor)
         and upscale is None
         and settings.blend == "feather"
+        and settings.strength > 0
         and stack.n_slices > 1
     )
 

@@ -56,7 +56,7 @@ class FusionSettings:
         slice that stays in its place.
     brightness
         Whether the slices are made equally bright.
-    blend, smoothness, surface, prefer, background, verify
+    blend, smoothness, surface, prefer, background, strength, verify
         How the decision map and the fused pixels are made.
     tile, device, memory
         Device, tile size and memory in bytes, which may be given as text like
@@ -79,6 +79,7 @@ class FusionSettings:
     surface: float = 1.0
     prefer: Prefer = "sharpest"
     background: Background = "nearest"
+    strength: float = 1.0
     verify: bool = True
     tile: int | None = None
     device: str = "auto"
@@ -122,6 +123,7 @@ class FusionSettings:
             "surface": self.surface,
             "prefer": self.prefer,
             "background": self.background,
+            "strength": self.strength,
             "verify": self.verify,
         }
 
@@ -199,6 +201,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "surface": lambda name, value: real_number(name, value, least=0, most=4),
     "prefer": lambda name, value: one_of(name, value, get_args(Prefer)),
     "background": lambda name, value: one_of(name, value, get_args(Background)),
+    "strength": lambda name, value: real_number(name, value, least=0, most=1),
     "verify": yes_or_no,
     "tile": _tile,
     "device": text_of,

@@ -91,6 +91,7 @@ OURS = (
         "stacks; not for measuring intensities.",
         target="napari_focus_fusion.models.mscnn:MSCNN",
         halo=33,
+        reconstructs=True,
         paper="Mustafa, Yang and Zareapoor, Multi-scale convolutional neural network "
         "for multi-focus image fusion, Image and Vision Computing 85, 2019",
         doi="10.1016/j.imavis.2019.03.001",

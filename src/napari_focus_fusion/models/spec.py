@@ -40,6 +40,9 @@ class ModelSpec:
         trained or fine-tuned. Empty for a model that does not learn.
     cost
         Multiply-adds per pixel and slice, for estimates.
+    reconstructs
+        Whether its intensities are reconstructed, not observed: a parameter of
+        :func:`fuse`, ``strength``, says how much of that is shown.
     base
         Of fine-tuned weights: the name of the model whose network it is.
 
@@ -73,6 +76,7 @@ class ModelSpec:
     cost: int = 0
     base: str = ""
     suits: str = ""
+    reconstructs: bool = False
 
 
 def import_target(target: str) -> Any:

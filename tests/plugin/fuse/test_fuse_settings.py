@@ -192,6 +192,25 @@ def test_surface_and_background(window, slices, qtbot):
     assert widget.options["background"] == "mean"
 
 
+def test_how_much_of_a_reconstruction_is_shown(window, slices, qtbot):
+    viewer, widget = window
+    viewer.add_image(slices, name="leaves")
+    widget.more.click()
+    assert widget.strength.isHidden() and "strength" not in widget.options
+    widget.model.value = "mscnn"
+    assert widget.strength.isVisibleTo(widget)
+    assert widget._labels[widget.strength].text() == "Reconstructed"
+    widget.strength.setValue(0.25)
+    only(widget, "fused")
+    run(widget, qtbot)
+    fused = viewer.layers.selection.active
+    assert fused.metadata[METADATA_KEY]["parameters"]["strength"] == 0.25
+    expected = fuse(slices, "mscnn", axes="ZYX", device="cpu", strength=0.25).fused
+    np.testing.assert_allclose(fused.data, expected, atol=1)
+    widget.blend.value = "select"  # observed pixels alone
+    assert widget.strength.isHidden() and "strength" not in widget.options
+
+
 def test_super_resolution(window, slices, qtbot, monkeypatch):
     viewer, widget = window
     can = [spec for spec in widget.model.specs.values() if max(spec.upscale) > 1]

@@ -178,6 +178,15 @@ class FuseFields(JobWidget):
             "What is shown where no slice has detail.",
             [("Nearest slice in focus", "nearest"), ("Mean of all slices", "mean")],
         )
+        self.strength = FloatField()
+        self.strength.setRange(0, 1)
+        self.strength.setSingleStep(0.1)
+        self.strength.setDecimals(2)
+        self.strength.value = 1
+        self.strength.setToolTip(
+            "How much of what the model reconstructs is shown.\n"
+            "1: all. 0: pixels as they were observed, to be measured."
+        )
         self.align = ValueComboBox(
             "Brings the slices into register before they are fused.\n"
             "Translation: a stage or sample that drifts. Similarity: also focus\n"
@@ -334,6 +343,7 @@ class FuseFields(JobWidget):
             ("Brightness", self.brightness),
             ("Background", self.background),
             ("&Blend", self.blend),
+            ("Reconstructed", self.strength),
             ("", self.verify),
             ("Ma&ke finer", self.joint),
             ("Result i&n", self.destination),
@@ -393,6 +403,7 @@ class FuseFields(JobWidget):
             "brightness": self.brightness,
             "background": self.background,
             "blend": self.blend,
+            "strength": self.strength,
             "verify": self.verify,
             "joint": self.joint,
             "time": self.time,

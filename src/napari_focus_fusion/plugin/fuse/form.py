@@ -214,6 +214,7 @@ class FuseForm(FuseFields):
             (self.joint, finer),
             (self.background, self.blend.value != "select"),
             (self.prefer, self.surface.value > 0),
+            (self.strength, self._reconstructs()),
             (self.slab_slices, slab),
             (self.slab_offset, slab),
             (self.slab_method, slab),
@@ -262,6 +263,8 @@ class FuseForm(FuseFields):
             options["prefer"] = self.prefer.value
         if self.blend.value != "select":
             options["background"] = self.background.value
+        if self._reconstructs():
+            options["strength"] = self.strength.value
         if (self.scale.value or 1) > 1:
             finer = self._upscaling_models()[self.scale.value]
             options["scale"] = self.scale.value
@@ -270,6 +273,13 @@ class FuseForm(FuseFields):
                 options["decision"] = self.model.value
                 options["model"] = finer
         return options
+
+    def _reconstructs(self) -> bool:
+        """Whether pixels are reconstructed, and not only taken from slices."""
+        spec = self.model.spec
+        finer = (self.scale.value or 1) > 1
+        reconstructs = spec is not None and spec.reconstructs
+        return reconstructs and self.blend.value == "feather" and not finer
 
     def offered(self) -> list[str]:
         """Outputs that the chosen settings can give."""

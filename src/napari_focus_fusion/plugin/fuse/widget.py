@@ -61,8 +61,8 @@ class FuseWidget(FuseForm):
 
     From a script: set the ``value`` of ``layer``, ``z_axis``, ``other_axes``, ``time``,
     ``reference``, ``model``, ``scale``, ``smoothness``, ``surface``, ``background``,
-    ``align``, ``brightness``, ``prefer``, ``blend``, ``joint``, ``device``,
-    ``destination``, ``outputs["depth"]``, ``slab_slices`` and so on,
+    ``align``, ``brightness``, ``prefer``, ``blend``, ``strength``, ``joint``,
+    ``device``, ``destination``, ``outputs["depth"]``, ``slab_slices`` and so on,
     and call :meth:`run`.
 
     Parameters
@@ -148,7 +148,7 @@ class FuseWidget(FuseForm):
             *(self.layer, self.z_axis, self.other_axes, self.reference),
             *(self.model, self.blend, self.device, self.scale),
             *(self.smoothness, self.surface, self.background, self.verify),
-            *(self.align, self.brightness, self.prefer),
+            *(self.align, self.brightness, self.prefer, self.strength),
             *(self.slab_slices, self.slab_offset, self.slab_method, self.slab_stack),
             self.smoothing,
         ):
