@@ -222,7 +222,9 @@ def read_tiff(
             cut = planes_in_file(tiff, image, behind)
             if cut is not None and not cut.any():
                 raise _damaged(path, "the file ends before its first plane does")
-            present = _both(present_planes(image), cut)
+            listed = present_planes(image)
+            present = _both(listed, cut)
+            early = cut is not None and (listed is None or bool((listed & ~cut).any()))
             fields = _metadata(tiff, number, path)
             fields["notes"] = (*fields["notes"], *notes_on_plan(tiff, image))
             fields["files"] = places_of_files(image, _axis_letters(image.axes))
@@ -269,7 +271,7 @@ def read_tiff(
             present = None if present.all() else present
     if present is None:
         return source
-    return _whole(source, present, early=cut is not None)
+    return _whole(source, present, early=early)
 
 
 def _lead_of(image: Any) -> int:
