@@ -138,6 +138,22 @@ def test_other_axes_in_a_file_are_no_slices(tmp_path: Path) -> None:
 # Folders ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("names", [["c1", "c2", "c3", "c4"], ["t1", "t2", "t3", "t4"]])
+def test_names_that_say_channels_or_times_are_asked_about(
+    names: list[str], tmp_path: Path
+) -> None:
+    """They may be slices all the same, as in c1 to c9."""
+    for name, plane in zip(names, GREY, strict=True):
+        tifffile.imwrite(tmp_path / f"{name}.tif", plane, metadata=None)
+    with pytest.raises(
+        FocusFusionError, match=r"by the names of its files 4 \w+.*axes='ZYX'"
+    ):
+        fuse(tmp_path, "sml")
+    assert fuse(tmp_path, "sml", axes="ZYX", surface=0).stack.n_slices == 4
+    (job,), _ = find_jobs([str(tmp_path)], axes="ZYX")
+    assert job.open("ZYX").n_slices == 4
+
+
 def test_channels_in_the_names_are_channels(tmp_path: Path) -> None:
     write_channels(tmp_path)
     for source in (tmp_path, f"{tmp_path}/*.tif", sorted(tmp_path.iterdir())):

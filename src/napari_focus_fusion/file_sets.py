@@ -176,7 +176,8 @@ def _stack_of_stacks(
     names = [os.path.basename(file) for file in (found.files[0], found.files[-1])]
     note = (
         f"The {len(found.files)} stacks {names[0]} to {names[1]} were joined as {what} "
-        "of one, by their names. If each is one of its own, fuse them one by one."
+        "of one, by their names. If each is one of its own, fuse them one by one (on "
+        f"the command line with --axes {opened[found.files[0]].axes})."
     )
     given = axes is not None and axes.upper() != stack.axes
     stack = with_axes(stack, axes) if given else stack
