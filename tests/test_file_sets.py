@@ -107,6 +107,11 @@ def test_two_stacks_tagged_as_channels_are_not_joined(tmp_path: Path) -> None:
     jobs, failures = find_jobs([str(tmp_path)], axes="ZYX")
     assert not failures
     assert [job.open(axes="ZYX").n_slices for job in jobs] == [4, 4]
+    # Names that say nothing together: each file is one of its own all the same.
+    tifffile.imwrite(tmp_path / "1_2.ome.tif", GREY)
+    tifffile.imwrite(tmp_path / "3_4.ome.tif", GREY)
+    jobs, failures = find_jobs([str(one) for one in tmp_path.glob("*_*")])
+    assert sorted(job.name for job in jobs) == ["1_2", "3_4"] and not failures
 
 
 def test_slices_of_several_channels_that_say_so(tmp_path: Path) -> None:
@@ -131,6 +136,22 @@ def test_other_axes_in_a_file_are_no_slices(tmp_path: Path) -> None:
 
 
 # Folders ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [["c1", "c2", "c3", "c4"], ["t1", "t2", "t3", "t4"]])
+def test_names_that_say_channels_or_times_are_asked_about(
+    names: list[str], tmp_path: Path
+) -> None:
+    """They may be slices all the same, as in c1 to c9."""
+    for name, plane in zip(names, GREY, strict=True):
+        tifffile.imwrite(tmp_path / f"{name}.tif", plane, metadata=None)
+    with pytest.raises(
+        FocusFusionError, match=r"by the names of its files 4 \w+.*axes='ZYX'"
+    ):
+        fuse(tmp_path, "sml")
+    assert fuse(tmp_path, "sml", axes="ZYX", surface=0).stack.n_slices == 4
+    (job,), _ = find_jobs([str(tmp_path)], axes="ZYX")
+    assert job.open("ZYX").n_slices == 4
 
 
 def test_channels_in_the_names_are_channels(tmp_path: Path) -> None:
@@ -202,6 +223,21 @@ def test_results_thumbnails_and_hidden_files_are_no_slices(tmp_path: Path) -> No
         assert not failures
     (job,), _ = find_jobs([str(tmp_path / "z9.ome.tif")])  # asked for by name
     assert job.open().n_slices == 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_results_that_are_pictures_are_no_slices(suffix: str, tmp_path: Path) -> None:
+    for z, plane in enumerate(GREY):
+        pixels = (plane >> 8).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"z{z}{suffix}")
+    result = fuse(tmp_path, "sml")
+    result.save(tmp_path / f"z4{suffix}")
+    result.save(tmp_path / f"result{suffix}")
+    stack = as_stack(tmp_path)
+    assert [Path(file["file"]).stem for file in stack.files] == ["z0", "z1", "z2", "z3"]
+    assert f"results of a fusion: 'result{suffix}'" in stack.notes[0]
+    (job,), failures = find_jobs([str(tmp_path)])
+    assert (len(job.files), failures) == (4, [])
 
 
 @pytest.mark.parametrize("odd", [0, 2])

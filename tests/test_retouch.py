@@ -45,6 +45,8 @@ def stacks():
     yield "channels", np.stack([grey, grey[:, ::-1]]), "CZYX"
     yield "channels inside", np.stack([grey, grey[:, ::-1]], 1), "ZCYX"
     yield "colour", colour, "ZYXS"
+    yield "slices last", np.moveaxis(grey, 0, -1), "YXZ"
+    yield "channels and slices last", np.stack([grey, grey[:, ::-1]]).T, "XYZC"
     yield "time", np.stack([grey, grey[::-1]]), "TZYX"
     yield "time and channels", np.stack([[grey, grey], [grey[::-1], grey]]), "TCZYX"
 

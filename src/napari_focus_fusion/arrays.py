@@ -57,6 +57,24 @@ def stack_from_array(
     return FocusStack(data, ordered, name=name, **fields)
 
 
+def with_axes(stack: FocusStack, axes: str | None) -> FocusStack:
+    """The same pixels with other axes, one letter a dimension; None: as they are."""
+    if axes is None or axes.upper() == stack.axes:
+        return stack
+    return stack_from_array(
+        stack.data,
+        axes=axes,
+        name=stack.name,
+        scale=stack.scale,
+        units=stack.units,
+        channel_names=stack.channel_names if "C" in axes.upper() else (),
+        source=stack.source,
+        display={k: v for k, v in stack.display.items() if k != "axes"},
+        notes=stack.notes,
+        files=stack.files,
+    )
+
+
 def axes_as_given(stack: FocusStack) -> str:
     """The axes of a stack in the order that its source has them."""
     order = getattr(stack.data, "order", None)

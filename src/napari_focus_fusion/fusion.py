@@ -503,8 +503,10 @@ def _open(stack: Any, axes: str | None, series: int | str | None) -> FocusStack:
     for axis, what in (("T", "time points"), ("C", "channels")):
         if source.size(axis) > 1:
             meant = letters.replace("Z", "").replace(axis, "Z")
+            named = len({file[axis] for file in source.files if axis in file}) > 1
+            says = "is by the names of its files" if named else "is tagged as"
             raise FocusFusionError(
-                f"{source.name!r} is tagged as {source.size(axis)} {what} of one slice "
+                f"{source.name!r} {says} {source.size(axis)} {what} of one slice "
                 "each. If they are the slices of a focus stack, say so with the axes, "
                 f"for example axes={meant!r}. If there is nothing to fuse, "
                 f"axes={letters!r} passes it through."

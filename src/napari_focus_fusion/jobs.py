@@ -227,9 +227,11 @@ def _jobs_of_slices(slices: Mapping[Path | str, bool], axes: str | None) -> list
     try:
         sets = sets_by_name(paths)
     except FocusFusionError:
-        if axes is None:
+        if axes is not None:
+            return [Job(name_of_slices(paths), tuple(slices))]
+        if any(slices.values()):
             raise
-        return [Job(name_of_slices(paths), tuple(slices))]
+        return [Job(stem(path), (path,)) for path in slices]  # may be stacks themselves
     jobs: list[Job] = []
     for found in sets:
         members = tuple(Path(path) for path in found.members)

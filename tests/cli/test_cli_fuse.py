@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import tifffile
 from command_line import FAST, PROGRAM, focus_stack, read_until, report_of, run
+from PIL import Image
 
 import napari_focus_fusion as ff
 from napari_focus_fusion.cli import main
 from napari_focus_fusion.cli.console import Bar
+from napari_focus_fusion.read.own_results import provenance_in
 
 
 def test_fuse_writes_what_the_api_computes(stack_file: Path, tmp_path: Path) -> None:
@@ -103,6 +105,40 @@ def test_pictures_are_fused_to_a_pattern(
     assert row["slices"] == 11
     fused = ff.as_stack(tmp_path / "plate A.ome.zarr")
     assert (fused.height, fused.width) == (48, 220)
+
+
+@pytest.mark.parametrize("name", ["fused.jpg", "fused.JPEG", "fused.png"])
+def test_a_picture_comes_out_with_its_metadata(
+    name: str, tmp_path: Path, capsys: Any
+) -> None:
+    source, out = tmp_path / "a.ome.tif", tmp_path / name
+    sizes = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2}
+    metadata: dict[str, Any] = {"axes": "ZYX", **sizes}
+    tifffile.imwrite(source, focus_stack(), photometric="minisblack", metadata=metadata)
+    assert main(["fuse", str(source), "-o", str(out), *FAST]) == 0
+    expected = ff.fuse(source, "sml", device="cpu").fused.astype(int)
+    with Image.open(out) as image:
+        assert (image.format == "PNG") == (out.suffix == ".png")
+        pixels = np.asarray(image).astype(int)
+        # JPEG changes pixels a little; noise from pixel to pixel suffers most.
+        most = 0 if image.format == "PNG" else 8
+        assert np.abs(pixels - expected).max() <= most
+    written = ff.as_stack(out)
+    assert written.pixel_size("X") == pytest.approx(0.25)
+    assert written.pixel_size("Y") == pytest.approx(0.5)
+    assert provenance_in(str(out))["model"] == "sml"
+    assert (tmp_path / "fused_depth.ome.tif").exists()
+
+
+def test_a_picture_that_cannot_hold_the_result_is_refused(
+    tmp_path: Path, capsys: Any
+) -> None:
+    source, out = tmp_path / "a.tif", tmp_path / "fused.jpg"
+    deep = focus_stack().astype(np.uint16) * 100
+    tifffile.imwrite(source, deep, metadata={"axes": "ZYX"}, imagej=True)
+    assert main(["fuse", str(source), "-o", str(out), *FAST]) == 1
+    assert "JPEG holds 8 bits" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [source]
 
 
 @pytest.mark.parametrize("name", ["fused.tif", "fused_depth.ome.tif"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +132,34 @@ def test_the_images_of_a_lif_that_we_write(tmp_path) -> None:
         assert stack.pixel_size("Z") == pytest.approx(0.5)
         assert stack.pixel_size("X") == pytest.approx(0.2)
         assert set(stack.units.values()) == {"micrometer"}
+
+
+def test_a_real_nd2() -> None:
+    """The file that the package pims-nd2 ships; its own library need not load."""
+    pytest.importorskip("bioio_nd2", reason="BioIO's reader of ND2 is not installed")
+    package = importlib.util.find_spec("pims_nd2")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("pims-nd2, which has an ND2 file, is not installed")
+    path = Path(package.submodule_search_locations[0], "cluster.nd2")
+    stack = as_stack(path)
+    assert (stack.axes, stack.dtype) == ("TCZYX", np.uint16)
+    assert (stack.n_times, stack.n_channels, stack.n_slices) == (3, 2, 10)
+    assert stack.channel_names == ("5-FAM/pH 9.0", "FM 4-64/2% CHAPS")
+    assert stack.pixel_size("Z") == pytest.approx(0.5)
+    assert stack.pixel_size("X") == pytest.approx(0.167808983)
+    assert {stack.unit(axis) for axis in "ZYX"} == {"micrometer"}
+    import nd2
+
+    want = nd2.imread(path)  # T, Z, C, Y, X
+    for t in range(3):
+        pixels = stack.read(t, ALL, ALL, ALL)
+        np.testing.assert_array_equal(pixels, np.moveaxis(want[t], 1, 0))
+    (job,), failures = find_jobs([str(path)])
+    assert job.open().data.shape == stack.data.shape and not failures
+    fused = ff.fuse(path, "sml", axes="TCZYX").fused
+    assert fused.shape == (3, 2, *want.shape[-2:])
+    # Every pixel comes from a slice, or from between two of them.
+    assert (fused <= want.max(1)).all() and (fused >= want.min(1)).all()
 
 
 @pytest.mark.parametrize("kind", ["czi", "lif", "nd2"])

@@ -72,7 +72,14 @@ Z3, C2, T2 = range(3), range(2), range(2)
         ),
         (every("im_{c}_{z:02d}.tif", c=[405, 488], z=Z3), "CZ", (2, 3)),
         (every("z{z}/img.tif", z=Z3), "Z", (3,)),
+        (every("t{t:02d}_c{c}_z{z:03d}.tif", t=T2, c=[1, 2], z=Z3), "TCZ", 0),
+        (every("img_C{c}_Z{z:02d}.tif", c=[1, 2], z=Z3), "CZ", (2, 3)),
+        (every("a_z{z}_c{c:02d}.tif", c=[1, 2], z=Z3), "CZ", (2, 3)),
+        (every("{t}min_z{z}.tif", t=[10, 20], z=Z3), "TZ", (2, 3)),
         # without a count of slices
+        (["c1.tif", "c2.tif"], "C", (2,)),
+        (every("c{c:02d}.tif", c=range(1, 10)), "C", (9,)),
+        (["1h.tif", "30min.tif"], "T", (2,)),
         (["DAPI.tif", "GFP.tif"], "C", (2,)),
         (["t1.tif", "t2.tif"], "T", (2,)),
     ],
@@ -90,6 +97,8 @@ def test_one_stack(names: list[str], axes: str, shape: object) -> None:
     [
         (every("{r}{c:02d}_z{z:02d}.tif", r="AB", c=[1, 2], z=Z3), 4),
         (every("A{c:02d}_{z:02d}.tif", c=[1, 2], z=Z3), 2),
+        (every("C{c:02d}_z{z:02d}.tif", c=range(1, 13), z=Z3), 12),
+        (every("{r}{c}_z{z:02d}.tif", r="CD", c=[1, 2], z=Z3), 4),
         (every("exp_s{s}_z{z}.tif", s=[1, 2], z=Z3), 2),
         (every("img_pos{p}_{z:03d}.tif", p=[1, 2], z=Z3), 2),
         (every("img_{w}_z{z}.tif", w=["control", "treated"], z=Z3), 2),
@@ -117,6 +126,8 @@ def test_channels_of_each_position_stay_together() -> None:
         ["0", "0.5", "0.75", "1", "1.25", "1.5"],
         ["0,5", "0,75", "1,0", "1,25"],
         ["-1.5um", "0um", "1.5um", "12um"],
+        ["-500nm", "0nm", "500nm", "1um", "0.002mm"],
+        ["½", "1", "1½", "2¼", "10"],
         ["9", "10", "11", "100"],
     ],
 )
@@ -138,6 +149,12 @@ def test_distances_in_names() -> None:
     assert found.spacing == 0.25
     (found,) = sets_by_name([f"a z={z} µm.png" for z in ("-0.5", "+0.0", "+0.5")])
     assert found.spacing == 0.5
+    (found,) = sets_by_name(["f_0nm.png", "f_500nm.png", "f_1um.png"])
+    assert (found.spacing, found.notes) == (0.5, ())
+    assert found.values == (("0nm", "500nm", "1um"),)
+    for label in ("Z-position ", "z_pos_", "zstep"):
+        (found,) = sets_by_name([f"{label}{z}um.png" for z in ("0", "1.5", "3")])
+        assert (found.axes, found.spacing) == ("Z", 1.5)
     (found,) = sets_by_name([f"z{z}.png" for z in ("0", "0.5", "0.75")])
     assert found.spacing is None
     assert "0.25 to 0.5 apart" in found.notes[0]
@@ -156,6 +173,11 @@ def test_what_lacks_files_is_left_out_and_named() -> None:
     assert (found.axes, found.shape) == ("TZ", (2, 4))
     assert "time point 2" in found.notes[0]
     assert sorted(found.members) == names
+    names = every("t{t}_z{z}.tif", t=range(2), z=range(6))
+    names.remove("t1_z3.tif")
+    (found,) = sets_by_name(names)
+    assert found.values[1] == tuple("01245")
+    assert ["slice 3" in note for note in found.notes] == [True]  # once
     names = ["cBF_z2.tif", *every("c{c}_z{z}.tif", c=["DAPI", "GFP"], z=range(4))]
     (found,) = sets_by_name(names)
     assert found.values[0] == ("cDAPI", "cGFP")
@@ -179,7 +201,7 @@ def test_the_odd_name_is_named(odd: str) -> None:
     ],
 )
 def test_what_cannot_be_known_is_asked_for(names: list[str]) -> None:
-    with pytest.raises(FocusFusionError, match="axes="):
+    with pytest.raises(FocusFusionError, match=r"for each number in the order.*axes="):
         sets_by_name(names)
 
 

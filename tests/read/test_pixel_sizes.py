@@ -110,6 +110,32 @@ def test_stk_has_all_its_planes_and_their_distance(tmp_path, uic1, distances, st
 
 
 @pytest.mark.parametrize("uic1", [True, False])
+@pytest.mark.parametrize("cut", [0, 2, 4])
+def test_a_stk_whose_list_is_at_its_end(tmp_path, uic1, cut) -> None:
+    """With and without the last bytes, where the place of a next plane would be."""
+    path = tmp_path / "end.stk"
+    n, height, width = PIXELS.shape
+    uic2_at = 8 + PIXELS.nbytes
+    uic2 = b"".join(struct.pack("<6I", 2 * z, 4, 0, 0, 0, 0) for z in range(n))
+    uic1_at = uic2_at + len(uic2)
+    pairs = struct.pack("<IIII", 0, 1, 3, 0)  # auto scale; no calibration
+    tags = [
+        *((256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 16), (259, 3, 1, 1)),
+        *((262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, height)),
+        (279, 4, 1, height * width * 2),
+        *([(33628, 4, 2, uic1_at)] if uic1 else []),
+        (33629, 5, n, uic2_at),
+    ]
+    entry = struct.pack("<H", len(tags))
+    entry += b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = struct.pack("<2sHI", b"II", 42, uic1_at + len(pairs))
+    whole = head + PIXELS.astype("<u2").tobytes() + uic2 + pairs + entry + bytes(4)
+    path.write_bytes(whole[: len(whole) - cut])
+    scale, _ = sizes(path)
+    assert scale["Z"] == 0.5
+
+
+@pytest.mark.parametrize("uic1", [True, False])
 def test_a_stk_that_was_cut_off_is_opened_as_far_as_it_is_whole(tmp_path, uic1) -> None:
     path = tmp_path / "cut.stk"
     write_stk(path, [0.5] * 6, None, uic1=uic1)
@@ -261,7 +287,17 @@ def test_a_zarr_with_wrong_sizes_opens_and_they_can_be_given(
     notes = as_stack(path).notes
     assert len(notes) == bool(noted) and noted in "".join(notes)
     given = {"Z": 1.0, "Y": 0.3, "X": 0.3}
-    assert {a: as_stack(path, scale=given).pixel_size(a) for a in "ZYX"} == given
+    stack = as_stack(path, scale=given)
+    assert {a: stack.pixel_size(a) for a in "ZYX"} == given
+    assert not stack.notes
+
+
+def test_a_zarr_of_too_few_sizes_has_none(tmp_path) -> None:
+    transform = {"type": "scale", "scale": [0.5, 0.1]}
+    datasets = [{"path": "0", "coordinateTransformations": [transform]}]
+    names = [{"name": name, "unit": "micrometer"} for name in "zyx"]
+    path = zarr_of(tmp_path / "a.zarr", PIXELS, {"axes": names, "datasets": datasets})
+    assert dict(as_stack(path).scale) == {}  # not 1 micrometre
 
 
 def test_zarr_of_early_versions_has_five_axes_always(tmp_path) -> None:

@@ -102,6 +102,13 @@ def test_what_is_whole_is_opened_and_what_is_missing_is_named(tmp_path: Path) ->
     stack = as_stack(files[0])
     np.testing.assert_array_equal(pixels_of(stack), MANY[:, :, :2])
     assert "slice 2, counted from 0: 2 of 12 planes" in stack.notes[0]
+    for file in files[:-2]:
+        file.unlink(missing_ok=True)
+    stack = as_stack(files[-2])  # alone, and whole itself
+    np.testing.assert_array_equal(pixels_of(stack), MANY[1:, 1:, 1:2])
+    assert stack.notes[0].endswith(
+        "11 of 12 planes that the metadata list are missing."
+    )
 
 
 def test_a_stopped_recording_is_opened_as_far_as_it_is_whole(tmp_path: Path) -> None:
@@ -113,7 +120,7 @@ def test_a_stopped_recording_is_opened_as_far_as_it_is_whole(tmp_path: Path) -> 
             file.write(plane, metadata=None, description=text, contiguous=False)
     stack = as_stack(path)
     np.testing.assert_array_equal(pixels_of(stack), MANY[:1])
-    assert "time point 1, counted from 0: 3 of 12 planes" in stack.notes[0]
+    assert "time point 1, counted from 0: 3 of 12 planes that the m" in stack.notes[0]
 
 
 def test_metadata_in_a_file_that_is_gone(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from napari_focus_fusion.engine.identity import fingerprint, lies_in_files
 from napari_focus_fusion.engine.registering import alignment_of, unaligned
 from napari_focus_fusion.engine.steps import threads_of
 from napari_focus_fusion.models.registry import hash_of_tensors
+from napari_focus_fusion.placement import displayed_axes
 
 if TYPE_CHECKING:
     from napari_focus_fusion.engine.plan import RunPlan
@@ -44,6 +45,9 @@ def provenance_of(plan: RunPlan, *, cluster: bool) -> dict[str, Any]:
         "source_axes": stack.axes,
         "parameters": plan.settings.recorded(),
     }
+    shown = displayed_axes(stack)
+    if shown != stack.axes.replace("S", ""):  # as in (Y, X, Z)
+        record["source_order"] = shown
     if stack.files:
         record["source_files"] = [dict(file) for file in stack.files]
     if plan.registration is not None:

@@ -188,8 +188,9 @@ def read_image_file(path: str) -> Source:
 def description_of_picture(path: str) -> str:
     """Description in the metadata of a PNG or JPEG; empty where there is none."""
     with _opened(path) as image:
-        text = getattr(image, "text", {}).get("Description")
-        return str(text if text is not None else image.getexif().get(270, ""))
+        if image.format == "PNG":  # its other properties would decode the pixels
+            return str(image.info.get("Description", ""))
+        return str(image.getexif().get(270, ""))
 
 
 def _opened(path: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,11 +48,19 @@ _UNITS = {
     **{"ms": 1e-3, "s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0},
 }
 _LENGTHS = ("nm", "um", "µm", "μm", "mm")
+_TIMES = ("ms", "s", "sec", "min", "h")
 _UNIQUE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # 0001.0002: two counts and no fraction; c1+2: one channel of two exposures.
 _TWO_COUNTS = re.compile(r"(?<!\d)(?<!\d\.)(0\d{2,})\.(\d{3,})(?![\d.])")
 # 0.5 um: a length; channelGFP: Micro-Manager's GFP.
 _LENGTH_APART = re.compile(r"(\d)[ _](nm|um|µm|μm|mm)(?![^\W\d_])")
+# Z-position, z step: a label of two words.
+_Z_LABEL = re.compile(
+    r"(?<![^\W\d_])z[-_ ]?(position|pos|step|plane|slice|level|height|index)"
+    r"(?![^\W\d_])",
+    re.IGNORECASE,
+)
+_FRACTION = re.compile(r"(\d*)([¼½¾⅓⅔⅛⅜⅝⅞])")
 _CHANNEL_LABEL = re.compile(r"channel(?=[^\W\d_])", re.IGNORECASE)
 _TWO_EXPOSURES = re.compile(r"(c\d)\+(\d)", re.IGNORECASE)
 _DATE = r"(?:19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d"
@@ -89,6 +98,8 @@ def fields_of(name: str) -> list[list[Token]]:
     name = _TWO_COUNTS.sub(r"\1_\2", name)
     name = _TWO_EXPOSURES.sub(r"\1\2", name)
     name = _LENGTH_APART.sub(r"\1\2", name)
+    name = _Z_LABEL.sub("z", name)
+    name = _FRACTION.sub(_decimal, name)
     fields: list[list[Token]] = [[]]
     for match in _TOKEN.finditer(name):
         if match["gap"]:
@@ -98,8 +109,18 @@ def fields_of(name: str) -> list[list[Token]]:
     return [found for found in fields if found]
 
 
+def _decimal(match: re.Match[str]) -> str:
+    return f"{int(match[1] or 0) + unicodedata.numeric(match[2]):.6g}"
+
+
 def _skeleton(found: Sequence[Token]) -> tuple[str, ...]:
-    return tuple("#" if t.is_number else t.text.casefold() for t in found)
+    """What names must have in common to differ in their numbers and units alone."""
+    texts = ["#" if t.is_number else t.text.casefold() for t in found]
+    for place in range(1, len(texts)):
+        if texts[place - 1] == "#":  # 500nm beside 1um
+            kinds = {**dict.fromkeys(_LENGTHS, "um"), **dict.fromkeys(_TIMES, "s")}
+            texts[place] = kinds.get(texts[place], texts[place])
+    return tuple(texts)
 
 
 def columns_of(fields: Sequence[list[list[Token]]]) -> tuple[list[Column], list[int]]:
@@ -139,7 +160,7 @@ def _minority(
 def _numbers_of(here: Sequence[list[Token]], before: str) -> list[Column]:
     """Columns of fields that differ in their numbers only."""
     texts = ["".join(token.text for token in found) for found in here]
-    if all(map(_WELL.fullmatch, texts)):
+    if all(map(_WELL.fullmatch, texts)) and not _are_channels(texts):
         keys = [(t[0].upper(), int(t[1:])) for t in texts]
         return [Column("maybe place", tuple(keys), tuple(texts))]
     words = [token.text.casefold() for token in here[0]]
@@ -149,10 +170,17 @@ def _numbers_of(here: Sequence[list[Token]], before: str) -> list[Column]:
         if not token.is_number:
             continue
         label = words[place - 1] if place else before
-        unit = words[place + 1] if place + 1 < len(words) else ""
+        last = place + 1 == len(words)
+        units = ["" if last else found[place + 1].text.casefold() for found in here]
         numbers = [found[place].text for found in here]
-        columns.append(_numbers(numbers, label, unit, labels.get(label), texts))
+        columns.append(_numbers(numbers, label, units, labels.get(label), texts))
     return columns
+
+
+def _are_channels(texts: Sequence[str]) -> bool:
+    """Whether c1, c2 count channels; C01, C02 are wells of a row."""
+    padded = all(len(text) == 3 for text in texts)
+    return all(t[0] == "c" or (t[0] == "C" and not padded) for t in texts)
 
 
 def _labels_of_field(found: Sequence[Token]) -> dict[str, str]:
@@ -164,19 +192,30 @@ def _labels_of_field(found: Sequence[Token]) -> dict[str, str]:
 
 
 def _numbers(
-    numbers: Sequence[str], label: str, unit: str, role: str | None, texts: list[str]
+    numbers: Sequence[str],
+    label: str,
+    units: Sequence[str],
+    role: str | None,
+    texts: list[str],
 ) -> Column:
     if not _are_signed(numbers):
         numbers = [number.lstrip("+-") for number in numbers]
-    factor = _UNITS.get(unit, 1.0)
-    keys = tuple(factor * float(number.replace(",", ".")) for number in numbers)
+    keys = tuple(
+        _UNITS.get(unit, 1.0) * float(number.replace(",", "."))
+        for number, unit in zip(numbers, units, strict=True)
+    )
+    if role is None and set(units) <= set(_TIMES):
+        role = "T"  # 10min, 20min
     if label in _DYES or set(numbers) <= _LINES:
         return Column("C", keys, tuple(texts if label in _DYES else numbers))
     maybe = "number"
-    if label in _MAYBE_PLACE:
+    length = set(units) <= set(_LENGTHS)
+    if label in _MAYBE_PLACE and not length:
         maybe, numbers = "maybe place", [label + number for number in numbers]
     stamp = maybe == "number" and all(len(number) > 11 for number in numbers)
-    return Column(role or maybe, keys, tuple(numbers), unit in _LENGTHS, stamp)
+    if len(set(units)) > 1:
+        numbers = [number + unit for number, unit in zip(numbers, units, strict=True)]
+    return Column(role or maybe, keys, tuple(numbers), length, stamp)
 
 
 def _are_signed(numbers: Sequence[str]) -> bool:
@@ -195,3 +234,8 @@ def _word(texts: Sequence[str]) -> Column:
     numbered = all(re.fullmatch(r"(ch|c|w)\d+.*", text, re.I) for text in set(texts))
     keys = tuple(tuple(natural_key(text)) for text in texts)
     return Column("C" if channels or numbered else "word", keys, tuple(texts))
+
+
+def text_of(column: Column, key: Any) -> str:
+    """How a value of a column stands in the names."""
+    return column.texts[column.keys.index(key)]

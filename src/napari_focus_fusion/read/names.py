@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
@@ -69,3 +70,18 @@ def name_of_slices(paths: Sequence[str]) -> str:
     return (
         name if not says_nothing else (Path(paths[0]).absolute().parent.name or "stack")
     )
+
+
+def pattern_of(chosen: Sequence[str], files: Sequence[str]) -> str:
+    """A glob pattern of some of the files alone; empty if there is no simple one."""
+    first = re.split(r"(\d+|[^\W\d_]+)", glob.escape(chosen[0]))
+    pattern = os.path.commonprefix([glob.escape(f) for f in chosen]) + "*"  # noqa: RUF071
+    rest = [re.split(r"(\d+|[^\W\d_]+)", glob.escape(file)) for file in chosen[1:]]
+    if all(len(parts) == len(first) for parts in rest):
+        parts = [
+            part if all(other[i] == part for other in rest) else "*"
+            for i, part in enumerate(first)
+        ]
+        pattern = re.sub(r"\*+", "*", "".join(parts))
+    matched = sum(fnmatch.fnmatchcase(file, pattern) for file in files)
+    return pattern if matched == len(chosen) else ""

@@ -10,7 +10,7 @@ from napari_focus_fusion.axes import axes_from_names, axes_of_array, unit_name
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.read.names import ZIPPED_ZARR_SUFFIXES, stem
-from napari_focus_fusion.read.sizes import agreed_sizes
+from napari_focus_fusion.read.sizes import agreed_sizes, note_on_count
 from napari_focus_fusion.read.source import Source
 from napari_focus_fusion.read.zarr_chunks import notes_on_chunks
 from napari_focus_fusion.read.zarr_collection import (
@@ -158,9 +158,11 @@ def _fields(
     """
     listed = zip(letters, [axis.get("unit") for axis in image.axes], strict=False)
     units = {a: unit_name(u) for a, u in listed if u is not None}
-    stated = {a: (s, "") for a, s in zip(letters, image.scale, strict=True) if a != "S"}
+    factors = zip(letters, image.scale or (), strict=False)
+    stated = {a: (s, "") for a, s in factors if a != "S"}
     for axis, (size, unit) in beside.items():
-        if axis in stated and stated[axis][0] == 1 and axis not in units:
+        unknown = stated.get(axis, (1.0, ""))[0] == 1 and axis not in units
+        if axis in letters and (unknown or image.scale is None):
             stated[axis], units[axis] = (size, ""), unit
     sizes = agreed_sizes([stated], letters)
     fields: dict[str, Any] = {
@@ -187,7 +189,7 @@ class _Image(NamedTuple):
 
     data: Pixels
     axes: list[dict[str, Any]]
-    scale: list[float]
+    scale: list[float] | None  # None: not one number an axis
     translate: list[float]
     name: str
     notes: tuple[str, ...] = ()
@@ -204,16 +206,19 @@ class _Image(NamedTuple):
         axes = _axes_of(multiscale, len(data.shape))
         scale, translate = [1.0] * len(data.shape), [0.0] * len(data.shape)
         notes: list[str] = []
+        known = True
         for transform in _transforms(dataset, multiscale):
             factors = _numbers(transform.get("scale"), len(scale), notes)
             shifts = _numbers(transform.get("translation"), len(scale), notes)
+            known = known and (factors is not None or "scale" not in transform)
             if factors is not None:
                 scale = [s * f for s, f in zip(scale, factors, strict=True)]
                 translate = [t * f for t, f in zip(translate, factors, strict=True)]
             if shifts is not None:
                 translate = [t + f for t, f in zip(translate, shifts, strict=True)]
         name = str(multiscale.get("name") or "")
-        return cls(data, axes, scale, translate, name, tuple(notes))
+        sizes = scale if known else None
+        return cls(data, axes, sizes, translate, name, tuple(notes))
 
 
 def _axes_of(multiscale: Any, ndim: int) -> list[dict[str, Any]]:
@@ -246,11 +251,7 @@ def _numbers(values: Any, count: int, notes: list[str]) -> list[float] | None:
         numbers = []
     if len(numbers) == count:
         return numbers
-    notes.append(
-        f"The metadata state {values} for {count} axes as pixel sizes or place, which "
-        "were taken as unknown. Give the sizes: as_stack(..., scale={...}), or "
-        "--pixel-size on the command line."
-    )
+    notes.append(note_on_count(values, count))
     return None
 
 

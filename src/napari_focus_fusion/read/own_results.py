@@ -21,6 +21,8 @@ def is_own_result(path: str) -> bool:
     if name.endswith(ZARR_SUFFIX):
         marks = (os.path.join(path, mark) for mark in ("zarr.json", ".zattrs"))
         return any(f'"{METADATA_KEY}"' in _text(mark) for mark in marks)
+    if name.endswith((".png", ".jpg", ".jpeg")):
+        return SOFTWARE in _description_of_picture(path)
     return False
 
 
@@ -54,6 +56,13 @@ def _description(path: str) -> str:
     try:
         with tifffile.TiffFile(path) as tiff:
             return str(tiff.pages.first.description)
+    except Exception:  # whatever is wrong is said when it is opened
+        return ""
+
+
+def _description_of_picture(path: str) -> str:
+    try:
+        return description_of_picture(path)
     except Exception:  # whatever is wrong is said when it is opened
         return ""
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 Stated = tuple[Any, str]
 
 
+_OF_ALL_AXES = "The metadata state"
 # Dots per inch of printers and scanners; screens have fewer.
 _PRINT = (100, 120, 144, 150, 180, 200, 240, 300, 360, 400, 600, 720, 1200, 2400, 4800)
 
@@ -73,9 +74,20 @@ def size_note(axis: str, value: Any) -> str:
     )
 
 
+def note_on_count(values: Any, count: int) -> str:
+    """Note on sizes or a place that are not one number for each of `count` axes."""
+    return (
+        f"{_OF_ALL_AXES} {values} for {count} axes as pixel sizes or place, which "
+        "were taken as unknown. Give the sizes: as_stack(..., scale={...}), or "
+        "--pixel-size on the command line."
+    )
+
+
 def without_sizes_of(notes: Iterable[str], axes: Iterable[str]) -> tuple[str, ...]:
     """Notes without those on the sizes of axes whose size is given after all."""
     starts = tuple(map(_start, axes))
+    if set("ZYX") <= set(axes):
+        starts += (_OF_ALL_AXES,)
     return tuple(note for note in notes if not (starts and note.startswith(starts)))
 
 

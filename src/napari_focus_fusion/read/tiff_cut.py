@@ -80,11 +80,13 @@ def planes_behind(tiff: Any, image: Any) -> int:
         ``tifffile.TiffFile``, and its series.
     """
     first = image.keyframe
-    if image.is_multifile or len(tiff.pages) > 1 or not first.is_final:
+    if image.is_multifile or not first.is_final:
         return 0
     # tifffile goes by the tag UIC1, which not all of them have; UIC2 counts planes.
     if 33629 in first.tags and 33628 not in first.tags:
         return int(first.tags[33629].count)
+    if len(tiff.pages) > 1:
+        return 0
     following = _following_page(tiff)
     if 0 < following < tiff.filehandle.size:
         return 0
@@ -156,12 +158,19 @@ def _is_whole(page: Any) -> bool:
 
 
 def _following_page(tiff: Any) -> int:
-    """Where the page after the last one is said to be; 0 if there is none."""
+    """Where the page after the last one is said to be; 0 if there is none.
+
+    The end of the file, if it ends before it says so: the entry of the last page, which
+    may be the only one and behind all pixels, is whole without that.
+    """
     file, form = tiff.filehandle, tiff.tiff
     file.seek(tiff.pages[-1].offset)
     (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
     file.seek(tags * form.tagsize, os.SEEK_CUR)
-    (following,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+    pointer = file.read(form.offsetsize)
+    if len(pointer) < form.offsetsize and file.tell() == file.size:
+        return int(file.size)
+    (following,) = struct.unpack(form.offsetformat, pointer)
     return int(following)
 
 

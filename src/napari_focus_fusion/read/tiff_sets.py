@@ -53,7 +53,17 @@ def open_tiff(path: str) -> Any:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether we do not say so ourselves, or even otherwise: nothing is zeroed here."""
-    return "Missing data are zeroed" not in str(record.msg)
+    text = record.getMessage()
+    said = ("Missing data are zeroed", "OME series failed to read")
+    return not any(words in text for words in said)
+
+
+def damaged_tiff(path: str, why: object) -> FocusFusionError:
+    """What to say of a TIFF that cannot be read."""
+    return FocusFusionError(
+        f"{path!r} is damaged, incomplete or not a TIFF: {why}. Copy it again from "
+        "where it was saved, or export it again."
+    )
 
 
 def files_of_set(path: str) -> set[str]:

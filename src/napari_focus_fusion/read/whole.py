@@ -34,9 +34,13 @@ def whole_part(present: NDArray[np.bool_], axes: str) -> list[list[int]]:
     if present.ndim == 1:
         return [np.flatnonzero(present).tolist()]
     kept = [list(range(n)) for n in present.shape]
-    while present.size and not present.all():
+    if not present.any():
+        return [[] for _ in kept]
+    while not present.all():
         worst: tuple[float, int, int] = (0.0, 0, 0)
         for axis in range(present.ndim):
+            if present.shape[axis] == 1:  # without it nothing would be left
+                continue
             rest = tuple(i for i in range(present.ndim) if i != axis)
             lacking = (1 - present.mean(axis=rest)) * (2 if axes[axis] == "T" else 1)
             last = len(lacking) - 1 - int(np.argmax(lacking[::-1]))

@@ -38,6 +38,22 @@ def run(widget, qtbot):
         widget.run_button.click()
 
 
+@pytest.mark.parametrize("axes", ["YXZ", "XYZ"])
+def test_a_stack_whose_slices_come_last(window, slices, qtbot, axes):
+    viewer, widget = window
+    labels = tuple(axes.lower())
+    pixels = slices.transpose(["ZYX".index(axis) for axis in axes])
+    stack = fused_stack(viewer, pixels, axis_labels=labels)
+    widget.fused.value = viewer.layers["mine fused [sml]"]
+    assert widget.layer.value is stack
+    run(widget, qtbot)
+    expected = report(slices, fuse(slices, "sml", axes="ZYX", device="cpu"))
+    found = widget.report
+    assert found.measures == expected.measures
+    assert found.clear_share == expected.clear_share
+    assert found.low_confidence == expected.low_confidence
+
+
 def rows_of(table):
     return {
         (top.text(0), top.child(i).text(0)): top.child(i).text(1)

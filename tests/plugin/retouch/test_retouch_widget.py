@@ -250,6 +250,53 @@ def test_axes_that_only_the_results_know(window, slices, qtbot):
         np.testing.assert_array_equal(np.squeeze(fused.data), channel)
 
 
+@pytest.mark.parametrize("labels", [("y", "x", "z"), ("x", "y", "z"), ()])
+def test_slices_that_come_last(window, slices, qtbot, labels):
+    """As in arrays of MATLAB; without labels the user says so in the field for Z."""
+    viewer, widget = window
+    axes = "".join(labels).upper() or "YXZ"
+    pixels = np.moveaxis(slices, 0, -1)
+    pixels = pixels.swapaxes(0, 1) if axes == "XYZ" else pixels
+    place = {"axis_labels": labels} if labels else {}
+    scale = (0.5, 0.25, 2)
+    stack = fused_stack(viewer, pixels, axes=axes, scale=scale, **place)
+    without_fused(viewer)
+    assert widget.map.currentText() == "mine decision [sml]"
+    painted = begin(widget, qtbot)
+    before = widget.decision()
+    np.testing.assert_array_equal(before, fuse(pixels, "sml", axes=axes).decision)
+    np.testing.assert_allclose(painted.extent.world[:, :2], stack.extent.world[:, :2])
+    mask = np.zeros(slices.shape[1:], bool)
+    mask[20:60, 30:70] = True
+    widget.take_area(mask, 4)
+    settle(widget, qtbot)
+    np.testing.assert_array_equal(widget.decision(), np.where(mask, 4, before))
+    (fused,) = widget.session.fused
+
+    def seen():
+        plane = fused.data[..., 0]
+        return plane.T if axes == "XYZ" else plane
+
+    np.testing.assert_array_equal(seen(), expected(widget, pixels, axes))
+    # Shown as y and x, with a slider for z: the brush, and an area that is drawn.
+    viewer.dims.order = [axes.index(axis) for axis in "ZYX"]
+    viewer.dims.set_current_step(2, 3)
+    assert "slice 3 of 0 to 4" in widget.on_screen.text()
+    painted.brush_size = 9
+    painted.paint([{"Z": 0, "Y": 70, "X": 90}[axis] for axis in axes], 1)
+    settle(widget, qtbot)
+    assert (widget.decision()[69:72, 89:92] == 0).all()
+    widget.draw_button.click()
+    corners = np.array([[10, 20], [10, 59], [39, 59], [39, 20]])
+    corners = corners[:, ::-1] if axes == "XYZ" else corners
+    drawn = np.column_stack([corners, np.zeros(4)])
+    viewer.layers["Area"].add_polygons(drawn)
+    widget.take_button.click()
+    settle(widget, qtbot)
+    assert (widget.decision()[11:39, 21:59] == 3).all()
+    np.testing.assert_array_equal(seen(), expected(widget, pixels, axes))
+
+
 def test_zarr_and_multiscale(window, slices, tmp_path, qtbot):
     viewer, widget = window
     stored = zarr.create_array(tmp_path / "s.zarr", data=slices, chunks=(1, 45, 60))

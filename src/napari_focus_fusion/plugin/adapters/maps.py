@@ -19,6 +19,7 @@ from napari.layers import Image, Labels, Shapes
 
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.metadata import METADATA_KEY
+from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.plugin.adapters.layers import (
     chosen_layers,
     level_0,
@@ -62,6 +63,52 @@ def is_map(layer: Any) -> bool:
     return data.ndim >= 2 and np.dtype(data.dtype).kind in "iu" and long_axes <= 1
 
 
+def axes_of_result(stack: FocusStack, ndim: int) -> str:
+    """Axes of a layer of `ndim` axes that lies on a stack, without S.
+
+    They are the last ones of the stack's own layer, in which Z and C have the length 1.
+    Where rows and columns are not among them the layer has rows and columns alone, and
+    perhaps time points before them.
+    """
+    letters = displayed_axes(stack)[-ndim:]
+    if len(letters) == ndim and {"Y", "X"} <= set(letters):
+        return letters
+    return "CTYX"[-ndim:]
+
+
+def in_stack_order(values: Any, stack: FocusStack, *, rgb: bool = False) -> Any:
+    """Pixels of a result's layer in the order of its stack: (T, Y, X) or (Y, X).
+
+    Parameters
+    ----------
+    values
+        Level 0 of a layer, whose axes are those of the stack's layer: in one of (Y, X,
+        Z) the slices, of which a result has one, come last.
+    stack
+        The stack that it lies on.
+    rgb
+        Whether the last axis is colour, which stays there.
+
+    Returns
+    -------
+    array
+        A view, where `values` is numpy or dask; as it was, where the axes are others.
+    """
+    shape = tuple(values.shape)
+    letters = axes_of_result(stack, len(shape) - rgb)
+    long_axes = [a for a, n in zip(letters, shape, strict=False) if n > 1]
+    kept = "".join(a for a in letters if a in "TYX")
+    order = [kept.index(axis) for axis in "TYX" if axis in kept]
+    if len(letters) != len(shape) - rgb or not set(long_axes) <= set("TYX"):
+        return values
+    if kept == letters and order == sorted(order):
+        return values
+    if not hasattr(values, "transpose"):  # Zarr
+        values = np.asarray(values)
+    plane = values[tuple(slice(None) if axis in kept else 0 for axis in letters)]
+    return plane.transpose(*order, *([len(order)] if rgb else []))
+
+
 def maps_of(layers: Iterable[Layer], stack: FocusStack) -> list[Layer]:
     """Layers that may be a stack's decision map, the likeliest first.
 
@@ -83,7 +130,7 @@ def maps_of(layers: Iterable[Layer], stack: FocusStack) -> list[Layer]:
     for layer in layers:
         if not is_map(layer):
             continue
-        shape = tuple(level_0(layer).shape)
+        shape = tuple(in_stack_order(level_0(layer), stack).shape)
         rest = tuple(n for n in shape[:-2] if n > 1)
         if shape[-2:] == plane and rest in ((), whole):
             fitting.append(layer)
@@ -130,7 +177,7 @@ def decision_of(
     """
     from napari_focus_fusion.retouch import as_decision
 
-    values = level_0(layer)
+    values = in_stack_order(level_0(layer), stack)
     if t is not None:
         values = plane_of(values, t)
     return as_decision(values, stack, first=first_of(layer) if first is None else first)
@@ -248,6 +295,7 @@ def begin(
     else:
         confidence = np.broadcast_to(np.float32(1), decision.shape)
         depth = decision * np.float32(stack.pixel_size("Z"))
+        fused = in_stack_order(fused, stack, rgb="S" in stack.axes)
         copy = np.array(fused).reshape(stack.fused_shape)
         result = FusionResult(copy, decision, confidence, depth, stack, {})
     from napari_focus_fusion.registration.aligned import AlignedSlices
@@ -365,7 +413,9 @@ def plane_of(values: Any, t: int) -> NDArray[Any]:
     return planes[t]
 
 
-def drawn_area(shapes: Shapes, labels: Labels) -> NDArray[np.bool_]:
+def drawn_area(
+    shapes: Shapes, labels: Labels, axes: str | None = None
+) -> NDArray[np.bool_]:
     """Mask of the pixels inside of drawn shapes.
 
     Parameters
@@ -375,6 +425,8 @@ def drawn_area(shapes: Shapes, labels: Labels) -> NDArray[np.bool_]:
         another transform than the map.
     labels
         The map.
+    axes
+        Its axes, one letter each; None: Y and X are the last ones.
 
     Returns
     -------
@@ -391,14 +443,15 @@ def drawn_area(shapes: Shapes, labels: Labels) -> NDArray[np.bool_]:
         raise FocusFusionError(
             f"Nothing is drawn in {shapes.name!r}. Draw a shape around the area first."
         )
+    plane_axes = [-2, -1] if axes is None else [axes.index("Y"), axes.index("X")]
     outlines = [
         np.array(
             [labels.world_to_data(shapes.data_to_world(p)) for p in shapes.data[i]]
-        )[:, -2:]
+        )[:, plane_axes]
         for i in chosen
     ]
     kinds = [shapes.shape_type[i] for i in chosen]
-    plane = labels.data.shape[-2:]
+    plane = tuple(labels.data.shape[axis] for axis in plane_axes)
     masks: Any = Shapes(outlines, shape_type=kinds).to_masks(mask_shape=plane)
     return masks.any(0)
 

@@ -18,7 +18,12 @@ from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.plugin.adapters.crop import crop_stack
 from napari_focus_fusion.plugin.adapters.layers import layers_of, level_0, name_of
-from napari_focus_fusion.plugin.adapters.maps import EDITABLE, first_of, result_metadata
+from napari_focus_fusion.plugin.adapters.maps import (
+    EDITABLE,
+    first_of,
+    in_stack_order,
+    result_metadata,
+)
 from napari_focus_fusion.plugin.adapters.sources import stack_of
 
 if TYPE_CHECKING:
@@ -68,8 +73,9 @@ def stack_fused_as(source: Image | Sequence[Image], fused: Layer) -> FocusStack 
     stack = stack_of(source, fused)
     if stack is None:
         return None
-    shape = level_0(fused).shape
-    shape = shape[:-1] if getattr(fused, "rgb", False) else shape
+    rgb = bool(getattr(fused, "rgb", False))
+    shape = in_stack_order(level_0(fused), stack, rgb=rgb).shape
+    shape = shape[:-1] if rgb else shape
     factor = shape[-2] // stack.height
     fits = factor > 0 and shape[-2:] == (stack.height * factor, stack.width * factor)
     return stack if fits else None
@@ -133,14 +139,17 @@ def report_job(
             f"{fused.name!r} is not of the size of {name_of(layer)!r}. Choose the "
             "stack that it was made of."
         )
-    image, rgb = level_0(fused), bool(fused.rgb)
+    rgb = bool(fused.rgb)
+    image = in_stack_order(level_0(fused), stack, rgb=rgb)
     maps = {
-        "confidence": None if confidence is None else level_0(confidence),
+        "confidence": None
+        if confidence is None
+        else in_stack_order(level_0(confidence), stack),
         "provenance": {
             k: v for k, v in result_metadata(fused).items() if k != "output"
         },
     }
-    labels = None if decision is None else level_0(decision)
+    labels = None if decision is None else in_stack_order(level_0(decision), stack)
     first = None if decision is None else first_of(decision)
 
     def job(*callbacks: Any, **more: Any) -> Report:

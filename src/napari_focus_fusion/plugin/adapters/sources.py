@@ -90,8 +90,12 @@ def stack_of(
     """
     first = source[0] if isinstance(source, Sequence) else source
     known, axes = result_metadata(result), None
-    if known.get("source_shape") == list(level_0(first).shape):
-        axes = known["source_axes"].removesuffix("S")
+    letters = known.get("source_axes", "")
+    sizes = dict(zip(letters, known.get("source_shape", ()), strict=False))
+    order = known.get("source_order", letters.removesuffix("S"))
+    samples = "S" if "S" in letters else ""
+    if sizes and [sizes[a] for a in order + samples] == list(level_0(first).shape):
+        axes = order
     try:
         return aligned_as(stack_from_layers(source, axes=axes), known)
     except FocusFusionError:

@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 from napari_focus_fusion.errors import FocusFusionError
 from napari_focus_fusion.placement import displayed_axes
 from napari_focus_fusion.plugin.adapters.layers import layers_of
+from napari_focus_fusion.plugin.adapters.maps import axes_of_result, in_stack_order
 from napari_focus_fusion.plugin.common.worker import job_worker
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class LiveRecomposer(QObject):
         self.options = options
         self.labels: Labels = layers[-1]
         self.fused: list[Layer] = list(layers[:-1])
+        #: Axes of the labels, one letter each; Z and C have the length 1.
+        self.axes = axes_of_result(result.stack, self.labels.ndim)
         self.clicked: tuple[int, int] | None = None
         self._initial = self._by_time(result.decision).copy()
         self._dirty: dict[int, Rectangle | None] = {}  # None: the whole plane
@@ -112,7 +115,8 @@ class LiveRecomposer(QObject):
         if count == 1:
             return 0
         position = self.labels.world_to_data(self._viewer.dims.point)
-        return int(np.clip(round(position[0]), 0, count - 1))
+        time = position[self.axes.index("T")]
+        return int(np.clip(round(time), 0, count - 1))
 
     @property
     def flat(self) -> bool:
@@ -212,19 +216,21 @@ class LiveRecomposer(QObject):
 
     def _planes(self) -> NDArray[Any]:
         """The labels, (T, Y, X); writing to it writes to the layer."""
-        return self._by_time(self.labels.data)
+        planes = in_stack_order(np.asarray(self.labels.data), self.result.stack)
+        return planes if planes.ndim == 3 else planes[None]
 
     def _set_labels(self, mask: NDArray[np.bool_], t: int, value: Any) -> None:
         rows, columns = np.nonzero(mask)
-        leading = [np.zeros_like(rows)] * (self.labels.ndim - 2)
-        if leading:
-            leading[0] = np.full_like(rows, t)
-        self.labels.data_setitem((*leading, rows, columns), value)
+        places = {"T": np.full_like(rows, t), "Y": rows, "X": columns}
+        one = np.zeros_like(rows)
+        index = tuple(places.get(axis, one) for axis in self.axes)
+        self.labels.data_setitem(index, value)
 
     # Recomposition
 
     def _on_click(self, layer: Labels, event: Any) -> None:
-        y, x = layer.world_to_data(event.position)[-2:]
+        position = layer.world_to_data(event.position)
+        y, x = (position[self.axes.index(axis)] for axis in "YX")
         self.clicked = (round(y), round(x))
 
     def _on_painted(self, event: Any) -> None:
@@ -232,7 +238,8 @@ class LiveRecomposer(QObject):
         from napari_focus_fusion.tiling import Rectangle
 
         dims = self._viewer.dims
-        if tuple(dims.displayed) != (dims.ndim - 2, dims.ndim - 1):
+        before = dims.ndim - self.labels.ndim
+        if list(dims.displayed) != [before + self.axes.index(a) for a in "YX"]:
             self._on_refreshed()  # rows and columns are swapped
             return
         y, x = event.offset

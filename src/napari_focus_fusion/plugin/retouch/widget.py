@@ -17,6 +17,7 @@ from napari_focus_fusion.plugin.adapters.maps import (
     drawn_area,
     first_of,
     fused_of,
+    in_stack_order,
     result_metadata,
 )
 from napari_focus_fusion.plugin.adapters.sources import stack_of
@@ -100,7 +101,7 @@ class RetouchWidget(RetouchForm):
             return self._show_error(FocusFusionError(self._advice() or _OTHER_STACK))
         first = self.first.value
         first = first_of(map_layer) if first is None else first
-        values = level_0(map_layer)
+        values = in_stack_order(level_0(map_layer), stack)
         fused = fused_of(self._viewer.layers, map_layer)
         pixels = None if fused is None else level_0(fused)
         options = _options_of(map_layer, stack)
@@ -285,15 +286,17 @@ class RetouchWidget(RetouchForm):
 
     def draw(self) -> None:
         """Add a layer of shapes and choose it, in drawing mode."""
-        if self.labels is None:
+        if self.session is None or self.labels is None:
             return
+        # In a plane, so that it is seen at every z; napari lays it on the last axes.
+        ndim = 2 if self.session.axes.endswith("YX") else self.labels.ndim
         shapes = Shapes(
-            ndim=2,
+            ndim=ndim,
             name="Area",
-            scale=self.labels.scale[-2:],
-            translate=self.labels.translate[-2:],
-            units=self.labels.units[-2:],
-            axis_labels=self.labels.axis_labels[-2:],
+            scale=self.labels.scale[-ndim:],
+            translate=self.labels.translate[-ndim:],
+            units=self.labels.units[-ndim:],
+            axis_labels=self.labels.axis_labels[-ndim:],
             face_color="transparent",
             edge_color="white",
             edge_width=2,
@@ -311,7 +314,7 @@ class RetouchWidget(RetouchForm):
             if shapes is None:
                 self.take_area(session.label_at_click())
             else:
-                self.take_area(drawn_area(shapes, session.labels))
+                self.take_area(drawn_area(shapes, session.labels, session.axes))
         except FocusFusionError as error:
             self._show_error(error)
 
