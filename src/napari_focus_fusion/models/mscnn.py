@@ -16,8 +16,6 @@ so they are ours. Ours are besides:
   instead of ``I`` gives ``a * F + b``, so that brightness cannot shift and noise of any
   strength is met as it was learnt (Mohan et al., "Robust and interpretable blind image
   denoising via bias-free convolutional neural networks", ICLR 2020).
-- Brightness is observed: of the residual its means over some 17 pixels are taken away,
-  so that what is coarser comes from the weighted mean of the slices alone.
 - A decision map: the slices with most detail.
 """
 
@@ -46,9 +44,6 @@ MEANS = 16
 #: Radius over which the first measure of detail, the one of :meth:`MSCNN.vote`, is
 #: averaged.
 VOTE_RADIUS = 4
-#: The residual has no part that is coarser than two windows of this radius, one after
-#: the other.
-COARSE_RADIUS = 4
 #: Added to weights, so that slices without any detail weigh alike.
 TINY = 1e-20
 #: Share of its vote that a pixel gives to every slice: depth is refined between the
@@ -96,14 +91,14 @@ class FirstScales(nn.Module):
 
 
 class MSCNN(Reconstructor):
-    """The network; radii: encoder 9 and :data:`VOTE_RADIUS`, decoder 12 + 2 x 4."""
+    """The network; radii: encoder 9 and :data:`VOTE_RADIUS`, decoder 12."""
 
     window: ClassVar[int] = 5
     bytes_a_tile_pixel: ClassVar[float] = 1760
     needs_sample: ClassVar[bool] = True
     channels: ClassVar[tuple[int, int]] = (DETAILS + MAXIMA, 3 * DETAILS + MEANS)
     voting: ClassVar[int | None] = 1
-    decoder_halo: ClassVar[int] = 12 + 2 * COARSE_RADIUS
+    decoder_halo: ClassVar[int] = 12
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,10 +158,7 @@ class MSCNN(Reconstructor):
         x = F.leaky_relu(x, 0.1)
         for block in self.reconstruction:
             x = x + block(x)
-        residual = self.residual(x)
-        around = F.pad(residual, [2 * COARSE_RADIUS] * 4, mode="reflect")
-        coarse = box_mean(box_mean(around, COARSE_RADIUS), COARSE_RADIUS)
-        return (means[:, :1] + residual - coarse)[:, 0]
+        return (means[:, :1] + self.residual(x))[:, 0]
 
     def vote(self, winner: Tensor, largest: Tensor, z: int) -> Tensor:
         """See :meth:`Reconstructor.vote`: by the averaged measure of detail."""

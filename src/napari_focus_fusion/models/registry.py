@@ -90,7 +90,7 @@ OURS = (
         summary="Reconstructs from the features of all slices: for noisy and steep "
         "stacks; not for measuring intensities.",
         target="napari_focus_fusion.models.mscnn:MSCNN",
-        halo=33,
+        halo=25,
         reconstructs=True,
         paper="Mustafa, Yang and Zareapoor, Multi-scale convolutional neural network "
         "for multi-focus image fusion, Image and Vision Computing 85, 2019",

@@ -36,13 +36,10 @@ WAVES_AND_HAZE = (
     *("coherent", "grey", "tissue"),
 )
 #: Modalities of matter that bends light.
-BENDING = ("coherent", "smear", "refractile")
+BENDING = ("coherent", "refractile")
 #: Phase contrast ``k`` and blur per slice in pixels of the modality "refractile", drawn
 #: uniformly.
 REFRACTION, REFRACTILE_BLUR = (0.1, 0.6), (0.3, 0.9)
-#: Phase in radians of the thickest cells of the modality "smear", drawn log-uniformly
-#: and of either sign: they gather light in their middles on one side of the focus.
-GATHERING = (3.0, 14.0)
 #: More slices than this are finely spaced: their blur per slice in pixels is drawn
 #: log-uniformly.
 DEEP, DEEP_BLUR = 12, (0.15, 2.0)
@@ -167,9 +164,8 @@ def make_pool(
         Of the scenes in turn: those of :func:`make_scene`; ``"confocal"``, which is
         fluorescence with optical sectioning; ``"tissue"``, of :func:`make_tissue`;
         ``"coherent"``, of
-        :func:`make_coherent_scene`; ``"smear"``, of the same, blood cells that gather
-        light or spread it; and ``"refractile"``, which is brightfield of thick cells,
-        whose rims look sharp where they are not.
+        :func:`make_coherent_scene`; and ``"refractile"``, which is brightfield of thick
+        cells, whose rims look sharp where they are not.
     pictures
         Sharp grey images that every other scene takes its textures from.
     on_scene
@@ -207,8 +203,6 @@ def _draw_scene(
     }
     if modality == "coherent":
         return make_coherent_scene(seed, **fixed)
-    if modality == "smear":
-        return make_coherent_scene(seed, **fixed, **_smear(seed))
     if modality == "tissue":
         return make_tissue(seed, **fixed, **_tissue(seed))
     options: dict[str, Any] = {"modality": modality}
@@ -231,12 +225,6 @@ def _tissue(seed: int) -> dict[str, Any]:
         "section": section if rng.random() < 0.6 else None,
         "blur_per_slice": float(np.exp(rng.uniform(*np.log(DEEP_BLUR)))),
     }
-
-
-def _smear(seed: int) -> dict[str, Any]:
-    rng = np.random.default_rng(seed)
-    phase = float(np.exp(rng.uniform(*np.log(GATHERING))))
-    return {"specimen": "smear", "phase": phase * (-1) ** int(rng.integers(2))}
 
 
 def _confocal(seed: int, slices: int) -> dict[str, Any]:

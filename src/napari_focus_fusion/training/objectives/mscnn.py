@@ -256,7 +256,7 @@ RECIPE = repeated(
         self_supervised_loss=self_supervised_loss,
         validate=validation_error,
         schedule=Schedule(steps=3600, learning_rate=4e-3, validate_every=200),
-        modalities=(*WAVES_AND_HAZE, "refractile", "smear"),
+        modalities=(*WAVES_AND_HAZE, "refractile"),
         slices=16,
         stacks=2,
     ),
