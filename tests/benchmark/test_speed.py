@@ -38,11 +38,11 @@ def test_what_is_measured_is_kept_and_written(tmp_path: Path) -> None:
 def test_what_failed_or_was_left_out_is_said(tmp_path: Path) -> None:
     costs = [
         Cost("slices", "one", 2, 512, None, 1.0, 2.0, 300.0),
-        Cost("slices", "one", 4, 512, None, error="would take more than 90 s"),
+        Cost("slices", "one", 4, 512, None, error="would take more than 60 s"),
     ]
     page = write_speed_page(costs, {"Other": "pip install other"}, tmp_path, "c")[0]
     text = page.read_text(encoding="utf-8")
-    assert "- one, 4 x 512 x 512: would take more than 90 s" in text
+    assert "- one, 4 x 512 x 512: would take more than 60 s" in text
     assert "- Other: pip install other" in text and "| one | 1.00 | – |" in text
 
 

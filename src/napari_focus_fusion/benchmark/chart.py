@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    _Box = tuple[float, float, float, float]
+
 #: Of lines, in the order of their names; no two are alike in lightness and hue.
 _COLOURS = (
     *("#000000", "#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b"),
@@ -94,6 +96,7 @@ def line_chart(
     draw.rectangle((_LEFT, _TOP, _LEFT + width, _TOP + height), outline="black")
     draw.text((_LEFT + width / 2, canvas[1] - 26), x.title, "black", font, "ma")
     draw.text((_LEFT, 6), y.title, "black", font)
+    written: list[_Box] = []
     for number, (name, line) in enumerate(lines.items()):
         if not line:
             continue
@@ -104,10 +107,21 @@ def line_chart(
             draw.ellipse((a - 3, b - 3, a + 3, b + 3), fill=colour)
         if labelled:
             a, b = places[-1]
+            box = draw.textbbox((a + 7, b), name, font, "lm")
+            while any(_overlap(box, other) for other in written):
+                b += 1
+                box = draw.textbbox((a + 7, b), name, font, "lm")
+            written.append(box)
             draw.text((a + 7, b), name, colour, font, "lm")
         else:
             draw.text((_LEFT + width + 16, _TOP + 20 * number), name, colour, font)
     return np.asarray(sheet)
+
+
+def _overlap(one: _Box, other: _Box) -> bool:
+    """Whether two boxes (left, top, right, bottom) have pixels in common."""
+    beside = one[2] <= other[0] or other[2] <= one[0]
+    return not (beside or one[3] <= other[1] or other[3] <= one[1])
 
 
 class _Scale(NamedTuple):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SEED = 7_300_000
 ELECTRONS = 4000.0
 #: What is not run: what would take longer, by the run before it.
-LONGEST = 90.0
+LONGEST = 60.0
 #: What a process takes before it begins to fuse does not count for that.
 _AT_LEAST = 0.5
 
