@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.cli import main
+from napari_focus_fusion.models.registry import trainable_models
+from napari_focus_fusion.training import train
+from napari_focus_fusion.training.recipe import recipe_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 def test_train_says_what_is_missing(tmp_path: Path, capsys: Any) -> None:
@@ -21,3 +28,32 @@ def test_train_says_what_is_missing(tmp_path: Path, capsys: Any) -> None:
     out.write_bytes(b"precious")
     assert main(command) == 1
     assert out.read_bytes() == b"precious"
+
+
+def test_all_models_go_on_where_the_time_was_over(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A few small scenes, and no scores of whole benchmarks.
+    small = {"scenes": 3, "slices": 3, "side": 64, "crop": 48, "measure": None}
+    monkeypatch.setattr(
+        train,
+        "recipe_of",
+        lambda spec: replace(recipe_of(spec), **small, scores=lambda *networks: {}),
+    )
+    monkeypatch.setattr(train, "VALIDATION_SEEDS", range(900_000, 900_002))
+    command = ["train", "all", "-o", str(tmp_path), "--steps", "2", "--device", "cpu"]
+    for name in trainable_models():
+        if name != "sesf":
+            (tmp_path / f"{name}.safetensors").write_bytes(b"trained before")
+    assert main([*command, "--minutes", "1e-6"]) == 0
+    assert "sesf was stopped after 1e-06 min" in capsys.readouterr().out
+    weights = tmp_path / "sesf.safetensors"
+    assert not weights.exists()
+    assert main([*command, "--minutes", "60"]) == 0
+    assert "Trained sesf" in capsys.readouterr().out and weights.exists()
+    card = json.loads((tmp_path / "sesf.json").read_text(encoding="utf-8"))
+    assert 0 < card["waited_for_data"] < 1
+    assert (tmp_path / "residual.safetensors").read_bytes() == b"trained before"
+    # All are there: nothing is left to do.
+    assert main(command) == 0 and not capsys.readouterr().out
+    assert main([*command, "--minutes", "0"]) == 2

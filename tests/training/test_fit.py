@@ -60,7 +60,10 @@ def stop_at(step: int) -> Callable[[], bool]:
 
 
 def without_time(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "waited")}
+        for row in history
+    ]
 
 
 @pytest.mark.parametrize("step", [1, 7, 12, 13, 20])
@@ -135,7 +138,7 @@ def test_training_helps_and_the_history_says_how() -> None:
     assert found.best_score == pytest.approx(validate(model))
     assert rows == found.history
     assert [row["step"] for row in rows] == list(range(25))
-    assert {"loss", "also", "learning_rate", "seconds"} <= rows[3].keys()
+    assert {"loss", "also", "learning_rate", "seconds", "waited"} <= rows[3].keys()
 
 
 def test_it_ends_after_so_many_looks_without_an_improvement(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from napari_focus_fusion.training.data import make_pool
@@ -27,3 +28,22 @@ def test_rims_of_thick_cells_have_the_depth_of_what_they_surround() -> None:
     assert known[striking].float().mean() > 0.9
     plain = make_pool(range(4), 8, 64, modalities=("brightfield",))
     assert known.float().mean() > torch.isfinite(plain.depth).float().mean()
+
+
+def test_processes_draw_the_same_pool() -> None:
+    pictures = [np.random.default_rng(k).random((90, 100), np.float32) for k in (0, 1)]
+    modalities = ("grey", "coherent", "tissue")
+    alone, together = (
+        make_pool(
+            range(7),
+            3,
+            48,
+            modalities=modalities,
+            pictures=pictures,
+            processes=processes,
+        )
+        for processes in (1, 2)
+    )
+    for name in ("slices", "truth", "depth"):
+        one, other = getattr(alone, name), getattr(together, name)
+        assert torch.equal(one.nan_to_num(-1), other.nan_to_num(-1)), name

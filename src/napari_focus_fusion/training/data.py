@@ -6,9 +6,11 @@ free of noise; each step then takes crops of it and adds noise of its own.
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from napari_focus_fusion.simulation.tissue import make_tissue
 from napari_focus_fusion.training.rng import generator_of, random_integer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from napari_focus_fusion.simulation.scenes import Scene
@@ -150,6 +152,7 @@ def make_pool(
     *,
     modalities: Sequence[str] = MODALITIES,
     pictures: Sequence[np.ndarray] | None = None,
+    processes: int = 1,
     on_scene: Callable[[int, int], None] | None = None,
 ) -> Pool:
     """Draw the scenes of some seeds, without noise.
@@ -168,14 +171,20 @@ def make_pool(
         cells, whose rims look sharp where they are not.
     pictures
         Sharp grey images that every other scene takes its textures from.
+    processes
+        How many draw scenes side by side; the pool does not depend on it. With more
+        than one, a script needs ``if __name__ == "__main__":`` around what it does.
     on_scene
         Called with the scenes drawn so far and their number in all.
     """
     stacks, truths, depths = [], [], []
-    for count, seed in enumerate(seeds):
-        modality = modalities[count % len(modalities)]
-        textures = pictures if count // len(modalities) % 2 else None
-        scene = _draw_scene(seed, modality, slices, side, textures)
+    count_of = len(modalities)
+    wanted = [
+        _Wanted(seed, modalities[i % count_of], slices, side, bool(i // count_of % 2))
+        for i, seed in enumerate(seeds)
+    ]
+    for count, scene in enumerate(_drawn(wanted, pictures, processes)):
+        modality = wanted[count].modality
         stacks.append(torch.from_numpy(np.asarray(scene.stack, np.float32)))
         truths.append(torch.from_numpy(np.asarray(scene.truth, np.float32)))
         detail = scene.textured
@@ -188,13 +197,46 @@ def make_pool(
     return Pool(torch.stack(stacks), torch.stack(truths), torch.stack(depths))
 
 
-def _draw_scene(
-    seed: int,
-    modality: str,
-    slices: int,
-    side: int,
-    pictures: Sequence[np.ndarray] | None,
-) -> Scene:
+class _Wanted(NamedTuple):
+    """A scene of a pool, and whether its textures are those of pictures."""
+
+    seed: int
+    modality: str
+    slices: int
+    side: int
+    textured: bool
+
+
+def _drawn(
+    wanted: list[_Wanted], pictures: Sequence[np.ndarray] | None, processes: int
+) -> Iterator[Scene]:
+    """Scenes in their order, drawn here or in processes of their own."""
+    if processes == 1:
+        for one in wanted:
+            yield _draw_scene(one, pictures)
+        return
+    with ProcessPoolExecutor(
+        processes, get_context("spawn"), initializer=_keep, initargs=(pictures,)
+    ) as executor:
+        yield from executor.map(_draw_in_process, wanted, chunksize=4)
+
+
+#: In a process that draws scenes, the pictures.
+_kept: list[Sequence[np.ndarray] | None] = []
+
+
+def _keep(pictures: Sequence[np.ndarray] | None) -> None:
+    """Take the pictures once, and not with every scene; and one core a process."""
+    _kept.append(pictures)
+    torch.set_num_threads(1)
+
+
+def _draw_in_process(wanted: _Wanted) -> Scene:
+    return _draw_scene(wanted, _kept[-1])
+
+
+def _draw_scene(wanted: _Wanted, pictures: Sequence[np.ndarray] | None) -> Scene:
+    seed, modality, slices, side, textured = wanted
     fixed: dict[str, Any] = {
         "shape": (side, side),
         "slices": slices,
@@ -213,7 +255,8 @@ def _draw_scene(
     if slices > DEEP and modality != "refractile":
         uniform = np.random.default_rng([seed, slices]).uniform
         options["blur_per_slice"] = float(np.exp(uniform(*np.log(DEEP_BLUR))))
-    return make_scene(seed, pictures=pictures, **fixed, **options)
+    textures = pictures if textured else None
+    return make_scene(seed, pictures=textures, **fixed, **options)
 
 
 def _tissue(seed: int) -> dict[str, Any]:

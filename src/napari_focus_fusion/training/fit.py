@@ -8,6 +8,8 @@ import io
 import os
 import pickle
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +82,9 @@ class Fitted:
     Attributes
     ----------
     history
-        One row a step: step, losses, learning rate, seconds; ``validation`` on the
-        steps with a validation.
+        One row a step: step, losses, learning rate, seconds, and ``waited``, those
+        of them until the batch was there; ``validation`` on the steps with a
+        validation.
     best_step, best_score
         When the validation score was lowest; the network has that state.
     stopped
@@ -186,46 +189,70 @@ def fit(
         partial.write_bytes(content.getbuffer())
         os.replace(partial, checkpoint)
 
-    for step in range(first, schedule.steps + 1):
-        if should_stop is not None and should_stop():
-            fitted.stopped = "asked"
-            if step > first:
-                save(step)
-            break
-        # Asked before a step and not after one, so that a run that had ended and is
-        # taken up again ends at once.
-        previous, waited = step - 1, step - 1 - fitted.best_step
-        if (
-            schedule.patience
-            and previous % schedule.validate_every == 0
-            and waited >= schedule.patience * schedule.validate_every
-        ):
-            fitted.stopped = "no improvement"
-            break
-        row: dict[str, float] = {"step": step}
-        validates = step % schedule.validate_every == 0 or step == schedule.steps
-        if validates:
-            network.eval()
-            with torch.inference_mode():
-                row["validation"] = validate(network)
-            if row["validation"] < fitted.best_score:
-                fitted.best_step, fitted.best_score = step, row["validation"]
-                best = copy.deepcopy(network.state_dict())
-        if step < schedule.steps:
-            network.train()
-            if not statistics:
-                _freeze_statistics(network)
-            row |= _update(
-                network, training_loss, draw(step), optimiser, schedule, step
-            )
-        fitted.history.append(row)
-        if on_step is not None:
-            on_step(row)
-        if validates:
-            save(step + 1)
+    with closing(_Batches(draw, schedule.steps)) as batches:
+        for step in range(first, schedule.steps + 1):
+            if should_stop is not None and should_stop():
+                fitted.stopped = "asked"
+                if step > first:
+                    save(step)
+                break
+            # Asked before a step and not after one, so that a run that had ended and is
+            # taken up again ends at once.
+            previous, waited = step - 1, step - 1 - fitted.best_step
+            if (
+                schedule.patience
+                and previous % schedule.validate_every == 0
+                and waited >= schedule.patience * schedule.validate_every
+            ):
+                fitted.stopped = "no improvement"
+                break
+            row: dict[str, float] = {"step": step}
+            validates = step % schedule.validate_every == 0 or step == schedule.steps
+            if validates:
+                network.eval()
+                with torch.inference_mode():
+                    row["validation"] = validate(network)
+                if row["validation"] < fitted.best_score:
+                    fitted.best_step, fitted.best_score = step, row["validation"]
+                    best = copy.deepcopy(network.state_dict())
+            if step < schedule.steps:
+                network.train()
+                if not statistics:
+                    _freeze_statistics(network)
+                row |= _update(
+                    network, training_loss, batches, optimiser, schedule, step
+                )
+            fitted.history.append(row)
+            if on_step is not None:
+                on_step(row)
+            if validates:
+                save(step + 1)
     network.load_state_dict(best)
     network.eval()
     return fitted
+
+
+class _Batches:
+    """Batches of steps, each drawn while the step before it is computed."""
+
+    def __init__(self, draw: Draw, steps: int) -> None:
+        self.draw, self.steps = draw, steps
+        self.executor = ThreadPoolExecutor(1)
+        self.next: tuple[int, Future[Any]] | None = None
+
+    def of(self, step: int) -> Any:
+        """The batch of a step; that of the next one is begun."""
+        if self.next is None or self.next[0] != step:
+            self.next = step, self.executor.submit(self.draw, step)
+        batch = self.next[1].result()
+        self.next = None
+        if step + 1 < self.steps:
+            self.next = step + 1, self.executor.submit(self.draw, step + 1)
+        return batch
+
+    def close(self) -> None:
+        """Wait for what was begun, and end the thread."""
+        self.executor.shutdown(cancel_futures=True)
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
@@ -240,13 +267,15 @@ def write_history(path: Path, history: list[dict[str, float]]) -> None:
 def _update(
     network: nn.Module,
     training_loss: TrainingLoss,
-    batch: Any,
+    batches: _Batches,
     optimiser: torch.optim.Optimizer,
     schedule: Schedule,
     step: int,
 ) -> dict[str, float]:
     """One step of Adam; the row of the history it makes."""
     began = time.perf_counter()
+    batch = batches.of(step)
+    waited = time.perf_counter() - began
     for group in optimiser.param_groups:
         group["lr"] = schedule.learning_rate * schedule.rate(step)
     device = next(network.parameters()).device
@@ -264,6 +293,7 @@ def _update(
     optimiser.step()
     row["learning_rate"] = optimiser.param_groups[0]["lr"]
     row["seconds"] = time.perf_counter() - began
+    row["waited"] = waited
     return row
 
 

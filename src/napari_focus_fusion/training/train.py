@@ -52,6 +52,7 @@ def train(
     steps: int | None = None,
     seed: int = 0,
     scale: int | None = None,
+    processes: int = 1,
     device: str = "auto",
     overwrite: bool = False,
     on_step: Callable[[dict[str, float]], None] | None = None,
@@ -77,6 +78,9 @@ def train(
         Of the initial weights and the batches.
     scale
         Of a model that super-resolves the one factor to train; None for all.
+    processes
+        How many draw scenes side by side, see
+        :func:`~napari_focus_fusion.training.data.make_pool`.
     device
         As :func:`fuse` takes it.
     overwrite
@@ -115,6 +119,7 @@ def train(
     scale = None if scale is None else whole_number("scale", scale, least=2)
     steps = None if steps is None else whole_number("steps", steps, least=1)
     seed = whole_number("seed", seed, least=0)
+    processes = whole_number("processes", processes, least=1)
     pictures = None if pictures is None else file_path("pictures", pictures)
     callback("on_step", on_step, "a row of the history")
     callback("on_scene", on_scene, "scenes drawn", "scenes in all")
@@ -130,7 +135,7 @@ def train(
     where = choose_device(device)
     textures = read_pictures(pictures) if pictures is not None else None
     size = (recipe.slices, recipe.side)
-    draw = partial(make_pool, modalities=recipe.modalities)
+    draw = partial(make_pool, modalities=recipe.modalities, processes=processes)
     pool = draw(range(recipe.scenes), *size, pictures=textures, on_scene=on_scene)
     validation = validation_batches(draw(VALIDATION_SEEDS, *size), recipe)
     validation = [batch.to(where) for batch in validation]
@@ -166,6 +171,7 @@ def train(
         "best_step": fits[0].best_step,
         "validation": _before_and_after(fits[0]),
         "seconds": round(sum(row.get("seconds", 0.0) for row in history)),
+        "waited_for_data": round(share_waited(history), 3),
         "device": describe(where),
         "machine": platform.machine(),
         "torch": torch.__version__,
@@ -176,6 +182,14 @@ def train(
     for checkpoint in checkpoints:
         checkpoint.unlink(missing_ok=True)
     return card
+
+
+def share_waited(history: list[dict[str, float]]) -> float:
+    """Of the time of all steps, the share in which they waited for their batches."""
+    waited, seconds = (
+        sum(row.get(name, 0.0) for row in history) for name in ("waited", "seconds")
+    )
+    return waited / seconds if seconds else 0.0
 
 
 def _check(name: str, out: Path, scale: int | None, overwrite: bool) -> ModelSpec:

@@ -12,7 +12,7 @@ masks that are 0 or 1 everywhere. See :func:`selection_probability`.
 Scenes have a ground truth, the sharp slice. The shipped weights were trained with that
 as well: cross-entropy of each stage's masks, the error of the slices that they select,
 and the error of each stage's reconstruction. Without ground truth (fine-tuning on a
-user's stack) the paper's losses are taken alone.
+user's stack) they are taken on stacks resynthesised from it, whose truth is known.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from napari_focus_fusion.training.data import MODALITIES
 from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import slice_ranking, ssim
 from napari_focus_fusion.training.recipe import Recipe, repeated
+from napari_focus_fusion.training.resynthesis import resynthesised_batch
 from napari_focus_fusion.training.rng import generator_of, random_integer
 from napari_focus_fusion.training.scores import score_on_scenes
 
@@ -83,10 +84,20 @@ def training_loss(
 
     Stacks of 2 to all slices, neighbours in depth.
     """
-    generator = generator_of(batch.step)
+    trust = min(batch.step / WARM_UP, 1.0) * (WEIGHT_BESIDE_TRUTH if truth else 1.0)
+    return _losses(network, batch, generator_of(batch.step), trust, truth)
+
+
+def _losses(
+    network: DualPath,
+    batch: Batch,
+    generator: torch.Generator,
+    trust: float,
+    truth: float = 1.0,
+) -> dict[str, Tensor]:
+    """The paper's losses, and those with ground truth, of a part of the slices."""
     batch = draw_substack(batch, generator)
     estimates = list(network.unroll(batch.noisy))
-    trust = min(batch.step / WARM_UP, 1.0) * (WEIGHT_BESIDE_TRUTH if truth else 1.0)
     losses = dual_losses(network, batch.noisy, estimates, generator, trust)
     if truth:
         losses |= true_losses(estimates, batch)
@@ -97,7 +108,11 @@ def training_loss(
 def self_supervised_loss(
     network: DualPath, slices: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The paper's losses on slices without ground truth.
+    """The same losses on stacks resynthesised from slices without ground truth.
+
+    Of a user's slices themselves the paper's losses alone could be taken: masks of
+    classical measures then supervise the network, and mislead it where noise or
+    refraction misleads them.
 
     Parameters
     ----------
@@ -108,7 +123,8 @@ def self_supervised_loss(
     generator
         Of what is drawn at random.
     """
-    return dual_losses(network, slices, list(network.unroll(slices)), generator)
+    batch = resynthesised_batch(slices, generator)
+    return _losses(network, batch, generator, WEIGHT_BESIDE_TRUTH)
 
 
 def dual_losses(
