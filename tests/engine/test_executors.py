@@ -183,3 +183,29 @@ def test_what_killed_workers_were_computing_is_done_again(
     )
     np.testing.assert_array_equal(there.fused, by_sml.fused)
     np.testing.assert_array_equal(there.decision, by_sml.decision)
+
+
+def test_jobs_of_a_queue_give_what_this_process_gives(
+    on_disk: Path, by_sml: FusionResult, tmp_path: Path
+) -> None:
+    """The recipe for SLURM, by the job queue's own stand-in, whose jobs are processes."""
+    queue = pytest.importorskip("dask_jobqueue.local")
+    with queue.LocalCluster(
+        cores=1, processes=1, memory="1GB", log_directory=str(tmp_path / "logs")
+    ) as cluster:
+        cluster.scale(jobs=2)
+        client = distributed.Client(cluster, set_as_default=False)
+        try:
+            client.wait_for_workers(2, timeout=120)
+            result = fuse(
+                on_disk,
+                "sml",
+                axes="ZYX",
+                device="cpu",
+                client=client,
+                out=tmp_path / "out.ome.zarr",
+            )
+        finally:
+            client.close()
+    np.testing.assert_array_equal(result.decision, by_sml.decision)
+    np.testing.assert_array_equal(result.fused, by_sml.fused)
