@@ -51,9 +51,7 @@ _BLOCK_SIDE = 2048
 _HEX = re.compile("#[0-9a-fA-F]{6}")
 
 
-def result_files(
-    path: Path, scale: int = 1, reconstructed: bool = False
-) -> list[Path]:
+def result_files(path: Path, scale: int = 1, reconstructed: bool = False) -> list[Path]:
     """The files that :meth:`FusionResult.save` writes for a name, the fused one first.
 
     A TIFF, PNG or JPEG has its maps as TIFF beside it; a Zarr holds everything.
@@ -264,7 +262,9 @@ class FusionResult:
                     )
                     continue
                 unit = self.stack.unit("Z")
-                titles = (f"depth ({unit})" if name == "depth" else name,)
+                titles: tuple[str, ...] = (name,)
+                if name == "depth":
+                    titles = (f"depth ({unit})",)
                 if name == "beyond" and "C" in self.stack.axes:
                     titles = self.stack.channel_names
                 write_ome_tiff(

@@ -143,16 +143,19 @@ def _compose(
     instead: np.ndarray,
     background: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """What :func:`compose_region` gives, the slices that were taken, (h, w), and beyond.
+    """What :func:`compose_region` gives; the slices that were taken, (h, w); beyond.
 
-    The last as :func:`finish_region` has it. ``instead`` is the decision map for pixels that the slice of ``labels`` lacks;
-    ``background`` (h, w) is the weight that every slice has at least.
+    The last as :func:`finish_region` has it. ``instead`` is the decision map for pixels
+    that the slice of ``labels`` lacks; ``background`` (h, w) is the weight that every
+    slice has at least.
     """
     stack = point.plan.stack
     inside = region.moved(-area.y0, -area.x0)
     if point.plan.settings.blend == "select":
-        around = labels[inside.slices], instead[inside.slices]
-        return *_select(point, region, *around, monitor), None
+        fused, index = _select(
+            point, region, labels[inside.slices], instead[inside.slices], monitor
+        )
+        return fused, index, None
     index, otherwise = (
         _with_halo(a, inside, area, COMPOSITE_HALO) for a in (labels, instead)
     )

@@ -570,7 +570,8 @@ def chosen_layers(
         A result of :func:`napari_focus_fusion.fuse`.
     outputs
         Any of :data:`OUTPUTS`, and ``"consistency"`` of a super-resolved result and
-        ``"beyond"`` of a reconstructed one; the others of :data:`MORE_OUTPUTS` are made by :func:`fuse_to_layers`.
+        ``"beyond"`` of a reconstructed one; the others of :data:`MORE_OUTPUTS` are made
+        by :func:`fuse_to_layers`.
 
     Returns
     -------

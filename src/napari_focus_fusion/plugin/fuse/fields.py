@@ -76,8 +76,8 @@ _OUTPUTS = (
     (
         "beyond",
         "Beyond the slices",
-        "Where the reconstructed image is brighter (green) or darker (pink) than every\n"
-        "slice at that pixel, and by how much: what was not observed.",
+        "Where the reconstructed image is brighter (green) or darker (pink) than all\n"
+        "slices at that pixel, and by how much: what was not observed.",
     ),
 )
 _CHECKED = ("fused", "decision")
