@@ -100,7 +100,9 @@ class RunningRange:
         unknown = self.lowest > self.highest
         grey[unknown] = 0
         low, high = (np.where(unknown, 0, a) for a in (self.lowest, self.highest))
-        return (grey - grey.clip(low, high)).astype(np.float32)
+        grey -= grey.clip(low, high)
+        most = np.finfo(np.float32).max  # float64 may hold more
+        return grey.clip(-most, most, out=grey).astype(np.float32)
 
     def is_clear(self, beyond: np.ndarray) -> np.ndarray:
         """(h, w) bool, where any channel lies beyond by clearly more than the noise."""
@@ -108,7 +110,7 @@ class RunningRange:
         for values, channel, noise in zip(
             beyond, self.channels, self.noise, strict=True
         ):
-            sd = noise.variance().sqrt().cpu().numpy()
+            sd = noise.variance().sqrt().cpu().numpy().astype(np.float64)
             least = np.maximum(CLEAR_NOISE * sd, CLEAR_SHARE)
             least *= channel.white - channel.black
             if channel.stack.dtype.kind in "iu":  # which are rounded
