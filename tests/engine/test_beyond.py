@@ -113,9 +113,7 @@ def test_absent_pixels_show_nothing(dtype: str) -> None:
     np.testing.assert_allclose(result.beyond, expected, rtol=1e-6, atol=0.01)
     # One slice alone: whatever differs from it lies beyond.
     alone = result.fused[10:30, 10:40].astype(float) - slices[0, 10:30, 10:40]
-    np.testing.assert_allclose(
-        result.beyond[10:30, 10:40], alone, rtol=1e-6, atol=0.01
-    )
+    np.testing.assert_allclose(result.beyond[10:30, 10:40], alone, rtol=1e-6, atol=0.01)
     assert (result.beyond[50:55, 60:70] == 0).all()
     masked = np.ma.masked_invalid(slices)
     masked.data[masked.mask] = 1e6  # what lies under a mask does not matter either
