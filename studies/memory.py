@@ -132,7 +132,7 @@ def measure(case: dict[str, Any], place: Path, answer: Connection) -> None:
     how |= {"memory": case["memory"] * MB, "out": case["out"] and place / case["out"]}
     run = ff.fuse(stack, model, **how)
     peak = resident("VmHWM") - before
-    names = ("fused", "decision", "confidence", "depth", "consistency")
+    names = ("fused", "decision", "confidence", "depth", "consistency", "beyond")
     kept = [getattr(run, name, None) for name in names]
     result = sum(array.nbytes for array in kept if isinstance(array, np.ndarray))
     _, plan = plan_fusion(stack, model, **how)

@@ -21,7 +21,11 @@ PROVENANCE = {"model": "sesf", "version": "0", "where": np.float32(0.5)}
 
 
 def result_for(axes: str, scale: int = 1, **fields) -> FusionResult:
-    """A result with values of its own everywhere, for a stack of these axes."""
+    """A result with values of its own everywhere, for a stack of these axes.
+
+    With ``reconstructed=True`` it has a map of what lies beyond the slices.
+    """
+    reconstructed = fields.pop("reconstructed", False)
     rng = np.random.default_rng(3)
     sizes = {**SIZES, **fields.pop("sizes", {})}
     dtype = fields.pop("dtype", "uint8" if "S" in axes else "uint16")
@@ -37,7 +41,12 @@ def result_for(axes: str, scale: int = 1, **fields) -> FusionResult:
     depth = (decision * 0.5).astype(np.float32)
     maps = (decision, confidence, depth)
     consistency = None if scale == 1 else confidence / 10
-    return FusionResult(fused, *maps, stack, PROVENANCE, scale, consistency)
+    beyond = None
+    if reconstructed:
+        beyond = rng.normal(0, 20, stack.channel_shape).astype(np.float32)
+    return FusionResult(
+        fused, *maps, stack, PROVENANCE, scale, consistency, beyond=beyond
+    )
 
 
 def corners(layer) -> np.ndarray:

@@ -24,6 +24,7 @@ from napari_focus_fusion.engine.checks import (
     contradiction_of_plain,
     inconsistency_with_slices,
     note_of_absent,
+    note_of_beyond,
     note_of_preference,
     note_of_strength,
     nothing_in_focus,
@@ -188,7 +189,8 @@ def fuse(
     strength
         With a model that reconstructs (``mscnn``): 1, the default, gives what it
         reconstructed; 0 pixels as they were observed, as other models do; in between
-        so much of the difference.
+        so much of the difference. ``result.beyond`` shows where the result lies outside
+        what any slice shows.
     verify
         Whether islands and pixels of low confidence in the decision map take the label
         that their surroundings vote for.
@@ -397,7 +399,8 @@ def _run(plan: RunPlan, store: Store, monitor: Monitor, client: Any) -> None:
         with torch.inference_mode():
             for t in range(stack.n_times):
                 _fuse_time_point(plan, t, store, execute, monitor)
-    for text in filter(None, [note_of_absent(stack, monitor)]):
+    notes = [note_of_absent(stack, monitor), note_of_beyond(stack, monitor)]
+    for text in filter(None, notes):
         monitor.warn(text)
 
 

@@ -16,7 +16,12 @@ from napari_focus_fusion.parameters import file_path, yes_or_no
 from napari_focus_fusion.placement import Transform, displayed_axes, displayed_units
 from napari_focus_fusion.read.names import stem
 from napari_focus_fusion.write.blocks import regions
-from napari_focus_fusion.write.ome_zarr import complete_output, create_output, levels
+from napari_focus_fusion.write.ome_zarr import (
+    axes_of,
+    complete_output,
+    create_output,
+    levels,
+)
 from napari_focus_fusion.write.picture import (
     PICTURE_SUFFIXES,
     check_picture,
@@ -38,24 +43,28 @@ if TYPE_CHECKING:
 LayerData = tuple[Any, dict[str, Any], str]
 
 _MAPS = ("decision", "confidence", "depth")
+#: What has the strongest colour in the layer of what lies beyond the slices, as a share
+#: of the contrast of the fused image.
+BEYOND_SHOWN = 0.2
 #: Rows and columns of a map that are read at once.
 _BLOCK_SIDE = 2048
 _HEX = re.compile("#[0-9a-fA-F]{6}")
 
 
-def result_files(path: Path, scale: int = 1) -> list[Path]:
+def result_files(path: Path, scale: int = 1, reconstructed: bool = False) -> list[Path]:
     """The files that :meth:`FusionResult.save` writes for a name, the fused one first.
 
     A TIFF, PNG or JPEG has its maps as TIFF beside it; a Zarr holds everything.
     """
     if path.suffix.lower() == ".zarr":
         return [path]
-    maps = _maps_of(scale)
+    maps = _maps_of(scale, reconstructed)
     return [path, *(path.with_name(f"{stem(path)}_{name}.ome.tif") for name in maps)]
 
 
-def _maps_of(scale: int) -> tuple[str, ...]:
-    return _MAPS if scale == 1 else (*_MAPS, "consistency")
+def _maps_of(scale: int, reconstructed: bool) -> tuple[str, ...]:
+    finer = ("consistency",) if scale > 1 else ()
+    return (*_MAPS, *finer, *(("beyond",) if reconstructed else ()))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,6 +99,12 @@ class FusionResult:
     inputs
         Files and folders that were read, which :meth:`save` never overwrites; those of
         `stack` need not be among them.
+    beyond
+        float32, axes `stack.channel_axes`, of a model that reconstructs pixels: how far
+        the fused image lies above the highest value that any slice has at that pixel
+        (positive), or below the lowest (negative), in the units of the image; 0 where
+        it lies between, or no slice has the pixel. Of RGB the luminance. None where
+        pixels are taken from slices.
 
     Examples
     --------
@@ -108,6 +123,7 @@ class FusionResult:
     consistency: Any = None
     inputs: frozenset[str] = frozenset()
     registration: Registration | None = None
+    beyond: Any = None
 
     def __repr__(self) -> str:
         stack, notes = self.stack, len(self.notes)
@@ -152,6 +168,10 @@ class FusionResult:
         return best if "T" in stack.axes else int(best[0])
 
     @property
+    def _maps(self) -> tuple[str, ...]:
+        return _maps_of(self.scale, self.beyond is not None)
+
+    @property
     def _model(self) -> str:
         model = self.provenance.get("model", "")
         return str(model.get("name", "") if isinstance(model, dict) else model)
@@ -167,10 +187,15 @@ class FusionResult:
         -------
         list of (data, attributes, "image")
             The fused image (one a channel) first, then decision, confidence, depth
-            and, of a super-resolved image, consistency, which start hidden.
+            and, of a super-resolved image, consistency, and of a reconstructed one
+            beyond (one a channel), which start hidden.
         """
-        maps = _maps_of(self.scale)
-        return [*self.fused_layers(), *(self.map_layer(name) for name in maps)]
+        maps = [name for name in self._maps if name != "beyond"]
+        return [
+            *self.fused_layers(),
+            *(self.map_layer(name) for name in maps),
+            *self._beyond_layers(),
+        ]
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write fused image, decision, confidence and depth to files.
@@ -215,7 +240,7 @@ class FusionResult:
         )
 
     def _save_tiff(self, path: Path, *, overwrite: bool) -> list[Path]:
-        targets = result_files(path, self.scale)
+        targets = result_files(path, self.scale, self.beyond is not None)
         check_targets(
             targets,
             overwrite=overwrite,
@@ -223,7 +248,7 @@ class FusionResult:
             nbytes=self._nbytes(),
         )
         with written_whole(targets, overwrite=overwrite) as partials:
-            names = ("fused", *_maps_of(self.scale))
+            names = ("fused", *self._maps)
             for name, partial in zip(names, partials, strict=True):
                 description = {"output": name, **self.provenance}
                 if name == "fused":
@@ -237,13 +262,18 @@ class FusionResult:
                     )
                     continue
                 unit = self.stack.unit("Z")
+                titles: tuple[str, ...] = (name,)
+                if name == "depth":
+                    titles = (f"depth ({unit})",)
+                if name == "beyond" and "C" in self.stack.axes:
+                    titles = self.stack.channel_names
                 write_ome_tiff(
                     partial,
                     getattr(self, name),
-                    self.stack.map_axes,
+                    axes_of(name, self.stack),
                     name=f"{self.stack.name} {name}",
                     pixel_sizes=pixel_sizes(self.stack),
-                    channel_names=(f"depth ({unit})" if name == "depth" else name,),
+                    channel_names=titles,
                     description=description,
                 )
         return targets
@@ -256,10 +286,15 @@ class FusionResult:
             nbytes=self._nbytes(),
         )
         with written_whole([path], overwrite=overwrite) as (partial,):
-            arrays = create_output(partial, self.stack, scale=self.scale)
+            arrays = create_output(
+                partial,
+                self.stack,
+                scale=self.scale,
+                reconstructed=self.beyond is not None,
+            )
             for name, target in arrays.items():
                 source = getattr(self, name)
-                axes = self.stack.fused_axes if name == "fused" else self.stack.map_axes
+                axes = axes_of(name, self.stack)
                 plane = (axes.index("Y"), axes.index("X"))
                 size = 2 * target.chunks[plane[0]]
                 for region in regions(target.shape, size, plane=plane):
@@ -268,7 +303,7 @@ class FusionResult:
         return [path]
 
     def _nbytes(self) -> int:
-        arrays = [getattr(self, name) for name in ("fused", *_maps_of(self.scale))]
+        arrays = [getattr(self, name) for name in ("fused", *self._maps)]
         return sum(int(np.prod(a.shape)) * np.dtype(a.dtype).itemsize for a in arrays)
 
     def fused_layers(self) -> list[LayerData]:
@@ -301,11 +336,38 @@ class FusionResult:
             if not rgb:
                 own["colormap"] = colours[channel]
                 own["contrast_limits"] = self._contrast(pixels, channel)
-            names = stack.channel_names or [
-                f"channel {i}" for i in range(stack.n_channels)
-            ]
-            name = f"{names[channel]} fused"
+            name = f"{self._channel_names[channel]} fused"
             layers.append(self._layer(name, pixels, {**common, **own, **place}))
+        return layers
+
+    @property
+    def _channel_names(self) -> Sequence[str]:
+        count = self.stack.n_channels
+        return self.stack.channel_names or [f"channel {i}" for i in range(count)]
+
+    def _beyond_layers(self) -> list[LayerData]:
+        """The map of what lies beyond the slices, one layer a channel."""
+        if self.beyond is None:
+            return []
+        stack, layers = self.stack, []
+        several = "C" in stack.axes
+        for channel in range(stack.n_channels):
+            which = channel if several else None
+            fused, _ = self._placed(self.fused, stack.fused_axes, 1, channel=which)
+            low, high = self._contrast(fused, channel)
+            pixels, place = self._placed(
+                self.beyond, stack.channel_axes, 1, channel=which
+            )
+            reach = BEYOND_SHOWN * (high - low)
+            attributes = {
+                "rgb": False,
+                "colormap": "PiYG",
+                "contrast_limits": (-reach, reach),
+                "visible": False,
+                **place,
+            }
+            title = f"{self._channel_names[channel]} beyond" if several else "beyond"
+            layers.append(self._layer(title, pixels, attributes))
         return layers
 
     def map_layer(self, name: str) -> LayerData:

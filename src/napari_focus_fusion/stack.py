@@ -203,6 +203,11 @@ class FocusStack:
         return "".join(axis for axis in self.axes if axis in "TYX")
 
     @property
+    def channel_axes(self) -> str:
+        """Axes of a map of each channel: without Z and S."""
+        return self.fused_axes.replace("S", "")
+
+    @property
     def fused_shape(self) -> tuple[int, ...]:
         """Shape of the fused image at scale 1."""
         return tuple(self.size(axis) for axis in self.fused_axes)
@@ -211,6 +216,11 @@ class FocusStack:
     def map_shape(self) -> tuple[int, ...]:
         """Shape of decision, confidence and depth."""
         return tuple(self.size(axis) for axis in self.map_axes)
+
+    @property
+    def channel_shape(self) -> tuple[int, ...]:
+        """Shape of a map of each channel."""
+        return tuple(self.size(axis) for axis in self.channel_axes)
 
     @property
     def chunk_yx(self) -> tuple[int, int] | None:

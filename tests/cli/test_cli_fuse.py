@@ -316,6 +316,41 @@ def test_resuming_leaves_only_what_would_come_out_again(
         assert all(Path(path).exists() for path in report["results"][0]["outputs"])
 
 
+def test_what_no_slice_shows_is_written_beside_a_reconstruction(
+    tmp_path: Path, stack_file: Path, capsys: Any
+) -> None:
+    out, beyond = tmp_path / "fused.ome.tif", tmp_path / "fused_beyond.ome.tif"
+    command = ["fuse", str(stack_file), "-o", str(out), "--device", "cpu", "--json"]
+    beyond.write_text("mine")
+    # Said before the work: none of the other files is there.
+    assert main([*command, "--model", "mscnn"]) == 1
+    assert "fused_beyond.ome.tif' exists already" in capsys.readouterr().err
+    assert not out.exists() and beyond.read_text() == "mine"
+    beyond.unlink()
+    assert main([*command, "--model", "mscnn"]) == 0
+    (row,) = report_of(capsys)["results"]
+    assert str(beyond) in row["outputs"]
+    fused = tifffile.imread(out).astype(float)
+    slices = focus_stack()
+    expected = fused - fused.clip(slices.min(0), slices.max(0))
+    np.testing.assert_array_equal(tifffile.imread(beyond), expected)
+    assert expected.any()
+    for change, again in (("nothing", 0), ("lost", 1), ("nothing", 0)):
+        if change == "lost":
+            beyond.unlink()
+        assert main([*command, "--model", "mscnn", "--resume"]) == 0
+        assert report_of(capsys)["fused"] == again
+        assert beyond.exists()
+    # Observed pixels have no such map, and are not missing one.
+    other = tmp_path / "observed.ome.tif"
+    command[3] = str(other)
+    options = ["--model", "mscnn", "--strength", "0", "--resume"]
+    for fused_now in (1, 0):
+        assert main([*command, *options]) == 0
+        assert report_of(capsys)["fused"] == fused_now
+    assert not (tmp_path / "observed_beyond.ome.tif").exists()
+
+
 def test_resuming_does_not_replace_the_file_of_another_program(
     tmp_path: Path, stack_file: Path, capsys: Any
 ) -> None:

@@ -97,6 +97,20 @@ def test_the_same_pixels_as_here(
     assert "dask cluster" in there.provenance["device"]
 
 
+@pytest.mark.skipif("mscnn" not in models(), reason="it has no weights")
+def test_workers_find_what_no_slice_shows(
+    client: Any, on_disk: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "fused.ome.zarr"
+    there = fuse(on_disk, "mscnn", axes="ZYX", client=client, out=out, memory="64MB")
+    slices = zarr.open_array(on_disk, mode="r")[:].astype(float)
+    fused = np.asarray(there.fused).astype(float)
+    expected = fused - fused.clip(slices.min(0), slices.max(0))
+    np.testing.assert_array_equal(there.beyond, expected)
+    # In every region, some of which are narrow.
+    assert np.all([expected[:512].any(), expected[512:].any(), expected[:, 512:].any()])
+
+
 def test_stopping_keeps_what_is_done(
     client: Any, on_disk: Path, by_sml: FusionResult, tmp_path: Path
 ) -> None:

@@ -70,7 +70,7 @@ def finish(
     area: Any,
     monitor: Monitor | None = None,
 ) -> Any:
-    return finish_region(point, region, raw, area, monitor or Monitor())
+    return finish_region(point, region, raw, area, monitor or Monitor())[:2]
 
 
 def same(a: Maps, b: Maps) -> None:

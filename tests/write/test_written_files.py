@@ -11,6 +11,7 @@ import tifffile
 import yaozarrs
 import zarr
 
+from napari_focus_fusion.metadata import METADATA_KEY
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.stack import FocusStack
 from small_results import pixels_of, result_for
@@ -57,6 +58,29 @@ def test_saved_results_read_back_the_same(axes, scale, fields, kind, tmp_path) -
         if "T" in axes:
             assert (read.pixel_size("T"), read.unit("T")) == (60, "second")
     assert as_stack(paths[0]).channel_names == stack.channel_names
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "ZYXS", "TCZYX", "CTZYX", "YXZ", "YXZC"])
+@pytest.mark.parametrize("kind", ["r.ome.tif", "r.ome.zarr"])
+def test_what_lies_beyond_the_slices_is_saved_beside(axes, kind, tmp_path) -> None:
+    names = ("a", "b", "c") if "C" in axes else ()
+    result = result_for(axes, reconstructed=True, channel_names=names)
+    stack, paths = result.stack, result.save(tmp_path / kind)
+    where = tmp_path / "r_beyond.ome.tif"
+    if kind.endswith("zarr"):
+        yaozarrs.validate_zarr_store(paths[0])
+        where = paths[0] / "beyond"
+        assert "S" not in zarr.open_group(where).attrs[METADATA_KEY]["axes"]
+    else:
+        assert paths[-1] == where and sorted(tmp_path.iterdir()) == sorted(paths)
+        named = stack.channel_names or ("beyond",)
+        assert as_stack(where).channel_names == named
+    read = as_stack(where)
+    assert result.beyond.min() < 0 < result.beyond.max()
+    want = FocusStack(result.beyond, stack.channel_axes)
+    np.testing.assert_array_equal(pixels_of(read), pixels_of(want))
+    assert read.dtype == np.float32
+    assert (read.pixel_size("Y"), read.unit("X")) == (0.1, "micrometer")
 
 
 def test_provenance_travels_in_files(tmp_path) -> None:

@@ -43,8 +43,9 @@ def run(args: argparse.Namespace) -> int:
     """Fuse the stack, compare the result with the truth, and draw both."""
     from PIL import Image
 
-    from napari_focus_fusion import as_stack, fuse
+    from napari_focus_fusion import as_stack
     from napari_focus_fusion.figure import side_by_side
+    from napari_focus_fusion.fusion import fuse, plan_fusion
     from napari_focus_fusion.metrics import psnr
     from napari_focus_fusion.result import result_files
     from napari_focus_fusion.simulation.samples import brightfield_scene
@@ -53,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     target, figure_path = folder / "pollen_fused.ome.tif", folder / "pollen.png"
-    check_targets([*result_files(target), figure_path], overwrite=args.overwrite)
     scene = brightfield_scene()
     stack = as_stack(
         scene.stack,
@@ -62,11 +62,13 @@ def run(args: argparse.Namespace) -> int:
         units=scene.units,
         name="Pollen",
     )
+    keywords = fuse_keywords(args)
+    _, plan = plan_fusion(stack, **keywords)
+    files = result_files(target, reconstructed=plan.reconstructs)
+    check_targets([*files, figure_path], overwrite=args.overwrite)
     started = time.perf_counter()
     with stop_on_interrupt() as stop, Bar("Pollen") as bar:
-        result = fuse(
-            stack, progress=bar, should_stop=stop.is_set, **fuse_keywords(args)
-        )
+        result = fuse(stack, progress=bar, should_stop=stop.is_set, **keywords)
     seconds = time.perf_counter() - started
     outputs = result.save(target, overwrite=args.overwrite)
     Image.fromarray(side_by_side(result)).save(figure_path)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
 
+    from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.jobs import Job
     from napari_focus_fusion.result import FusionResult
     from napari_focus_fusion.stack import FocusStack
@@ -36,7 +37,9 @@ def _done_before(
     from napari_focus_fusion.read.own_results import provenance_in
     from napari_focus_fusion.result import result_files
 
-    files = result_files(target, args.scale or 1)
+    # The fused image says whether there should be a map of what was reconstructed.
+    earlier = provenance_in(str(target)) if target.exists() else {}
+    files = result_files(target, args.scale or 1, bool(earlier.get("reconstructed")))
     there = [path for path in files if path.exists()]
     if not args.resume or not there:
         return None, args.overwrite
@@ -92,22 +95,23 @@ def fuse_one(
     dict
         What is reported of it.
     """
-    from napari_focus_fusion import fuse
+    from napari_focus_fusion.fusion import fuse, plan_fusion
 
     started = time.perf_counter()
     before, overwrite = _done_before(job, target, args, keywords)
     if before is not None:
         return before
     stack = job.open(axes=args.axes, scale=args.pixel_size)
+    # Axes that were given are meant, also those without slices.
+    axes = stack.axes if args.axes else None
     # Checked before the work, not after it.
     target.parent.mkdir(parents=True, exist_ok=True)
-    _check_outputs(target, stack, keywords, inputs, overwrite=overwrite)
+    _, plan = plan_fusion(stack, axes=axes, **keywords)
+    _check_outputs(target, stack, plan, keywords, inputs, overwrite=overwrite)
     if target.suffix.lower() == ZARR_SUFFIX:
         # Written tile by tile: neither the result nor an interruption costs much.
         keywords = keywords | {"out": target, "overwrite": overwrite}
     with Bar(job.name) as bar:
-        # Axes that were given are meant, also those without slices.
-        axes = stack.axes if args.axes else None
         result = fuse(
             stack, axes=axes, progress=bar, should_stop=stop.is_set, **keywords
         )
@@ -167,7 +171,7 @@ def look_at(
     out = target if zarr else None
     _, plan = plan_fusion(stack, axes=axes, out=out, **keywords)
     if before is None and target.parent.is_dir():
-        _check_outputs(target, stack, keywords, inputs, overwrite=overwrite)
+        _check_outputs(target, stack, plan, keywords, inputs, overwrite=overwrite)
     notes = [*stack.notes, *["It has one slice."] * (stack.n_slices == 1)]
     if plan.working_memory > plan.memory:
         allowed = byte_text(plan.memory)
@@ -181,7 +185,7 @@ def look_at(
         "dtype": str(stack.dtype),
         "pixel_size": {a: [stack.pixel_size(a), stack.unit(a)] for a in stack.scale},
         "working_memory": plan.working_memory,
-        "result_bytes": result_bytes(stack, args.scale or 1),
+        "result_bytes": result_bytes(stack, args.scale or 1, plan.reconstructs),
         "notes": notes,
     }
 
@@ -189,6 +193,7 @@ def look_at(
 def _check_outputs(
     target: Path,
     stack: FocusStack,
+    plan: RunPlan,
     keywords: dict[str, Any],
     inputs: frozenset[str],
     *,
@@ -206,7 +211,8 @@ def _check_outputs(
     inputs |= places_of(stack, keywords.get("reference"))
     # A Zarr may be there of a run that was killed in the end: fuse() looks.
     overwrite = overwrite or target.suffix.lower() == ZARR_SUFFIX
-    check_targets(result_files(target, scale), overwrite=overwrite, inputs=inputs)
+    files = result_files(target, scale, plan.reconstructs)
+    check_targets(files, overwrite=overwrite, inputs=inputs)
 
 
 def _measures_in(fused: Path, stack: FocusStack) -> dict[str, Any]:

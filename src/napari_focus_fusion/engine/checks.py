@@ -33,6 +33,8 @@ MAX_INCONSISTENCY = 0.05
 #: A pixel more confident than this counts as in focus; with a smaller share of the
 #: plane than the second, nothing is.
 SURE, LEAST_IN_FOCUS = 0.8, 0.005
+#: A larger share of pixels clearly beyond what any slice shows there is worth a note.
+MOST_BEYOND = 0.01
 #: More than this share of what is in focus in the first or last of four slices or more:
 #: the stack may end inside the specimen.
 MOST_AT_END, FEW_SLICES = 0.25, 4
@@ -191,12 +193,29 @@ def note_of_absent(stack: FocusStack, monitor: Monitor) -> str | None:
             f"{everywhere} pixels ({everywhere / whole:.1%}) are absent in every "
             f"slice: the fused image is {kept} there, and the confidence 0."
         )
-    if monitor.recut:
-        parts.append(
-            "The run went on from an earlier one with another amount of memory, so "
-            "that some may be counted twice."
-        )
-    return " ".join(parts)
+    return " ".join([*parts, *_doubt_of_counts(monitor)])
+
+
+def note_of_beyond(stack: FocusStack, monitor: Monitor) -> str | None:
+    """A note for the user where much was reconstructed that no slice shows; or None."""
+    share = monitor.beyond / (stack.n_times * stack.height * stack.width)
+    if share <= MOST_BEYOND:
+        return None
+    note = (
+        f"{share:.1%} of the pixels are brighter or darker than in every slice, by "
+        "more than the noise: they were reconstructed, not observed. The map of what "
+        "lies beyond the slices shows where."
+    )
+    return " ".join([note, *_doubt_of_counts(monitor)])
+
+
+def _doubt_of_counts(monitor: Monitor) -> list[str]:
+    if not monitor.recut:
+        return []
+    return [
+        "The run went on from an earlier one with another amount of memory, so that "
+        "some may be counted twice."
+    ]
 
 
 def _when(point: Prepared) -> str:

@@ -21,6 +21,7 @@ from napari_focus_fusion.composite import (
 )
 from napari_focus_fusion.decision import VERIFY_HALO, Maps, verify, without_specks
 from napari_focus_fusion.engine.bands import coarse_change
+from napari_focus_fusion.engine.beyond import RunningRange
 from napari_focus_fusion.engine.normalise import is_wide
 from napari_focus_fusion.engine.reading import prefetch, read_components
 from napari_focus_fusion.engine.scoring import blocks_of
@@ -46,7 +47,7 @@ def finish_region(
     area: Rectangle,
     monitor: Monitor,
     reconstructions: Sequence[np.ndarray] = (),
-) -> tuple[np.ndarray, Maps]:
+) -> tuple[np.ndarray, Maps, np.ndarray | None]:
     """Verified maps and fused pixels of a region.
 
     Parameters
@@ -71,6 +72,9 @@ def finish_region(
         (components, h, w) in the stack's dtype.
     maps : Maps
         Of the region.
+    beyond : ndarray or None
+        How far the pixels lie beyond all slices, as :meth:`RunningRange.beyond` has it;
+        None where they are only taken from slices.
     """
     plan = point.plan
     verified = raw
@@ -84,7 +88,7 @@ def finish_region(
     background = None
     if plan.settings.background == "mean":
         background = background_weight(maps.confidence)
-    fused, labels = _compose(
+    fused, labels, beyond = _compose(
         point,
         region,
         verified.labels,
@@ -97,7 +101,7 @@ def finish_region(
     moved = labels != maps.labels
     if moved.any():
         maps = Maps(labels, maps.confidence, np.where(moved, labels, maps.depth))
-    return fused, maps
+    return fused, maps, beyond
 
 
 def compose_region(
@@ -138,23 +142,28 @@ def _compose(
     reconstructions: Sequence[np.ndarray],
     instead: np.ndarray,
     background: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """What :func:`compose_region` gives, and the slices that were taken, (h, w).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """What :func:`compose_region` gives; the slices that were taken, (h, w); beyond.
 
-    ``instead`` is the decision map for pixels that the slice of ``labels`` lacks;
-    ``background`` (h, w) is the weight that every slice has at least.
+    The last as :func:`finish_region` has it. ``instead`` is the decision map for pixels
+    that the slice of ``labels`` lacks; ``background`` (h, w) is the weight that every
+    slice has at least.
     """
     stack = point.plan.stack
     inside = region.moved(-area.y0, -area.x0)
     if point.plan.settings.blend == "select":
-        return _select(
+        fused, index = _select(
             point, region, labels[inside.slices], instead[inside.slices], monitor
         )
+        return fused, index, None
     index, otherwise = (
         _with_halo(a, inside, area, COMPOSITE_HALO) for a in (labels, instead)
     )
+    shown = None
+    if reconstructions:
+        shown = RunningRange(point.channels, region, point.plan.device)
     fused, index, nowhere = _feather(
-        point, region, index, otherwise, monitor, background
+        point, region, index, otherwise, monitor, background, shown
     )
     if point.plan.settings.blend == "bands":
         around = _with_halo(labels, inside, area, BANDS_HALO)
@@ -167,7 +176,11 @@ def _compose(
         if point.plan.model is None:  # nothing was scored, and nothing counted
             lacking = torch.from_numpy(nowhere.any(0)) * stack.n_slices
             monitor.count_absent(lacking, stack.n_slices)
-    return pixels, np.ascontiguousarray(index[_INNER])
+    beyond = None
+    if shown is not None:
+        beyond = shown.beyond(pixels)
+        monitor.beyond += int(shown.is_clear(beyond).sum())
+    return pixels, np.ascontiguousarray(index[_INNER]), beyond
 
 
 def _with_halo(
@@ -376,13 +389,14 @@ def _feather(
     instead: np.ndarray,
     monitor: Monitor,
     background: np.ndarray | None,
+    shown: RunningRange | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Selected, softened at seams, averaged where slices agree and in the background.
 
     ``index`` and ``instead``, the decision for pixels that a slice of the first lacks,
     have :data:`COMPOSITE_HALO` pixels around the region. The fused image is
     the selected one plus a weighted mean of differences to it, so that equal slices
-    give exactly themselves.
+    give exactly themselves. ``shown`` takes in what the slices show.
 
     Returns
     -------
@@ -414,6 +428,8 @@ def _feather(
     for z, values, present, plane, seen in _slices_and_planes(
         point, region.grown(halo)
     ):
+        if shown is not None:
+            shown.update(values, present)
         both = chosen.seen if seen is None else seen
         if seen is not None and chosen.seen is not None:
             both = seen & chosen.seen

@@ -209,9 +209,10 @@ def _item(stack: FocusStack) -> int:
     return int(stack.dtype.itemsize)
 
 
-def result_bytes(stack: FocusStack, scale: int = 1) -> int:
+def result_bytes(stack: FocusStack, scale: int = 1, reconstructed: bool = False) -> int:
     """Bytes of the fused image and all maps of a stack."""
     plane = stack.n_times * stack.height * stack.width
     fused = stack.n_components * stack.dtype.itemsize * scale**2
     maps = 2 + 4 + 4 + (4 if scale > 1 else 0)
+    maps += 4 * stack.n_channels if reconstructed else 0
     return plane * (fused + maps)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Found(NamedTuple):
-    """What regions showed: warnings, and how many pixels are absent.
+    """What regions showed: warnings, and how many pixels are absent or beyond slices.
 
     Attributes
     ----------
@@ -24,10 +24,13 @@ class Found(NamedTuple):
         In sentences for the user.
     absent
         Pixels absent in some slices, and in all.
+    beyond
+        Pixels clearly beyond what any slice shows there.
     """
 
     notes: tuple[str, ...] = ()
     absent: tuple[int, int] = (0, 0)
+    beyond: int = 0
 
 
 #: Seconds after which a run is asked in the middle of a tile whether it is to stop.
@@ -59,6 +62,8 @@ class Monitor:
         tried again.
     absent
         How many pixels were found absent: in some slices, and in all.
+    beyond
+        How many reconstructed pixels lie clearly beyond what any slice shows there.
     drift
         By how many pixels slices move from one to the next, at each time point so far.
     recut
@@ -73,6 +78,7 @@ class Monitor:
         self.notes: list[str] = []
         self.smallest_failed = 1 << 62
         self.absent = (0, 0)
+        self.beyond = 0
         self.drift: list[float | None] = []
         self.recut = False
         self._meter = meter
@@ -128,13 +134,14 @@ class Monitor:
     @property
     def found(self) -> Found:
         """What was found so far."""
-        return Found(tuple(self.notes), self.absent)
+        return Found(tuple(self.notes), self.absent, self.beyond)
 
     def found_since(self, before: Found) -> Found:
         """What was found of a region, which began with `before`."""
         some, everywhere = before.absent
         absent = self.absent[0] - some, self.absent[1] - everywhere
-        return Found(tuple(self.notes[len(before.notes) :]), absent)
+        notes = tuple(self.notes[len(before.notes) :])
+        return Found(notes, absent, self.beyond - before.beyond)
 
     def recall(self, found: Found) -> None:
         """Add what another process, or an earlier run, found in its regions."""
@@ -144,3 +151,4 @@ class Monitor:
             self.absent[0] + found.absent[0],
             self.absent[1] + found.absent[1],
         )
+        self.beyond += found.beyond

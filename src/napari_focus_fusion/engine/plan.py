@@ -48,6 +48,9 @@ SLAB = {"cpu": 1, "cuda": 4, "mps": 2}
 #: Working memory of a region's pixel in bytes, measured: state and temporaries, and
 #: what each component adds to them, the second for each of its own bytes.
 BYTES_A_PIXEL, BYTES_A_COMPONENT = 96, (16, 6)
+#: The same of each channel that is reconstructed: the range of its slices, their noise,
+#: and how far the result lies beyond them.
+BYTES_OF_RANGE = 40
 #: The same of each component of a slice that is aligned or levelled.
 BYTES_TO_ALIGN = 32
 #: Aligned slices are kept in memory if they take at most this share of it.
@@ -384,6 +387,8 @@ def bytes_a_pixel(
         state += (fixed + each * one.dtype.itemsize) * one.n_components
     if model is not None:
         state += model.bytes_a_pixel(stack.n_slices)
+    if isinstance(model, Reconstructor) and upscale is None:
+        state += BYTES_OF_RANGE * stack.n_channels
     if upscale is not None:
         state += upscale.bytes_a_pixel(stack)
     return state

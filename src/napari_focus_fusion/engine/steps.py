@@ -114,7 +114,7 @@ def run_or_halve(
     Networks that run out of memory take smaller tiles before: see
     :mod:`~napari_focus_fusion.engine.fallback`.
     """
-    device, absent = point.plan.device, monitor.absent
+    device, counted = point.plan.device, (monitor.absent, monitor.beyond)
     halves: list[Tile] = []
     try:
         step(point, store, region, monitor)
@@ -125,7 +125,7 @@ def run_or_halve(
         if not is_out_of_memory(error) or (device.type == "cpu" and not halves):
             raise
     # Outside of the handler, whose traceback keeps what was allocated.
-    monitor.absent = absent
+    monitor.absent, monitor.beyond = counted
     return_freed_memory()
     size = f"a region of {region.height} x {region.width} pixels"
     if halves:
@@ -193,13 +193,15 @@ def finish_step(point: Prepared, store: Store, region: Tile, monitor: Monitor) -
         reconstructions = [
             np.asarray(whole[t, region.y, region.x]) for whole in store.reconstructions
         ]
-    consistency = None
+    consistency = beyond = None
     if upscale is None:
-        fused, maps = finish_region(point, region, raw, area, monitor, reconstructions)
+        fused, maps, beyond = finish_region(
+            point, region, raw, area, monitor, reconstructions
+        )
     else:
         fused, maps, consistency = super_resolve_region(
             point, region, raw, area, monitor
         )
     with store.access():
-        put_finished(store.outputs, stack, t, region, fused, maps, consistency)
+        put_finished(store.outputs, stack, t, region, fused, maps, consistency, beyond)
         store.mark_done("fused", t, region, monitor.found_since(before))

@@ -74,6 +74,8 @@ class MemoryStore:
         }
         if scale > 1:
             self.outputs["consistency"] = np.zeros(stack.map_shape, np.float32)
+        if reconstructions:
+            self.outputs["beyond"] = np.zeros(stack.channel_shape, np.float32)
 
     def access(self) -> AbstractContextManager[None]:
         """What reads and writes results: nothing can fail."""
@@ -160,7 +162,7 @@ class OpenStore:
         """Report what was found in a finished region."""
         for chunk in _chunks_of(region):
             note = self._noted(stage, t, *chunk)
-            found = Found(tuple(note["notes"]), tuple(note["absent"]))
+            found = Found(tuple(note["notes"]), tuple(note["absent"]), note["beyond"])
             monitor.recall(found)
             monitor.recut |= note["region"] != _as_list(region)
 
@@ -335,14 +337,20 @@ class ZarrStore(OpenStore):
         check_targets(
             [self.path],
             overwrite=self.overwrite,
-            nbytes=result_bytes(stack, scale) + raw,
+            nbytes=result_bytes(stack, scale, reconstructions > 0) + raw,
         )
 
     def _create(self, scale: int, reconstructions: int) -> None:
         """The arrays without their chunks, whatever of them is there already."""
         fresh = self.partial / FRESH
         remove(fresh)
-        create_output(fresh / RESULT, self.stack, scale=scale, chunk=CHUNK)
+        create_output(
+            fresh / RESULT,
+            self.stack,
+            scale=scale,
+            chunk=CHUNK,
+            reconstructed=reconstructions > 0,
+        )
         _create_raw(fresh / RAW, self.stack, reconstructions)
         for path in sorted(fresh.rglob("*")):
             place = self.partial / path.relative_to(fresh)
@@ -538,6 +546,7 @@ def put_finished(
     fused: np.ndarray,
     maps: Maps,
     consistency: np.ndarray | None = None,
+    beyond: np.ndarray | None = None,
 ) -> None:
     """Write the final pixels and maps of a region.
 
@@ -557,6 +566,8 @@ def put_finished(
         (h, w) each; the depth in slices becomes a height in the unit of Z.
     consistency
         (h, w), of a super-resolved image.
+    beyond
+        (channels, h, w), of a reconstructed image.
     """
     places = {"T": t, "Y": region.y, "X": region.x}
     key = tuple(places[axis] for axis in stack.map_axes)
@@ -565,4 +576,6 @@ def put_finished(
     outputs["depth"][key] = maps.depth * np.float32(stack.pixel_size("Z"))
     if consistency is not None:
         outputs["consistency"][key] = consistency
+    if beyond is not None:
+        write_block(outputs["beyond"], stack, t, region, beyond, stack.channel_axes)
     write_block(outputs["fused"], stack, t, region, fused)

@@ -76,7 +76,7 @@ def super_resolve_region(
     assert upscale is not None
     halo = _pixels_halo(upscale)
     wide = region.grown(halo).inside_plane(stack.height, stack.width)
-    fused, maps = finish_region(point, wide, raw, area, monitor)
+    fused, maps, _ = finish_region(point, wide, raw, area, monitor)
     inside = region.moved(-wide.y0, -wide.x0).slices
     core = Maps(*(np.ascontiguousarray(values[inside]) for values in maps))
     # The image is mirrored at its border, and so is its decision map.

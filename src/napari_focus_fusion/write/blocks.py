@@ -16,14 +16,19 @@ if TYPE_CHECKING:
 
 
 def write_block(
-    target: Any, stack: FocusStack, t: int, region: Rectangle, pixels: NDArray[Any]
+    target: Any,
+    stack: FocusStack,
+    t: int,
+    region: Rectangle,
+    pixels: NDArray[Any],
+    axes: str | None = None,
 ) -> None:
     """Write the fused pixels of a region of one time point.
 
     Parameters
     ----------
     target
-        Array of the axes ``stack.fused_axes``, numpy or Zarr, with as many times the
+        Array of the axes `axes`, numpy or Zarr, with as many times the
         stack's rows and columns as `pixels` has of the region's. Changed in place.
     stack
         The source of the pixels.
@@ -33,18 +38,21 @@ def write_block(
         Rows and columns of the source's plane.
     pixels
         ``(components, h, w)``, component ``c * n_samples + s``; the region's rows and
-        columns, or a whole number of times as many.
+        columns, or a whole number of times as many. Without S a channel each.
+    axes
+        Those of the stack without Z, perhaps without S; None: ``stack.fused_axes``.
     """
+    axes = stack.fused_axes if axes is None else axes
     scale = pixels.shape[-1] // region.width
     places: dict[str, Any] = {
         "T": t,
         "Y": slice(scale * region.y0, scale * region.y1),
         "X": slice(scale * region.x0, scale * region.x1),
     }
-    key = tuple(places.get(axis, slice(None)) for axis in stack.fused_axes)
-    block = pixels.reshape(stack.n_channels, stack.n_samples, *pixels.shape[1:])
-    there = [axis for axis in "CSYX" if axis in stack.fused_axes]
-    order = [there.index(axis) for axis in stack.fused_axes if axis != "T"]
+    key = tuple(places.get(axis, slice(None)) for axis in axes)
+    block = pixels.reshape(stack.n_channels, -1, *pixels.shape[1:])
+    there = [axis for axis in "CSYX" if axis in axes]
+    order = [there.index(axis) for axis in axes if axis != "T"]
     shape = [n for axis, n in zip("CSYX", block.shape, strict=True) if axis in there]
     target[key] = block.reshape(shape).transpose(order)
 

@@ -4,7 +4,7 @@ Layout of one output::
 
     name.ome.zarr/           fused (an OME-Zarr image; 0 is full resolution)
         labels/decision/     index of the slice that each pixel came from
-        confidence/  depth/  images of their own
+        confidence/  depth/  images of their own, like the other maps
 
 OME-Zarr wants time, channel and space in this order and has no RGB, so arrays are
 handed out as views in the order of the stack's axes; RGB is stored as channels.
@@ -37,6 +37,7 @@ OUTPUTS = {
     "confidence": "confidence",
     "depth": "depth",
     "consistency": "consistency",
+    "beyond": "beyond",
 }
 # The smallest level of a pyramid is at most this wide and high.
 _SMALLEST_LEVEL = 1024
@@ -55,6 +56,7 @@ def create_output(
     scale: int = 1,
     chunk: int = 512,
     maps: bool = True,
+    reconstructed: bool = False,
 ) -> dict[str, Any]:
     """Create an empty OME-Zarr for the results of a stack, to be filled by region.
 
@@ -71,13 +73,16 @@ def create_output(
         that start at multiples of it in the pixels of the array written to.
     maps
         Whether there are maps beside the fused image.
+    reconstructed
+        Whether one of them says how far it lies beyond the slices.
 
     Returns
     -------
     dict
         ``"fused"`` (stack.fused_axes, the stack's dtype), ``"decision"`` (uint16),
         ``"confidence"``, ``"depth"`` and, if the scale is not 1, ``"consistency"``
-        (float32, stack.map_axes): arrays to read and write with one slice per axis.
+        (float32, stack.map_axes), and of a reconstructed image ``"beyond"`` (float32,
+        stack.channel_axes): arrays to read and write with one slice per axis.
         They travel to other processes as their path.
 
     Raises
@@ -102,6 +107,8 @@ def create_output(
         kinds["depth"] = (stack.map_axes, np.dtype("float32"), 1)
     if maps and scale > 1:
         kinds["consistency"] = (stack.map_axes, np.dtype("float32"), 1)
+    if maps and reconstructed:
+        kinds["beyond"] = (stack.channel_axes, np.dtype("float32"), 1)
     # As many levels for all: OME-Zarr wants that of an image and its labels.
     count = 1
     while max(stack.height, stack.width) * scale > _SMALLEST_LEVEL << (count - 1):
@@ -125,13 +132,19 @@ def open_output(path: str | Path, stack: FocusStack) -> dict[str, Any]:
     arrays = {}
     for output, place in _outputs_of(Path(path)).items():
         array = group[f"{place}/0".removeprefix("./")]
-        axes = stack.fused_axes if output == "fused" else stack.map_axes
+        axes = axes_of(output, stack)
         arrays[output] = _as_axes(array, _stored_axes(axes), axes)
     return arrays
 
 
+def axes_of(output: str, stack: FocusStack) -> str:
+    """Axes of an output of a stack."""
+    axes = {"fused": stack.fused_axes, "beyond": stack.channel_axes}
+    return axes.get(output, stack.map_axes)
+
+
 def _outputs_of(path: Path) -> dict[str, str]:
-    """Places of the outputs that are there: only finer ones have a consistency."""
+    """Places of the outputs that are there: not every result has all maps."""
     return {
         output: place for output, place in OUTPUTS.items() if (path / place).is_dir()
     }

@@ -211,6 +211,36 @@ def test_how_much_of_a_reconstruction_is_shown(window, slices, qtbot):
     assert widget.strength.isHidden() and "strength" not in widget.options
 
 
+def test_what_no_slice_shows_is_a_layer_of_its_own(window, slices, qtbot):
+    viewer, widget = window
+    source = viewer.add_image(slices, name="leaves", scale=(2, 1, 1))
+    box = widget.outputs["beyond"]
+    assert box.isHidden()
+    box.setChecked(True)
+    assert "beyond" not in widget.wanted()  # of models that take pixels from slices
+    widget.model.value = "mscnn"
+    only(widget, "fused", "beyond")
+    assert box.isVisibleTo(widget) and widget.wanted() == ("fused", "beyond")
+    run(widget, qtbot)
+    fused, beyond = viewer.layers[1:]
+    assert names(viewer)[1:] == ["leaves fused [mscnn]", "leaves beyond [mscnn]"]
+    assert fused.visible and not beyond.visible
+    shown = fused.data.astype(float)
+    lowest, highest = slices.min(0), slices.max(0)
+    np.testing.assert_array_equal(beyond.data, shown - shown.clip(lowest, highest))
+    assert beyond.data.any()
+    low, high = beyond.contrast_limits  # nothing beyond is the middle of the colours
+    assert -low == high > 0
+    corner = beyond.data_to_world((40, 50))
+    np.testing.assert_allclose(corner, source.data_to_world((2, 40, 50))[1:])
+    widget.strength.setValue(0)
+    assert box.isHidden() and widget.wanted() == ("fused",)
+    widget.strength.setValue(0.5)
+    assert widget.wanted() == ("fused", "beyond")
+    widget.blend.value = "select"
+    assert box.isHidden() and widget.wanted() == ("fused",)
+
+
 def test_super_resolution(window, slices, qtbot, monkeypatch):
     viewer, widget = window
     can = [spec for spec in widget.model.specs.values() if max(spec.upscale) > 1]
@@ -381,6 +411,10 @@ def test_how_large_a_result_is(slices):
         result = fuse(stack, model="sml", scale=scale)
         arrays = (result.fused, result.decision, result.confidence, result.depth)
         assert result_bytes(stack, scale) == sum(array.nbytes for array in arrays)
+    reconstructed = fuse(FocusStack(slices, "ZYX"), model="mscnn")
+    stack = reconstructed.stack
+    more = result_bytes(stack, 1, reconstructed=True) - result_bytes(stack)
+    assert more == reconstructed.beyond.nbytes
     finer = result_bytes(movie, 2) - result_bytes(movie, 1)
     assert finer == 3 * 40 * 50 * (3 * 3 * 2 + 4)
 

@@ -40,9 +40,10 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("fused", "decision", "confidence", "depth")
 #: Further outputs: of a super-resolved run the fused image at the source's own
-#: resolution, and how far the finer pixels differ from the slices; and the depth map as
-#: a surface textured with the fused image.
-MORE_OUTPUTS = ("unscaled", "consistency", "surface", *FROM_SURFACE)
+#: resolution, and how far the finer pixels differ from the slices; of a reconstructed
+#: one how far it lies beyond them; and the depth map as a surface textured with the
+#: fused image.
+MORE_OUTPUTS = ("unscaled", "consistency", "beyond", "surface", *FROM_SURFACE)
 
 #: Most images of one file that are opened at once.
 MOST_IMAGES = 20
@@ -568,8 +569,9 @@ def chosen_layers(
     result
         A result of :func:`napari_focus_fusion.fuse`.
     outputs
-        Any of :data:`OUTPUTS`, and ``"consistency"`` of a super-resolved result; the
-        others of :data:`MORE_OUTPUTS` are made by :func:`fuse_to_layers`.
+        Any of :data:`OUTPUTS`, and ``"consistency"`` of a super-resolved result and
+        ``"beyond"`` of a reconstructed one; the others of :data:`MORE_OUTPUTS` are made
+        by :func:`fuse_to_layers`.
 
     Returns
     -------

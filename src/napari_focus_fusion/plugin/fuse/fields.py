@@ -73,6 +73,12 @@ _OUTPUTS = (
         "How far the finer pixels, brought back to those of the stack, differ from\n"
         "the slices, as a share of the range: what is finer is inferred, not observed.",
     ),
+    (
+        "beyond",
+        "Beyond the slices",
+        "Where the reconstructed image is brighter (green) or darker (pink) than all\n"
+        "slices at that pixel, and by how much: what was not observed.",
+    ),
 )
 _CHECKED = ("fused", "decision")
 #: Outputs of a super-resolved fusion only.

@@ -59,7 +59,7 @@ class FuseForm(FuseFields):
         self.model.refreshed.connect(self._describe_model)
         self.scale.changed.connect(self._show_rows)
         self.blend.changed.connect(self._show_rows)
-        for field in (self.align, self.brightness, self.surface):
+        for field in (self.align, self.brightness, self.surface, self.strength):
             field.changed.connect(self._show_rows)
         for name in ("projection", "height"):
             self.outputs[name].changed.connect(self._show_rows)
@@ -226,6 +226,7 @@ class FuseForm(FuseFields):
         for name in OF_SUPER_RESOLUTION:
             self.outputs[name].setVisible(finer)
         self.outputs["aligned"].setVisible(self._moves_slices())
+        self.outputs["beyond"].setVisible(self.shows_reconstructed())
 
     def show_devices(self, found: DeviceList) -> None:
         """List the available devices."""
@@ -281,12 +282,18 @@ class FuseForm(FuseFields):
         reconstructs = spec is not None and spec.reconstructs
         return reconstructs and self.blend.value == "feather" and not finer
 
+    def shows_reconstructed(self) -> bool:
+        """Whether anything of what is reconstructed is shown."""
+        return self._reconstructs() and self.strength.value > 0
+
     def offered(self) -> list[str]:
         """Outputs that the chosen settings can give."""
         finer = (self.scale.value or 1) > 1
         missing = [] if finer else list(OF_SUPER_RESOLUTION)
         if not self._moves_slices():
             missing.append("aligned")
+        if not self.shows_reconstructed():
+            missing.append("beyond")
         return [name for name in self.outputs if name not in missing]
 
     def _moves_slices(self) -> bool:

@@ -272,7 +272,8 @@ class FuseWidget(FuseForm):
             return None
         from napari_focus_fusion.engine.memory import result_bytes  # loads torch
 
-        size = result_bytes(job.stack, job.options.get("scale", 1))
+        scale = job.options.get("scale", 1)
+        size = result_bytes(job.stack, scale, self.shows_reconstructed())
         where = self.destination.value
         if where == "ask":
             large = is_large(size)
