@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -174,7 +175,8 @@ def _measure_sweep(
         log(f"{sweep.name}, {method.name}: {slices} x {side} x {side}")
         answer = _measured(cost, method, work, device)
         numbers = {n: answer.get(n, 0.0) for n in ("seconds", "cpu_seconds", "peak_mb")}
-        error = answer.get("error", "")
+        # Not where temporary files lay.
+        error = re.sub(r"/\S*/", "", answer.get("error", ""))
         costs.append(
             Cost(sweep.name, method.name, slices, side, tile, **numbers, error=error)
         )
