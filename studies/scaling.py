@@ -19,7 +19,7 @@ import dask.array as da
 import numpy as np
 
 WORKERS = (1, 2, 4)
-SLICES, SIDE, CHUNK = 4, 2048, 512
+SLICES, SIDE, CHUNK = 4, 4096, 512
 
 
 def slow(block: np.ndarray, seconds: float) -> np.ndarray:
@@ -46,7 +46,7 @@ def main() -> None:
     import napari_focus_fusion as ff
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=0.5, help="a chunk")
+    parser.add_argument("--seconds", type=float, default=0.04, help="to read a chunk")
     seconds = parser.parse_args().seconds
     stack = stack_on_slow_storage(seconds)
     print(f"{SLICES} x {SIDE} x {SIDE}, chunks of {CHUNK}, {seconds:g} s to read one")

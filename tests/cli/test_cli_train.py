@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ def test_all_models_go_on_where_the_time_was_over(
         lambda spec: replace(recipe_of(spec), **small, scores=lambda *networks: {}),
     )
     monkeypatch.setattr(train, "VALIDATION_SEEDS", range(900_000, 900_002))
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     command = ["train", "all", "-o", str(tmp_path), "--steps", "2", "--device", "cpu"]
     for name in trainable_models():
         if name != "sesf":
