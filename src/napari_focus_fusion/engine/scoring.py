@@ -57,8 +57,9 @@ if TYPE_CHECKING:
 
 #: Side of the blocks in which planes are processed: a few fit into a core's cache.
 BLOCK_SIDE = 256
-#: Side of the parts of a tile that are scored only where the surface passes.
-PART_SIDE = 64
+#: Least side of the parts of a tile that are scored only where the surface passes, and
+#: parts along a side of a large tile.
+PART_SIDE, PARTS = 64, 4
 #: A tile is scored in parts if that is less than this share of scoring it at once.
 WORTH_PARTS = 0.85
 
@@ -226,8 +227,10 @@ def parts_near(
     whole = [(tile, tiles.window_of(tile))]
     if surface is None:
         return whole
-    rows = even_split(tile.height, PART_SIDE)
-    columns = even_split(tile.width, PART_SIDE)
+    rows, columns = (
+        even_split(length, max(PART_SIDE, length // PARTS))
+        for length in (tile.height, tile.width)
+    )
     near = np.array(
         [
             [

@@ -64,7 +64,8 @@ class SurfaceShares:
         (N, h, w) in cells: the probability as a share of the highest along Z, to the
         power of the strength.
     near
-        (N, h, w) bool, where a slice is near the surface.
+        (N, h, w) bool, where a slice is near the surface; on the host, which asks for
+        it block by block.
     certainty
         (h, w) in cells, the highest probability, times that of there being any detail.
     region
@@ -182,7 +183,8 @@ def find_surface(
     weights = (shares / highest) ** point.plan.settings.surface
     if near is not None:
         weights = (OTHERS * weights).maximum(_cut(near, inside, cells, plane))
-    return SurfaceShares(weights, weights >= NEAR, highest * present, region, cells)
+    certainty = highest * present
+    return SurfaceShares(weights, (weights >= NEAR).cpu(), certainty, region, cells)
 
 
 def _cells_of(pixels: Rectangle) -> Rectangle:
