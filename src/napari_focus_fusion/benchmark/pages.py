@@ -22,7 +22,7 @@ from napari_focus_fusion.benchmark.pictures import (
     set_sheet,
     shown_methods,
 )
-from napari_focus_fusion.benchmark.report import made_by, markdown_table
+from napari_focus_fusion.benchmark.report import made_by, markdown_table, not_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -347,7 +347,7 @@ def _overview(
         f"![PSNR over processor seconds]({_write_costs(own, folder).name})",
         "## What was run",
         _versions(results),
-        _missing(results),
+        not_installed(results.missing),
         _failures(own),
     ]
     return _page(parts)
@@ -372,11 +372,6 @@ def _write_costs(judged: Sequence[Judgement], folder: Path) -> Path:
 def _versions(results: Results) -> str:
     rows = ([name, version] for name, version in results.versions.items())
     return markdown_table(["", "code and weights, or version"], rows)
-
-
-def _missing(results: Results) -> str:
-    lines = [f"- {title}: {how}" for title, how in results.missing.items()]
-    return "Not installed, and so not measured:\n\n" + "\n".join(lines) if lines else ""
 
 
 def _family_page(
@@ -432,4 +427,6 @@ def _real_page(
     skipped = [f"- {name}: {why}" for name, why in results.skipped.items()]
     if skipped:
         parts += ["## Left out", "\n".join(skipped)]
-    return _page([*parts, "## What was run", _versions(results), _missing(results)])
+    return _page(
+        [*parts, "## What was run", _versions(results), not_installed(results.missing)]
+    )

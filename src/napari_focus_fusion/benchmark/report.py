@@ -19,7 +19,7 @@ from napari_focus_fusion.benchmark.candidates import UNTRAINED_SUFFIX
 from napari_focus_fusion.benchmark.published import PUBLISHED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from napari_focus_fusion.benchmark.table import Run, Score, Table
@@ -235,6 +235,12 @@ def made_by(command: str) -> str:
     )
 
 
+def not_installed(missing: Mapping[str, str]) -> str:
+    """Which programs were not measured, and how to install them; empty for none."""
+    lines = [f"- {title}: {how}" for title, how in missing.items()]
+    return "Not installed, and so not measured:\n\n" + "\n".join(lines) if lines else ""
+
+
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of texts in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
@@ -254,9 +260,7 @@ def to_markdown(
         f"```console\n{command}\n```" if command else "",
         _ABOUT,
     ]
-    if table.missing:
-        lines = [f"- {title}: {how}" for title, how in table.missing.items()]
-        parts.append("Not installed, and so not measured:\n\n" + "\n".join(lines))
+    parts.append(not_installed(table.missing))
     for data in table.data_sets:
         own = [row for row in rows if row["data"] == data["name"]]
         parts += _section(data, own)
@@ -284,7 +288,7 @@ def _section(data: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
         data["about"],
         f"{_count(len(stacks), 'stack')} of {_listed(slices)} slices; SHA-256 of the "
         f"source files or pixels of all: `{hash_of_all(stacks)}`.",
-        _markdown_table(columns, everything),
+        _table_of_columns(columns, everything),
     ]
     parts.append(
         "\n".join(
@@ -309,7 +313,7 @@ def _section(data: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
         parts += [
             "**Not measured here**: figures that others obtained. Compare only as far "
             "as the note goes.",
-            _markdown_table(
+            _table_of_columns(
                 ["candidate", *names, "note"], [row for row in numbered if names]
             ),
             "\n".join(f"- ({i}) {note}" for i, note in enumerate(notes, start=1)),
@@ -341,7 +345,7 @@ def _crosstab(name: str, rows: list[dict[str, Any]]) -> str:
             for candidate in candidates
         }
         lines.append({"": scope.partition(": ")[2] or scope} | cells)
-    return _markdown_table(["", *candidates], lines)
+    return _table_of_columns(["", *candidates], lines)
 
 
 def _gains(rows: list[dict[str, Any]]) -> str:
@@ -370,13 +374,12 @@ def _gains(rows: list[dict[str, Any]]) -> str:
                 gain = trained["depth error"] - not_trained["depth error"]
                 line[name] += f" / {gain:+.3f}"
         lines.append(line)
-    return _markdown_table(["", *trained_names], lines) if trained_names else ""
+    return _table_of_columns(["", *trained_names], lines) if trained_names else ""
 
 
-def _markdown_table(columns: list[str], rows: Iterable[dict[str, Any]]) -> str:
-    lines = [[_SHORT.get(name, name) for name in columns], ["---"] * len(columns)]
-    lines += [[_cell(name, row.get(name)) for name in columns] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _table_of_columns(columns: list[str], rows: Iterable[dict[str, Any]]) -> str:
+    lines = ([_cell(name, row.get(name)) for name in columns] for row in rows)
+    return markdown_table([_SHORT.get(name, name) for name in columns], lines)
 
 
 def _cell(name: str, value: Any) -> str:

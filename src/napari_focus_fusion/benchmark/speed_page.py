@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from napari_focus_fusion.benchmark.chart import Axis, line_chart
-from napari_focus_fusion.benchmark.report import machine, made_by, markdown_table
+from napari_focus_fusion.benchmark.report import (
+    machine,
+    made_by,
+    markdown_table,
+    not_installed,
+)
 from napari_focus_fusion.benchmark.speed import ELECTRONS, LONGEST
 
 if TYPE_CHECKING:
@@ -109,11 +114,9 @@ def write_speed_page(
     ]
     if failed:
         parts += ["## Left out", "\n".join(failed)]
-    if missing:
-        lines = [f"- {title}: {how}" for title, how in missing.items()]
-        parts.append("Not installed, and so not measured:\n\n" + "\n".join(lines))
+    parts.append(not_installed(missing))
     page, table = folder / "speed.md", folder / "speed.csv"
-    page.write_text("\n\n".join(p.strip() for p in parts) + "\n", encoding="utf-8")
+    page.write_text("\n\n".join(p.strip() for p in parts if p) + "\n", encoding="utf-8")
     table.write_text(to_csv(costs), encoding="utf-8")
     return [page, table, *written]
 

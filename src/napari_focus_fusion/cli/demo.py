@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     """Fuse the stack, compare the result with the truth, and draw both."""
     from PIL import Image
 
-    from napari_focus_fusion import as_stack
+    from napari_focus_fusion import as_stack, fuse
+    from napari_focus_fusion.cli.fusing import will_reconstruct
     from napari_focus_fusion.figure import side_by_side
-    from napari_focus_fusion.fusion import fuse, plan_fusion
     from napari_focus_fusion.metrics import psnr
     from napari_focus_fusion.result import result_files
     from napari_focus_fusion.simulation.samples import brightfield_scene
@@ -63,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
         name="Pollen",
     )
     keywords = fuse_keywords(args)
-    _, plan = plan_fusion(stack, **keywords)
-    files = result_files(target, reconstructed=plan.reconstructs)
+    files = result_files(target, reconstructed=will_reconstruct(stack, keywords))
     check_targets([*files, figure_path], overwrite=args.overwrite)
     started = time.perf_counter()
     with stop_on_interrupt() as stop, Bar("Pollen") as bar:

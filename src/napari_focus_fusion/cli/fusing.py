@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
 
-    from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.jobs import Job
     from napari_focus_fusion.result import FusionResult
     from napari_focus_fusion.stack import FocusStack
@@ -95,23 +95,22 @@ def fuse_one(
     dict
         What is reported of it.
     """
-    from napari_focus_fusion.fusion import fuse, plan_fusion
+    from napari_focus_fusion import fuse
 
     started = time.perf_counter()
     before, overwrite = _done_before(job, target, args, keywords)
     if before is not None:
         return before
     stack = job.open(axes=args.axes, scale=args.pixel_size)
-    # Axes that were given are meant, also those without slices.
-    axes = stack.axes if args.axes else None
     # Checked before the work, not after it.
     target.parent.mkdir(parents=True, exist_ok=True)
-    _, plan = plan_fusion(stack, axes=axes, **keywords)
-    _check_outputs(target, stack, plan, keywords, inputs, overwrite=overwrite)
+    _check_outputs(target, stack, keywords, inputs, overwrite=overwrite)
     if target.suffix.lower() == ZARR_SUFFIX:
         # Written tile by tile: neither the result nor an interruption costs much.
         keywords = keywords | {"out": target, "overwrite": overwrite}
     with Bar(job.name) as bar:
+        # Axes that were given are meant, also those without slices.
+        axes = stack.axes if args.axes else None
         result = fuse(
             stack, axes=axes, progress=bar, should_stop=stop.is_set, **keywords
         )
@@ -171,7 +170,7 @@ def look_at(
     out = target if zarr else None
     _, plan = plan_fusion(stack, axes=axes, out=out, **keywords)
     if before is None and target.parent.is_dir():
-        _check_outputs(target, stack, plan, keywords, inputs, overwrite=overwrite)
+        _check_outputs(target, stack, keywords, inputs, overwrite=overwrite)
     notes = [*stack.notes, *["It has one slice."] * (stack.n_slices == 1)]
     if plan.working_memory > plan.memory:
         allowed = byte_text(plan.memory)
@@ -193,7 +192,6 @@ def look_at(
 def _check_outputs(
     target: Path,
     stack: FocusStack,
-    plan: RunPlan,
     keywords: dict[str, Any],
     inputs: frozenset[str],
     *,
@@ -211,8 +209,19 @@ def _check_outputs(
     inputs |= places_of(stack, keywords.get("reference"))
     # A Zarr may be there of a run that was killed in the end: fuse() looks.
     overwrite = overwrite or target.suffix.lower() == ZARR_SUFFIX
-    files = result_files(target, scale, plan.reconstructs)
+    files = result_files(target, scale, will_reconstruct(stack, keywords))
     check_targets(files, overwrite=overwrite, inputs=inputs)
+
+
+def will_reconstruct(stack: FocusStack, keywords: dict[str, Any]) -> bool:
+    """Whether ``fuse`` with these keywords reconstructs pixels; nothing is read."""
+    from napari_focus_fusion.engine.plan import is_reconstructed
+    from napari_focus_fusion.engine.settings import FusionSettings
+
+    names = {field.name for field in fields(FusionSettings)}
+    settings = {name: value for name, value in keywords.items() if name in names}
+    model = keywords.get("model")  # loaded; the default takes pixels from slices
+    return is_reconstructed(stack, model, FusionSettings(**settings))
 
 
 def _measures_in(fused: Path, stack: FocusStack) -> dict[str, Any]:

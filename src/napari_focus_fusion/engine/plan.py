@@ -158,7 +158,7 @@ class RunPlan:
         With ``blend="select"`` every pixel is an observed one. One slice passes
         through.
         """
-        return _reconstructs(self.stack, self.model, self.upscale, self.settings)
+        return is_reconstructed(self.stack, self.model, self.settings)
 
     @property
     def channel_weights(self) -> tuple[tuple[float, ...], ...]:
@@ -259,7 +259,7 @@ def plan_run(
         tile = tile_that_fits(
             scoring_model, upscale, slab=slab, memory=budget - kept, most=tile
         )
-    reconstructs = _reconstructs(stack, scoring_model, upscale, settings)
+    reconstructs = is_reconstructed(stack, scoring_model, settings)
     beside = kept + memory_beside_regions(
         stack, stored=stored, reconstructions=stack.n_channels * reconstructs
     )
@@ -305,16 +305,13 @@ def _finishing_halo(settings: FusionSettings) -> int:
     return VERIFY_HALO + composing_halo(settings.blend)
 
 
-def _reconstructs(
-    stack: FocusStack,
-    model: FusionModel | None,
-    upscale: Upscale | None,
-    settings: FusionSettings,
+def is_reconstructed(
+    stack: FocusStack, model: FusionModel | None, settings: FusionSettings
 ) -> bool:
     """What :attr:`RunPlan.reconstructs` says, before there is a plan."""
     return (
         isinstance(model, Reconstructor)
-        and upscale is None
+        and settings.scale == 1
         and settings.blend == "feather"
         and settings.strength > 0
         and stack.n_slices > 1

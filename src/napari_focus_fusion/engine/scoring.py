@@ -109,13 +109,7 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
     for part in _parts_of(plan, region, halo):
         here = part.moved(region.y0, region.x0)
         shares = None if surface is None else surface.of_part(here)
-        blocks = [
-            (
-                block,
-                None if shares is None else shares.of_part(block.moved(*here.corner)),
-            )
-            for block in blocks_of(part, plan.device)
-        ]
+        blocks = blocks_near(shares, here, plan.device)
         for first, scores, complete in score(point, here, halo, shares, monitor):
             for z, one in enumerate(scores, first):
                 for block, near in blocks:
@@ -245,16 +239,10 @@ def parts_near(
     halo = tiles.halo
     parts = []
     for y0, y1, x0, x1 in rectangles_of(near):
-        part = Rectangle(
-            rows[y0][0], rows[y1 - 1][1], columns[x0][0], columns[x1 - 1][1]
-        )
-        part = part.moved(*tile.corner)
-        parts.append(
-            (
-                Tile(part.y0, part.y1, part.x0, part.x1, halo, halo),
-                part.grown(halo).slices,
-            )
-        )
+        y, x = (rows[y0][0], rows[y1 - 1][1]), (columns[x0][0], columns[x1 - 1][1])
+        part = Rectangle(*y, *x).moved(*tile.corner)
+        inside = Tile(part.y0, part.y1, part.x0, part.x1, halo, halo)
+        parts.append((inside, part.grown(halo).slices))
     cost = sum(part.grown(halo).area for part, _ in parts)
     return parts if cost < WORTH_PARTS * tile.grown(halo).area else whole
 
