@@ -1,11 +1,41 @@
-"""Sums and means over windows, equal to the bit however a plane is tiled."""
+"""Sums and functions of pixels, equal to the bit however a plane is tiled.
+
+PyTorch computes the last few elements of an array in another way than the others, for
+some functions with another last bit; which they are depends on the tile. Its exp and
+log do not, so functions are made of these here, and sums over slices have twice the
+precision.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def precise_sum(x: Tensor, axis: int) -> Tensor:
+    """Sum along an axis, which stays, in double precision where the device has it."""
+    precise = torch.float32 if x.device.type == "mps" else torch.float64
+    return x.sum(axis, keepdim=True, dtype=precise).to(x.dtype)
+
+
+def softmax(x: Tensor, axis: int) -> Tensor:
+    """Exponentials along an axis as shares of their sum."""
+    powers = (x - x.amax(axis, keepdim=True)).exp()
+    return powers / precise_sum(powers, axis)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """``1 / (1 + exp(-x))``."""
+    return 1 / (1 + (-x).exp())
+
+
+def softplus(x: Tensor) -> Tensor:
+    """``log(1 + exp(x))``, without overflow."""
+    return x.clamp_min(0) + (1 + (-x.abs()).exp()).log()
 
 
 def box_sum(image: Tensor, radius: int) -> Tensor:

@@ -45,7 +45,7 @@ def small(monkeypatch):
 @pytest.fixture
 def real(tmp_path, monkeypatch):
     """A folder of real stacks that has one of them."""
-    place = tmp_path / "data" / "wbc10"
+    place = tmp_path / "data" / "keyboard32"
     place.mkdir(parents=True)
     rng = np.random.default_rng(0)
     sharp = rng.integers(0, 255, (40, 400, 3)).astype(np.float32)
@@ -69,12 +69,12 @@ def records(work):
 
 def test_from_the_command_to_the_pages(real, tmp_path, capsys):
     work, out = tmp_path / "work", tmp_path / "pages"
-    command = ["benchmark", "--families", "small", "--stacks", "wbc10,golgi25"]
+    command = ["benchmark", "--families", "small", "--stacks", "keyboard32,golgi25"]
     command += ["--methods", "sml:surface=0,residual-zero:surface=0", "--device", "cpu"]
     command += ["--work", str(work), "-o", str(out)]
     assert main(command) == 0
     printed = capsys.readouterr()
-    assert "residual-zero, surface 0 (2 of 2): 3 of 3, wbc10" in printed.err
+    assert "residual-zero, surface 0 (2 of 2): 3 of 3, keyboard32" in printed.err
     assert "golgi25 was left out: there is no 'golgi25'" in printed.err
     written = [line.rpartition("/")[2] for line in printed.out.splitlines()]
     assert set(written) == {
@@ -85,7 +85,7 @@ def test_from_the_command_to_the_pages(real, tmp_path, capsys):
         "families-cost.png",
         "families.csv",
         "real-stacks.md",
-        "real-wbc10.jpg",
+        "real-keyboard32.jpg",
     }
     with open(out / "families.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -105,11 +105,11 @@ def test_from_the_command_to_the_pages(real, tmp_path, capsys):
     pair = next(r for r in rows if (r["stack"], r["method"]) == ("2 slices", PLAIN))
     assert pair["depth error"] and not pair["depth >1"] and not pair["coverage"]
     overview = (out / "families.md").read_text(encoding="utf-8")
-    typed = "--families small --stacks wbc10,golgi25 --methods sml:surface=0,resi"
+    typed = "--families small --stacks keyboard32,golgi25 --methods sml:surface=0,resi"
     assert typed in overview
     assert "## How far to trust the confidence" in overview
     page = (out / "real-stacks.md").read_text(encoding="utf-8")
-    assert "off the median" in page and "![wbc10](real-wbc10.jpg)" in page
+    assert "off the median" in page and "![keyboard32](real-keyboard32.jpg)" in page
     assert "- golgi25: there is no 'golgi25'" in page
     for name in re.findall(r"!\[.*?\]\((.*?)\)", page + overview):
         assert np.asarray(Image.open(out / name)).std() > 10
@@ -181,7 +181,7 @@ def test_a_method_that_fails_is_on_the_page_and_stops_no_other(tmp_path, capsys)
 def test_quick_takes_one_scene_and_the_middle_of_a_stack(real, tmp_path):
     quick = families.family_set(FAMILIES["small"], tmp_path, quick=True)
     assert [case.name for case in quick.cases] == ["4 slices"]
-    ((stack,), skipped) = families.real_sets(["wbc10"], quick=True)
+    ((stack,), skipped) = families.real_sets(["keyboard32"], quick=True)
     assert not skipped
     (case,) = stack.cases
     assert (case.stack.height, case.stack.width) == (40, 320)
@@ -204,12 +204,22 @@ def test_scenes_are_drawn_once(tmp_path, monkeypatch):
 
 def test_real_stacks_without_a_folder_are_left_out(monkeypatch, tmp_path):
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
-    assert families.real_sets(["wbc10"]) == (
+    assert families.real_sets(["keyboard32"]) == (
         [],
-        {"wbc10": f"{DATA_VARIABLE} is not set"},
+        {"keyboard32": f"{DATA_VARIABLE} is not set"},
     )
     with pytest.raises(FocusFusionError, match="'nowhere' is neither a real stack"):
         families.real_sets(["nowhere"])
+
+
+def test_a_stack_without_a_licence_is_measured_but_not_drawn(real, tmp_path):
+    real.rename(real.with_name("wbc10"))
+    command = ["benchmark", "--stacks", "wbc10", "--methods", "sml:surface=0"]
+    command += ["--work", str(tmp_path / "work"), "-o", str(tmp_path / "pages")]
+    assert main([*command, "--device", "cpu"]) == 0
+    page = (tmp_path / "pages" / "real-stacks.md").read_text(encoding="utf-8")
+    assert "states no licence" in page and "off the median" in page
+    assert "![" not in page and not list((tmp_path / "pages").glob("*.jpg"))
 
 
 def test_methods_by_name_and_in_groups():

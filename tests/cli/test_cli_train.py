@@ -56,6 +56,14 @@ def test_all_models_go_on_where_the_time_was_over(
     card = json.loads((tmp_path / "sesf.json").read_text(encoding="utf-8"))
     assert 0 < card["waited_for_data"] < 1
     assert (tmp_path / "residual.safetensors").read_bytes() == b"trained before"
+    # One that cannot go on does not keep the others from it.
+    (tmp_path / "sesf.safetensors").unlink()
+    (tmp_path / "residual.safetensors").unlink()
+    (tmp_path / "residual.checkpoint").write_bytes(b"damaged")
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert "error: residual: " in said.err and "Trained sesf" in said.out
+    (tmp_path / "residual.safetensors").write_bytes(b"trained before")
     # All are there: nothing is left to do.
     assert main(command) == 0 and not capsys.readouterr().out
     assert main([*command, "--minutes", "0"]) == 2

@@ -101,7 +101,14 @@ def test_scoring_near_the_surface_alone_gives_what_scoring_all_gives(
     computed.clear()
     monkeypatch.setattr(scoring, "WORTH_PARTS", 0.0)
     monkeypatch.setattr(SurfaceShares, "matters", lambda surface, z: True)
-    same_result(near, fuse(stack, name, surface=1.0))
+    everywhere = fuse(stack, name, surface=1.0)
+    if name == "sml":
+        same_result(near, everywhere)
+    # On some processors convolutions of smaller parts have other last bits.
+    assert (near.decision == everywhere.decision).mean() >= 0.9999
+    apart = np.abs(near.depth - everywhere.depth)[near.decision == everywhere.decision]
+    assert apart.max() < 1e-4
+    assert np.abs(near.fused.astype(float) - everywhere.fused).mean() < 0.01
     assert pixels < 0.9 * sum(computed)
 
 

@@ -22,6 +22,7 @@ from napari_focus_fusion.engine.prepare import Prepared
 from napari_focus_fusion.engine.reading import Reference, sample
 from napari_focus_fusion.engine.scoring import score_region
 from napari_focus_fusion.engine.settings import FusionSettings
+from napari_focus_fusion.engine.surface import find_surface
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.opening import as_stack
 from napari_focus_fusion.progress import Meter
@@ -160,9 +161,10 @@ def test_a_score_is_the_models_own_added_up_over_its_window() -> None:
     np.testing.assert_array_equal(score(point, WHOLE).labels, summed.argmax(0))
 
 
-def test_a_pair_masker_gets_the_best_of_the_other_slices() -> None:
-    """By a masker that records the slices and rivals it is given."""
-    point = point_with(energy_pairs(), tile=777)
+@pytest.mark.parametrize("strength", [0, 1])
+def test_a_pair_masker_gets_the_best_of_the_other_slices(strength: int) -> None:
+    """Near the surface; by a masker that records slices and rivals it is given."""
+    point = point_with(energy_pairs(), tile=777, surface=strength)
     halo = 120
     planes = point.reference.planes(
         slice(0, 4), slice(-halo, HIGH + halo), slice(-halo, WIDE + halo)
@@ -173,6 +175,10 @@ def test_a_pair_masker_gets_the_best_of_the_other_slices() -> None:
         [aggregate(s, plain.window, point.plan.settings.smoothness) for s in scores]
     )
     border = (planes.shape[-2] - summed.shape[-2]) // 2
+    surface = find_surface(point, WHOLE.grown(halo - border), Monitor())
+    assert (surface is None) == (strength == 0)
+    if surface is not None:
+        summed *= torch.stack([surface.of_slice(z) for z in range(4)])
     calls = []
 
     class Recorder(type(point.plan.model)):  # type: ignore[misc]
@@ -183,6 +189,7 @@ def test_a_pair_masker_gets_the_best_of_the_other_slices() -> None:
     point.plan.model.__class__ = Recorder
     score(point, WHOLE)
     assert len(calls) == 4
+    compared = 0
     for z, (slices, rivals) in enumerate(calls):
         mask_halo = (rivals.shape[-2] - HIGH) // 2
         window = slice(halo - mask_halo, -(halo - mask_halo))
@@ -190,14 +197,20 @@ def test_a_pair_masker_gets_the_best_of_the_other_slices() -> None:
         torch.testing.assert_close(slices[0], own, rtol=0, atol=0)
         others = summed.clone()
         others[z] = -1
+        # Where only one slice is near, and it is this one, any other is as good.
+        told = others.amax(0) > 0
+        told = torch.nn.functional.pad(told, [border] * 4)[window, window]
         best = torch.from_numpy(planes).gather(
             0,
             torch.nn.functional.pad(others.argmax(0), [border] * 4)[None],
         )[0][window, window]
         seen = slice(HALO, -HALO)
+        told = told[seen, seen]
+        compared += int(told.sum())
         torch.testing.assert_close(
-            rivals[0][seen, seen], best[seen, seen], rtol=0, atol=0
+            rivals[0][seen, seen][told], best[seen, seen][told], rtol=0, atol=0
         )
+    assert compared > 3 * HIGH * WIDE
 
 
 def test_running_out_of_memory_changes_nothing_but_the_size_of_what_is_tried() -> None:

@@ -66,14 +66,22 @@ class RealStack:
         Of its folder in the folder that the environment variable names.
     about
         What it shows, in a sentence.
+    drawn
+        Whether its licence lets a picture of it be shown.
     """
 
     name: str
     about: str
+    drawn: bool = True
 
 
 REAL = (
-    RealStack("wbc10", "A blood smear in brightfield, slightly tilted, 10 slices."),
+    RealStack(
+        "wbc10",
+        "A blood smear in brightfield, slightly tilted, 10 slices. No picture of it is "
+        "shown, since its source states no licence.",
+        drawn=False,
+    ),
     RealStack("envelope14", "Nuclear envelopes of an embryo, confocal, 14 slices."),
     RealStack("golgi25", "The Golgi of a cell, confocal, 25 slices."),
     RealStack("keyboard32", "A keyboard photographed at a slant, 32 slices."),
@@ -94,11 +102,14 @@ class StackSet:
         As pages call it, and what it shows.
     cases
         Its stacks.
+    drawn
+        Whether pictures of them may be shown.
     """
 
     name: str
     about: str
     cases: tuple[Case, ...]
+    drawn: bool = True
 
 
 @dataclass(frozen=True)
@@ -313,9 +324,8 @@ def real_sets(
     sets, skipped = [], {}
     for name in names:
         place = Path(name).expanduser()
-        about = "A stack of yours."
+        of = known.get(name, RealStack(name, "A stack of yours."))
         if name in known:
-            about = known[name].about
             if not root:
                 skipped[name] = f"{DATA_VARIABLE} is not set"
                 continue
@@ -328,7 +338,8 @@ def real_sets(
                     "or folder."
                 )
             continue
-        sets.append(StackSet(place.stem, about, (_real_case(place, quick),)))
+        cases = (_real_case(place, quick),)
+        sets.append(StackSet(place.stem, of.about, cases, of.drawn))
     return sets, skipped
 
 

@@ -133,7 +133,7 @@ def _write_sheet(
     """Draw a set; the name of the stack and the file."""
     from PIL import Image
 
-    found = set_sheet(results, of)
+    found = set_sheet(results, of) if of.drawn else None
     if found is None:
         return None
     kind = "families" if of.cases[0].truth else "real"

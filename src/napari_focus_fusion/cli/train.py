@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_focus_fusion.cli.console import (
+    FAILED,
     INTERRUPTED,
     OK,
     Bar,
@@ -23,7 +24,7 @@ from napari_focus_fusion.cli.options import (
     add_overwrite,
     add_seed,
 )
-from napari_focus_fusion.errors import Cancelled
+from napari_focus_fusion.errors import Cancelled, FocusFusionError
 from napari_focus_fusion.progress import duration_text
 
 if TYPE_CHECKING:
@@ -97,20 +98,29 @@ def run(args: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     end = None if args.minutes is None else time.monotonic() + 60 * args.minutes
     cards: dict[str, Any] = {}
+    failed = False
     with stop_on_interrupt() as stop:
         for number, (name, path) in enumerate(targets.items()):
             until = None
             if end is not None:
                 left = end - time.monotonic()
                 until = time.monotonic() + left / (len(targets) - number)
-            card = _train_one(args, name, path, stop, until)
+            try:
+                card = _train_one(args, name, path, stop, until)
+            except (FocusFusionError, RuntimeError) as error:
+                if len(targets) == 1:
+                    raise
+                # The others are trained all the same.
+                print_error(f"{name}: {error}")
+                failed = True
+                continue
             if card is None and stop.is_set():
                 print_error("interrupted; the same command goes on where it stopped")
                 return INTERRUPTED
             cards[name] = card
     if args.json:
         print_json(cards if args.name == ALL else cards[args.name])
-    return OK
+    return FAILED if failed else OK
 
 
 def _train_one(

@@ -104,13 +104,15 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
     assert plan.model is not None
     running = RunningDecision((region.height, region.width), plan.device)
     halo = aggregate_halo(plan.model.window, plan.smoothness)
-    surface = find_surface(point, region, monitor)
+    # What a slice is compared with is looked for around the region as well.
+    reach = halo + plan.halo if plan.model.kind == "pair-masker" else 0
+    surface = find_surface(point, region.grown(reach), monitor, region.area)
     score = _score_sets if plan.model.kind == "set-masker" else _score_slabs
     for part in _parts_of(plan, region, halo):
         here = part.moved(region.y0, region.x0)
         shares = None if surface is None else surface.of_part(here)
         blocks = blocks_near(shares, here, plan.device)
-        for first, scores, complete in score(point, here, halo, shares, monitor):
+        for first, scores, complete in score(point, here, halo, surface, monitor):
             for z, one in enumerate(scores, first):
                 for block, near in blocks:
                     if complete and near is not None and not near.matters(z):
@@ -125,6 +127,7 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
                     running.update(z, summed, into.y, into.x, weight)
     running.count = plan.stack.n_slices
     if surface is not None:
+        surface = surface.of_part(region)
         running.certainty = surface.at_pixels(surface.certainty)
     monitor.count_absent(running.absent, plan.stack.n_slices)
     return running.maps()
@@ -168,7 +171,8 @@ def _score_slabs(
     wide = region.grown(halo)
     rivals = None
     if model.kind == "pair-masker":
-        rivals = _find_rivals(point, wide.grown(plan.halo), monitor)
+        rivals = _find_rivals(point, wide.grown(plan.halo), surface, monitor)
+    near = None if surface is None else surface.of_part(region)
     call = NetworkCall(
         _score if rivals is None else _mask_pairs, model, point.context, plan.halo
     )
@@ -183,7 +187,7 @@ def _score_slabs(
         count = len(planes)
         for tile in tiles:
             scores[:count, tile.y, tile.x] = 0
-            for part, window in parts_near(surface, tiles, tile, z, count, halo):
+            for part, window in parts_near(near, tiles, tile, z, count, halo):
                 y, x = shifted(window, plan.halo)
                 batch = planes[:, y, x]
                 if rivals is not None:
@@ -300,7 +304,10 @@ def _score_sets(
 
 @dataclass(frozen=True, slots=True)
 class _Rivals:
-    """At each pixel the best slice and the second best, by the plain focus measure."""
+    """At each pixel the best slice and the second best, by the plain focus measure.
+
+    Near the surface, where there is one: elsewhere refraction and noise win.
+    """
 
     index: Tensor
     best: Tensor
@@ -314,7 +321,9 @@ class _Rivals:
         )
 
 
-def _find_rivals(point: Prepared, area: Rectangle, monitor: Monitor) -> _Rivals:
+def _find_rivals(
+    point: Prepared, area: Rectangle, surface: SurfaceShares | None, monitor: Monitor
+) -> _Rivals:
     """One pass of the plain focus measure over an area."""
     plan, plain = point.plan, SumModifiedLaplacian()
     halo = aggregate_halo(plain.window)
@@ -322,6 +331,7 @@ def _find_rivals(point: Prepared, area: Rectangle, monitor: Monitor) -> _Rivals:
     top, runner_up = (torch.full(shape, -1.0, device=plan.device) for _ in "12")
     best, second = (torch.zeros(shape, device=plan.device) for _ in "12")
     index = torch.zeros(shape, dtype=torch.int16, device=plan.device)
+    near = None if surface is None else surface.of_part(area)
     seen = area.grown(halo + 1)
     for z, planes, flags in flagged_slabs(
         point.reference, seen, plan.slab, plan.device
@@ -332,6 +342,9 @@ def _find_rivals(point: Prepared, area: Rectangle, monitor: Monitor) -> _Rivals:
             score = plain.score(plane[None, None])[0, 1:-1, 1:-1]
             apply_flags(score, None if core is None else core[i])
             score = aggregate(score, plain.window, plan.settings.smoothness)
+            if near is not None:
+                weight = near.of_slice(z + i)
+                score = torch.where(score > 0, score * weight, score)
             shown = plane[1 + halo : -1 - halo, 1 + halo : -1 - halo]
             first, close = score > top, score > runner_up
             second = torch.where(first, best, torch.where(close, shown, second))

@@ -18,13 +18,14 @@ from napari_focus_fusion.engine.costs import share_of_surface
 from napari_focus_fusion.engine.memory import surface_side
 from napari_focus_fusion.engine.preference import OTHERS, preferred
 from napari_focus_fusion.engine.reading import DOUBTFUL, flagged_slabs
-from napari_focus_fusion.filters import box_mean, without_border
+from napari_focus_fusion.filters import box_mean, sigmoid, softmax, without_border
 from napari_focus_fusion.models.surface import (
     BLOCK,
     CELL,
     FOCUS_HALO,
     NETWORK_HALO,
     SCALES,
+    TINY,
     WIDE_RADIUS,
     Found,
     coarse_features,
@@ -170,17 +171,21 @@ def find_surface(
     )
     presence = _cut(found.presence[0], inside, cells.grown(2 * SMOOTHING), plane)
     # At least the average around it, so that gaps of the network's blocks do not show.
-    smooth = box_mean(box_mean(presence.sigmoid(), SMOOTHING), SMOOTHING)
-    presence = smooth.maximum(without_border(presence.sigmoid(), 2 * SMOOTHING))
+    presence = sigmoid(presence)
+    smooth = box_mean(box_mean(presence, SMOOTHING), SMOOTHING)
+    presence = smooth.maximum(without_border(presence, 2 * SMOOTHING))
     del found
     trust = trust + LEAST_TRUST
     wide_trust = (WIDE_TRUST * trust).clamp_max(1)
-    shares = vote(logits, trust, wide_trust)[0].softmax(0)
+    shares = softmax(vote(logits, trust, wide_trust)[0], 0)
     del logits
     # Noise that may hide detail is background, unless the surroundings know.
     present = presence * detail.maximum(_agreement(shares))
     highest = shares.amax(0)
-    weights = (shares / highest) ** point.plan.settings.surface
+    weights = shares / highest
+    if point.plan.settings.surface != 1:
+        # A power has other last bits at the end of an array.
+        weights = (weights.clamp_min(TINY).log() * point.plan.settings.surface).exp()
     if near is not None:
         weights = (OTHERS * weights).maximum(_cut(near, inside, cells, plane))
     certainty = highest * present

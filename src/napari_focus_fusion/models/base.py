@@ -104,8 +104,8 @@ class SliceScorer(FusionModel):
 class PairMasker(FusionModel):
     """Compares two images: which is the sharper.
 
-    For N slices each slice is compared with the best of the others, as the plain
-    focus measure finds them: N comparisons and no order.
+    For N slices each slice is compared with the best of the others near the surface,
+    as the plain focus measure finds them: N comparisons and no order.
     """
 
     kind: ClassVar[Kind] = "pair-masker"

@@ -20,7 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_focus_fusion.filters import box_mean, without_border
+from napari_focus_fusion.filters import (
+    box_mean,
+    precise_sum,
+    softmax,
+    softplus,
+    without_border,
+)
 from napari_focus_fusion.models.base import FusionModel, Kind
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 
@@ -157,7 +163,7 @@ def coarse_features(focus: Tensor, intensity: Tensor) -> Tensor:
                 features[:, :, filled] = part
                 filled += 1
     seen = without_border(intensity, border)
-    change = (seen - seen.mean(1, keepdim=True)) * 4
+    change = (seen - precise_sum(seen, 1) / count) * 4
     of_cells[:, :, -2] = _split(seen.clamp(-0.5, 1.5))
     of_cells[:, :, -1] = _split(change.clamp(-2, 2))
     return features
@@ -334,10 +340,9 @@ class Surface(FusionModel):
             assert isinstance(along, nn.Conv2d)
             x = _residual(x, along, across, spacing, z_spacing, whole=whole)
         logits = beside_neighbours(self.last, x)
-        # Sums in double precision do not depend on the order of the slices.
-        mean = x.mean(1, dtype=torch.float64).to(x.dtype)
+        mean = precise_sum(x, 1)[:, 0] / x.shape[1]
         pooled = torch.cat([x.amax(1), mean], 1)
-        trust = F.softplus(self.trust(pooled))
+        trust = softplus(self.trust(pooled))
         cells = [logits, self.presence(pooled), trust]
         return Found(*(F.pixel_shuffle(x, BLOCK).squeeze(-3) for x in cells))
 
@@ -387,7 +392,7 @@ def vote(logits: Tensor, trust: Tensor, wide_trust: Tensor | None = None) -> Ten
         (B, N, h, w) less the wider radius of those asked, in cells, on each side.
     """
     border = VOTE_RADIUS if wide_trust is None else WIDE_RADIUS
-    shares = logits.softmax(1)
+    shares = softmax(logits, 1)
 
     # Slice by slice, since sums over windows need as much memory again.
     def voted(slices: range) -> Tensor:

@@ -30,6 +30,7 @@ from napari_focus_fusion.metrics.truth import ssim as ssim_of
 from napari_focus_fusion.models.layers import interpolate, laplacian
 from napari_focus_fusion.models.sml import SumModifiedLaplacian
 from napari_focus_fusion.simulation.scenes import benchmark_scenes
+from napari_focus_fusion.training.data import WAVES_AND_HAZE
 from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import WINDOW, ssim
 from napari_focus_fusion.training.recipe import Recipe
@@ -582,14 +583,15 @@ RECIPE = Recipe(
     training_loss=focus_training_loss,
     self_supervised_loss=self_supervised_loss,
     validate=depth_error,
-    schedule=Schedule(steps=1200, learning_rate=1e-3, validate_every=300),
+    schedule=Schedule(steps=4800, learning_rate=1e-3, validate_every=400),
+    modalities=WAVES_AND_HAZE,
     trainable_prefix="fapn.",
     next_stages=(
         Recipe(
             training_loss=finer_training_loss,
             self_supervised_loss=self_supervised_loss,
             validate=finer_error,
-            schedule=Schedule(steps=6000, learning_rate=1e-3, validate_every=1000),
+            schedule=Schedule(steps=12000, learning_rate=1e-3, validate_every=1000),
             crop=96,
             trainable_prefix="srn.",
             by_scale=True,
@@ -598,7 +600,7 @@ RECIPE = Recipe(
             training_loss=fusing_training_loss,
             self_supervised_loss=self_supervised_loss,
             validate=fusing_error,
-            schedule=Schedule(steps=900, learning_rate=5e-4, validate_every=300),
+            schedule=Schedule(steps=1800, learning_rate=5e-4, validate_every=300),
             crop=96,
             trainable_prefix="srn.",
             by_scale=True,
