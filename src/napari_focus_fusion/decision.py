@@ -167,12 +167,20 @@ class RunningDecision:
         self.absent: Tensor | None = None
 
     def update(
-        self, z: int, score: Tensor, y: slice, x: slice, weight: Tensor | None = None
+        self,
+        z: int,
+        score: Tensor,
+        y: slice,
+        x: slice,
+        weight: Tensor | None = None,
+        *,
+        complete: bool = False,
     ) -> None:
         """Take in the scores (h, w) of slice ``z`` for one tile.
 
         ``weight`` is how near the surface passes, which scores are multiplied by. Where
-        the score is ABSENT_SCORE the slice has no pixel, and does not count.
+        the score is ABSENT_SCORE the slice has no pixel, and does not count;
+        ``complete``: it is known to have all.
 
         Slices come in order for each tile. The first of equal scores stays.
         """
@@ -181,7 +189,8 @@ class RunningDecision:
         before, after = self.before[y, x], self.after[y, x]
         previous = self.previous[y, x]
         if weight is not None:
-            score = torch.where(score > 0, score * weight, score)
+            weighted = score * weight
+            score = weighted if complete else torch.where(score > 0, weighted, score)
         torch.where(index == z - 1, score, after, out=after)
         better = score > best
         if weight is not None:
@@ -195,7 +204,7 @@ class RunningDecision:
         torch.where(better, previous, before, out=before)
         index.masked_fill_(better, z)
         torch.maximum(best, score, out=best)
-        if score.amin() < 0:
+        if not complete and score.amin() < 0:
             if self.absent is None:
                 self.absent = torch.zeros_like(self.index)
             self.absent[y, x] += score < 0

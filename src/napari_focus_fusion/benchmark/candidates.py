@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +104,9 @@ def _near_surface(name: str, strength: str) -> Candidate:
             f"{name}{SURFACE}{strength}: the strength of the surface is a number, like "
             f"{name}{SURFACE}1."
         ) from None
-    short = name if name in models() else Path(name).stem
-    return Candidate(f"{short}, surface {strength}", "model", name, options)
+    (candidate,) = find_candidates([name])
+    title = f"{candidate.name}, surface {strength}"
+    return replace(candidate, name=title, options=options)
 
 
 def _enlarger(name: str, how: str) -> Candidate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,11 @@ class NetworkCall:
         """Apply it to (n, ..., h, w)."""
         with torch.inference_mode():
             return self.function(self.network, batch[:, None], self.context)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it can take long: what has no parameters does not."""
+        return next(self.network.parameters(), None) is not None
 
     def on_cpu(self, batch: Tensor) -> Tensor:
         """Apply it on the CPU, with a copy of the network that others may be using."""
@@ -134,7 +140,7 @@ def run_with_fallback(call: NetworkCall, batch: Tensor, monitor: Monitor) -> Ten
     pixels = batch.shape[0] * batch.shape[-2] * batch.shape[-1]
     if pixels < monitor.smallest_failed:
         try:
-            with _Stoppable(monitor):
+            with _Stoppable(monitor) if call.is_long else nullcontext():
                 return call(batch)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -124,7 +124,7 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
                     )
                     weight = None if near is None else near.of_slice(z)
                     into = block.moved(*part.corner)
-                    running.update(z, summed, into.y, into.x, weight)
+                    running.update(z, summed, into.y, into.x, weight, complete=complete)
     running.count = plan.stack.n_slices
     if surface is not None:
         surface = surface.of_part(region)
