@@ -8,10 +8,12 @@ import torch
 from scipy import ndimage
 
 from napari_focus_fusion.composite import (
+    COMPOSITE_HALO,
     GUIDE_EPSILON,
     GUIDE_RADIUS,
     NOISE_RADIUS,
     SIMILARITY_RADIUS,
+    colour_slopes,
     label_weights,
     least_noise_bias,
     noise_energy,
@@ -126,3 +128,23 @@ def test_noise_and_similarity_depend_on_their_window_only() -> None:
     rows, _ = np.nonzero(changed.numpy())
     assert rows.min() >= 30 - 2 * SIMILARITY_RADIUS
     assert rows.max() <= 30
+
+
+def test_colours_follow_brightness_as_they_do_around() -> None:
+    rng = np.random.default_rng(3)
+    brightness = rng.random((80, 90), np.float32)
+    weights, rise = (0.3, 0.6, 0.1), np.array([0.4, 1.2, 1.6], np.float32)
+    rise /= np.dot(weights, rise)
+    line = rise[:, None, None] * brightness + np.float32([0.3, 0.1, 0.0])[:, None, None]
+    halo = COMPOSITE_HALO
+    variance = torch.full((80 - 2 * halo, 90 - 2 * halo), 1e-6)
+    slopes = colour_slopes(torch.from_numpy(line), weights, variance)
+    assert slopes.shape == (3, *variance.shape)
+    np.testing.assert_allclose(slopes.mean((1, 2)), rise, atol=1e-3)
+    # Of noise alone no colour is told from another.
+    flat = 0.5 + 1e-3 * rng.standard_normal((3, 80, 90)).astype(np.float32)
+    variance.fill_(1e-6 * np.square(weights).sum())
+    slopes = colour_slopes(torch.from_numpy(flat), weights, variance * 10)
+    assert (slopes - 1).abs().max() < 0.3
+    changed = (torch.tensor(weights)[:, None, None] * slopes).sum(0)
+    np.testing.assert_allclose(changed, 1, atol=1e-5)

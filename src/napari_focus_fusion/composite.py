@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from napari_focus_fusion.filters import box_mean, box_sum, line_sum
+from napari_focus_fusion.filters import box_mean, box_sum, line_sum, without_border
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from napari_focus_fusion.tiling import Rectangle
@@ -67,6 +69,11 @@ NOISE_HALO = NOISE_CELL - 1 + NOISE_CELL * NOISE_CELLS // 2 + 1
 COMPOSITE_HALO = max(2 * GUIDE_RADIUS, SIMILARITY_RADIUS, NOISE_HALO)
 #: The same of its coarse band, by a window applied twice.
 BANDS_HALO = 2 * BAND_RADIUS
+#: Radius of the window in which colours follow brightness; how much of its noise counts
+#: as change that all colours share; and the steepest slope.
+COLOUR_RADIUS, COLOUR_NOISE, STEEPEST = 8, 4.0, 3.0
+#: Added to variances that are divided by.
+TINY = 1e-8
 
 
 def composing_halo(blend: Blend) -> int:
@@ -318,3 +325,37 @@ def similarity(
         unit = box_sum(seen.to(noise.dtype), SIMILARITY_RADIUS) * 2 * noise
     ratio = difference / unit.clamp_min(1e-20)
     return ratio.sub_(DIFFERENT).div_(SIMILAR - DIFFERENT).clamp_(0, 1)
+
+
+def colour_slopes(colours: Tensor, weights: Sequence[float], noise: Tensor) -> Tensor:
+    """How much each colour changes around a pixel where the brightness does by one.
+
+    The slope of the line that colour against brightness follows in a window; 1 for all
+    colours where there is nothing but noise. Changed by these, brightness changes by
+    one.
+
+    Parameters
+    ----------
+    colours
+        (C, h, w) float32, of a range of about 1, with :data:`COMPOSITE_HALO` pixels
+        more on each side than the noise.
+    weights
+        Share of each colour in the brightness.
+    noise
+        (h, w), variance of the noise of the brightness.
+
+    Returns
+    -------
+    Tensor
+        (C, h, w), without the halo.
+    """
+    colours = without_border(colours, COMPOSITE_HALO - COLOUR_RADIUS)
+    share = colours.new_tensor(list(weights))[:, None, None]
+    brightness = (share * colours).sum(0, keepdim=True)
+    mean = box_mean(brightness, COLOUR_RADIUS)
+    variance = (box_mean(brightness.square(), COLOUR_RADIUS) - mean.square())[0]
+    both = box_mean(colours * brightness, COLOUR_RADIUS)
+    both -= box_mean(colours, COLOUR_RADIUS) * mean
+    steady = COLOUR_NOISE * noise + TINY
+    slopes = ((both + steady) / (variance.clamp_min(0) + steady)).clamp(0, STEEPEST)
+    return slopes / (share * slopes).sum(0, keepdim=True).clamp_min(1 / STEEPEST)

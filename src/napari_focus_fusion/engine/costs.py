@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 BASE_COST = 2000
 #: Finding the surface and weighing scores with it.
 SURFACE_COST = 2.5
+#: Making a pixel of a slice finer, a slice that is not used included.
+FINER_COST = 60.0
 #: Fusing.
 BLEND_COSTS = {"feather": 2.0, "bands": 3.0, "select": 0.7}
 
@@ -34,3 +36,19 @@ def share_of_surface(plan: RunPlan) -> float:
     if plan.surface is None or cost_of_scoring(plan) == 0:
         return 0.0
     return SURFACE_COST / cost_of_scoring(plan)
+
+
+def cost_of_fusing(plan: RunPlan) -> float:
+    """Of a pixel of a slice, that of making it finer included."""
+    cost = BLEND_COSTS[plan.settings.blend]
+    if plan.upscale is None:
+        return cost
+    # In two steps only the fused image is made finer.
+    passes = plan.stack.n_slices if plan.upscale.joint else 1
+    finer = FINER_COST * len(plan.channel_weights) * passes / plan.stack.n_slices
+    return cost + finer
+
+
+def share_of_finer(plan: RunPlan) -> float:
+    """Of the cost of fusing, what making it finer takes."""
+    return 1 - BLEND_COSTS[plan.settings.blend] / cost_of_fusing(plan)

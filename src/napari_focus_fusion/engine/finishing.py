@@ -16,6 +16,7 @@ from napari_focus_fusion.composite import (
     SIMILARITY_RADIUS,
     RunningNoise,
     background_weight,
+    colour_slopes,
     label_weights,
     similarity,
 )
@@ -162,16 +163,19 @@ def _compose(
     shown = None
     if reconstructions:
         shown = RunningRange(point.channels, region, point.plan.device)
-    fused, index, nowhere = _feather(
+    fused, chosen = _feather(
         point, region, index, otherwise, monitor, background, shown
     )
     if point.plan.settings.blend == "bands":
         around = _with_halo(labels, inside, area, BANDS_HALO)
         fused += coarse_change(point, region, around, monitor)
     for channel, reconstruction in zip(point.channels, reconstructions, strict=False):
-        _apply_luminance(fused, channel, reconstruction, point.plan.settings.strength)
+        _apply_luminance(
+            fused, channel, reconstruction, point.plan.settings.strength, chosen
+        )
     pixels = as_dtype(fused, stack.dtype)
-    if nowhere is not None:
+    if chosen.nowhere is not None:
+        nowhere = chosen.nowhere[:, *_INNER]
         pixels[nowhere] = _nothing(stack.dtype)
         if point.plan.model is None:  # nothing was scored, and nothing counted
             lacking = torch.from_numpy(nowhere.any(0)) * stack.n_slices
@@ -180,7 +184,7 @@ def _compose(
     if shown is not None:
         beyond = shown.beyond(pixels)
         monitor.beyond += int(shown.is_clear(beyond).sum())
-    return pixels, np.ascontiguousarray(index[_INNER]), beyond
+    return pixels, np.ascontiguousarray(chosen.labels[_INNER]), beyond
 
 
 def _with_halo(
@@ -208,18 +212,32 @@ def _nothing(dtype: np.dtype) -> float:
 
 
 def _apply_luminance(
-    fused: np.ndarray, channel: Reference, reconstruction: np.ndarray, strength: float
+    fused: np.ndarray,
+    channel: Reference,
+    reconstruction: np.ndarray,
+    strength: float,
+    chosen: _Chosen,
 ) -> None:
     """Give fused components the brightness of a reconstruction, in place.
 
-    Or so much of the difference. Hues stay: all samples of a pixel change by the
-    difference of its luminance.
+    Or so much of the difference, ``strength``. Of RGB each colour changes as it does
+    around the pixel where the brightness changes: a cell stays as red as its
+    surroundings where it gets darker.
     """
     missing = (reconstruction - channel.mixed(fused)).astype(fused.dtype, copy=False)
     missing *= strength * (channel.white - channel.black)
-    for component, weight in zip(fused, channel.weights, strict=True):
-        if weight:
-            component += missing
+    used = [c for c, weight in enumerate(channel.weights) if weight]
+    if len(used) == 1:
+        fused[used[0]] += missing
+        return
+    span = np.float32(channel.white - channel.black)
+    colours = chosen.pixels[used].astype(np.float32) / span
+    weights = [channel.weights[c] for c in used]
+    slopes = colour_slopes(
+        torch.from_numpy(colours).to(chosen.noise.device), weights, chosen.noise
+    )
+    for c, slope in zip(used, slopes.cpu().numpy(), strict=True):
+        fused[c] += missing * slope
 
 
 def _select(
@@ -390,7 +408,7 @@ def _feather(
     monitor: Monitor,
     background: np.ndarray | None,
     shown: RunningRange | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+) -> tuple[np.ndarray, _Chosen]:
     """Selected, softened at seams, averaged where slices agree and in the background.
 
     ``index`` and ``instead``, the decision for pixels that a slice of the first lacks,
@@ -402,10 +420,8 @@ def _feather(
     -------
     fused : ndarray
         (components, h, w), floating point numbers on the scale of the stack.
-    index : ndarray
-        The slices that were taken, as large as the one given.
-    nowhere : ndarray or None
-        (components, h, w) bool, pixels that no slice has; None: there are none.
+    chosen : _Chosen
+        What was selected, with a halo.
     """
     chosen = _selected_and_noise(point, region, index, instead, monitor)
     guide, noise = chosen.guide, chosen.noise
@@ -462,10 +478,7 @@ def _feather(
                 added[c][block.slices] += weighted
         monitor.advance(region.area / 2)
     added /= np.maximum(total if lacking is None else total - lacking, 1e-6)
-    nowhere = None
-    if chosen.nowhere is not None:
-        nowhere = chosen.nowhere[:, *_INNER]
-    return np.add(added, selected, out=added), chosen.labels, nowhere
+    return np.add(added, selected, out=added), chosen
 
 
 class _Chosen(NamedTuple):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from napari_focus_fusion.errors import Cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -107,6 +108,16 @@ class Monitor:
         if self._meter is not None:
             self._meter.add(pixels * self._cost)
         self.check_cancelled()
+
+    @contextmanager
+    def counting(self, share: float) -> Iterator[None]:
+        """Where pixels count only so much of what they do elsewhere in a stage."""
+        whole = self._cost
+        self._cost = whole * share
+        try:
+            yield
+        finally:
+            self._cost = whole
 
     def check_cancelled(self) -> None:
         """Raise Cancelled if the run is asked to stop."""

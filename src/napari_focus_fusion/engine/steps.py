@@ -11,7 +11,7 @@ import torch
 
 from napari_focus_fusion.decision import Maps
 from napari_focus_fusion.device import is_out_of_memory, return_freed_memory
-from napari_focus_fusion.engine.costs import BLEND_COSTS, cost_of_scoring
+from napari_focus_fusion.engine.costs import cost_of_fusing, cost_of_scoring
 from napari_focus_fusion.engine.fallback import on_cpu
 from napari_focus_fusion.engine.finishing import finish_region
 from napari_focus_fusion.engine.reconstruction import reconstruct_region
@@ -77,7 +77,7 @@ def steps_of(plan: RunPlan) -> tuple[Step, Step]:
         Step(
             "fused",
             "Fusing",
-            BLEND_COSTS[plan.settings.blend],
+            cost_of_fusing(plan),
             partial(run_or_halve, finish_step),
         ),
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from napari_focus_fusion.composite import GUIDE_RADIUS, label_weights
 from napari_focus_fusion.decision import Maps
+from napari_focus_fusion.engine.costs import share_of_finer
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
 from napari_focus_fusion.engine.finishing import (
     FINISH_HALO,
@@ -76,7 +77,10 @@ def super_resolve_region(
     assert upscale is not None
     halo = _pixels_halo(upscale)
     wide = region.grown(halo).inside_plane(stack.height, stack.width)
-    fused, maps, _ = finish_region(point, wide, raw, area, monitor)
+    finer_share = share_of_finer(plan)
+    # Progress counts the region only, not its halo.
+    with monitor.counting((1 - finer_share) * region.area / wide.area):
+        fused, maps, _ = finish_region(point, wide, raw, area, monitor)
     inside = region.moved(-wide.y0, -wide.x0).slices
     core = Maps(*(np.ascontiguousarray(values[inside]) for values in maps))
     # The image is mirrored at its border, and so is its decision map.
@@ -119,9 +123,10 @@ def super_resolve_region(
         else:
             slices = [(-1, near)]
             weights = None
-        features = _fuse_features(
-            point, region, colours, reference, slices, weights, monitor
-        )
+        with monitor.counting(finer_share / len(point.channels)):
+            features = _fuse_features(
+                point, region, colours, reference, slices, weights, monitor
+            )
         found = _resolve(point, features, colours.stop - colours.start, monitor)
         coarse = F.avg_pool2d(found, upscale.scale)
         expected = _normalised(around[colours][:, *inner], reference)
@@ -177,6 +182,7 @@ def _fuse_features(
         halo,
     )
     tiles = TilePlan(*core, (plan.tile, plan.tile), halo)
+    passes = plan.stack.n_slices
     for z, values in slices:
         planes = torch.from_numpy(_normalised(values[colours], reference))
         planes = planes.to(plan.device)
@@ -186,19 +192,23 @@ def _fuse_features(
             if labels_and_guide is not None:
                 weight = _weights(*labels_and_guide, z, window, scale)
                 if weight is None:
+                    monitor.advance(tile.area)
                     continue
             found = run_with_fallback(call, planes[None, :, *window], monitor)[0]
             found = found[:, *tile.inside]
             if weight is None:
                 total[here] += found
                 weights[here] += 1
+                monitor.advance(tile.area * passes)
                 continue
             weight = weight[:, *tile.inside]
             weights[here] += weight
             split = found.unflatten(0, (-1, scale**2))
             total[here] += (split * weight).flatten(0, 1)
-            monitor.check_cancelled()
-        monitor.check_cancelled()
+            monitor.advance(tile.area)
+        passes -= 1
+    if labels_and_guide is not None:
+        monitor.advance(passes * region.area)
     mean = total.unflatten(0, (-1, scale**2))
     return mean.div_(weights.clamp_min(1e-6)).flatten(0, 1)
 

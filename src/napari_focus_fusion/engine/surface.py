@@ -31,6 +31,7 @@ from napari_focus_fusion.models.surface import (
     coarse_features,
     detail_above_noise,
     focus_of,
+    trusts,
     vote,
 )
 from napari_focus_fusion.tiling import Rectangle, TilePlan, even_split
@@ -44,11 +45,6 @@ if TYPE_CHECKING:
 BAND = 32
 #: Agreement along Z that white noise can have.
 NOISE_AGREES = 0.55
-#: How much neighbours count beside what the network learnt of that. With .7 layers in
-#: front of one another lose half a decibel.
-LEAST_TRUST = 0.2
-#: How much wider surroundings count beside that, at most as much as the cell itself.
-WIDE_TRUST = 3.0
 #: Radius in cells over which it is averaged whether there is any detail.
 SMOOTHING = 2
 #: Slices whose weight is a smaller share of the highest are not near the surface.
@@ -175,9 +171,7 @@ def find_surface(
     smooth = box_mean(box_mean(presence, SMOOTHING), SMOOTHING)
     presence = smooth.maximum(without_border(presence, 2 * SMOOTHING))
     del found
-    trust = trust + LEAST_TRUST
-    wide_trust = (WIDE_TRUST * trust).clamp_max(1)
-    shares = softmax(vote(logits, trust, wide_trust)[0], 0)
+    shares = softmax(vote(logits, *trusts(trust))[0], 0)
     del logits
     # Noise that may hide detail is background, unless the surroundings know.
     present = presence * detail.maximum(_agreement(shares))

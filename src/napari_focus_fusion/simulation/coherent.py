@@ -61,6 +61,11 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 SPECIMENS = ("smear", "cells", "fibres", "beads", "grains")
+#: Those of blood cells.
+DISCS = ("smear", "monolayer")
+#: Places that are tried for a disc beside others, and the distance to the nearest that
+#: is enough, in sums of their radii: some touch or overlap a little.
+TRIES, APART = 40, (0.85, 1.1)
 SURFACES = ("flat", "tilt", "relief", "layers")
 #: Directions of the illumination that are followed.
 DIRECTIONS = 24
@@ -243,7 +248,8 @@ def make_coherent_scene(
     slices : int
         Number of slices.
     specimen : str
-        One of ``SPECIMENS``: discs with a pale middle as in a blood smear, cells with a
+        One of ``SPECIMENS``, or ``"monolayer"``, which no mixture has: discs with a
+        pale middle as in a blood smear (in a monolayer side by side), cells with a
         nucleus, fibres, beads, or striated grains.
     surface : str
         One of ``SURFACES``: where it lies; the discs of a smear never in layers.
@@ -400,8 +406,8 @@ def draw_specimen(
     """Pieces of absorbing matter (component 0 and on) and of phase (-1), densest 1."""
     atlas = make_atlas(rng, canvas)
     specimen, (low, high) = options["specimen"], options["span"]
-    if specimen == "smear":
-        sprites = _discs(rng, canvas)
+    if specimen in DISCS:
+        sprites = _discs(rng, canvas, apart=specimen == "monolayer")
     elif specimen == "grains":
         sprites = _grains(rng, canvas)
     else:
@@ -419,9 +425,9 @@ def draw_specimen(
     for number, sprite in enumerate([*sprites, *dust]):
         box, shape = sprite.box, sprite.coverage.shape
         depth = ground[box]
-        if number >= len(sprites) or (surface == "layers" and specimen != "smear"):
+        if number >= len(sprites) or (surface == "layers" and specimen not in DISCS):
             depth = np.full(shape, rng.uniform(low, high), np.float32)
-        elif specimen in ("smear", "cells", "grains") and rng.random() < 0.7:
+        elif specimen in (*DISCS, "cells", "grains") and rng.random() < 0.7:
             depth = np.full(shape, np.median(depth), np.float32)
         round_ = specimen in ("cells", "beads") and number < len(sprites)
         thickness = sprite.coverage
@@ -430,7 +436,7 @@ def draw_specimen(
             thickness = thickness / max(float(thickness.max()), 1e-6)
         share = np.float32(rng.uniform(0.4, 1))
         amount = thickness * (np.float32(1.05) - sprite.shade) * share
-        if specimen == "smear":
+        if specimen in DISCS:
             amount = thickness * sprite.shade * share
         phase = thickness * (0.7 + 0.3 * sprite.shade) * share
         phase = ndimage.gaussian_filter(phase, 0.7).astype(np.float32)
@@ -439,16 +445,24 @@ def draw_specimen(
     return pieces
 
 
-def _discs(rng: np.random.Generator, canvas: tuple[int, int]) -> list[Sprite]:
-    """Red blood cells: discs thinner in the middle (Evans and Fung 1972)."""
+def _discs(
+    rng: np.random.Generator, canvas: tuple[int, int], *, apart: bool = False
+) -> list[Sprite]:
+    """Red blood cells: discs thinner in the middle (Evans and Fung 1972).
+
+    Anywhere, or ``apart``: most of them beside the others.
+    """
     radius = rng.uniform(12, 40)
     # Thickness at the middle, and how it rises: from pale middles to none.
     middle, rise = rng.uniform(0.15, 0.9), rng.uniform(0, 2.5)
     count = rng.uniform(0.15, 0.75) * canvas[0] * canvas[1] / (np.pi * radius**2)
-    sprites = []
+    sprites, placed = [], list[tuple[float, float, float]]()
     for _ in range(max(int(count), 1)):
         own = radius * rng.uniform(0.85, 1.1)
         centre = [float(rng.uniform(0, n)) for n in canvas]
+        if apart:
+            centre = _beside(rng, canvas, centre, own, placed)
+            placed.append((centre[0], centre[1], own))
         y0, x0, y, x = box_around(centre, own * 1.15, canvas)
         angle, aspect = rng.uniform(0, np.pi), rng.uniform(0.8, 1)
         u = (np.cos(angle) * y + np.sin(angle) * x) / own
@@ -465,6 +479,25 @@ def _discs(rng: np.random.Generator, canvas: tuple[int, int]) -> list[Sprite]:
         shade = np.full(coverage.shape, rng.uniform(0.6, 1), np.float32)
         sprites.append(Sprite(y0, x0, coverage, shade))
     return sprites
+
+
+def _beside(
+    rng: np.random.Generator,
+    canvas: tuple[int, int],
+    centre: list[float],
+    radius: float,
+    placed: list[tuple[float, float, float]],
+) -> list[float]:
+    """A place for a disc that is far enough from those placed, if one is found."""
+    for _ in range(TRIES):
+        enough = rng.uniform(*APART)
+        if all(
+            np.hypot(centre[0] - y, centre[1] - x) > enough * (radius + other)
+            for y, x, other in placed
+        ):
+            break
+        centre = [float(rng.uniform(0, n)) for n in canvas]
+    return centre
 
 
 def _grains(rng: np.random.Generator, canvas: tuple[int, int]) -> list[Sprite]:

@@ -38,7 +38,9 @@ WAVES_AND_HAZE = (
     *("coherent", "grey", "tissue"),
 )
 #: Modalities of matter that bends light.
-BENDING = ("coherent", "refractile")
+BENDING = ("coherent", "lenses", "refractile")
+#: Phase in radians of the densest cells of the modality "lenses", of either sign.
+LENS_PHASE = (3.0, 14.0)
 #: Phase contrast ``k`` and blur per slice in pixels of the modality "refractile", drawn
 #: uniformly.
 REFRACTION, REFRACTILE_BLUR = (0.1, 0.6), (0.3, 0.9)
@@ -166,9 +168,9 @@ def make_pool(
     modalities
         Of the scenes in turn: those of :func:`make_scene`; ``"confocal"``, which is
         fluorescence with optical sectioning; ``"tissue"``, of :func:`make_tissue`;
-        ``"coherent"``, of
-        :func:`make_coherent_scene`; and ``"refractile"``, which is brightfield of thick
-        cells, whose rims look sharp where they are not.
+        ``"coherent"``, of :func:`make_coherent_scene`; ``"lenses"``, smears of it whose
+        cells gather light to points out of focus; and ``"refractile"``, which is
+        brightfield of thick cells, whose rims look sharp where they are not.
     pictures
         Sharp grey images that every other scene takes its textures from.
     processes
@@ -245,6 +247,8 @@ def _draw_scene(wanted: _Wanted, pictures: Sequence[np.ndarray] | None) -> Scene
     }
     if modality == "coherent":
         return make_coherent_scene(seed, **fixed)
+    if modality == "lenses":
+        return make_coherent_scene(seed, **fixed, **_lenses(seed))
     if modality == "tissue":
         return make_tissue(seed, **fixed, **_tissue(seed))
     options: dict[str, Any] = {"modality": modality}
@@ -267,6 +271,15 @@ def _tissue(seed: int) -> dict[str, Any]:
         "kind": ("membranes", "nuclei")[int(rng.integers(2))],
         "section": section if rng.random() < 0.6 else None,
         "blur_per_slice": float(np.exp(rng.uniform(*np.log(DEEP_BLUR)))),
+    }
+
+
+def _lenses(seed: int) -> dict[str, Any]:
+    """Blood cells, in every other scene side by side."""
+    rng = np.random.default_rng(seed)
+    return {
+        "phase": float(rng.choice((-1, 1)) * rng.uniform(*LENS_PHASE)),
+        "specimen": ("smear", "monolayer")[int(rng.integers(2))],
     }
 
 

@@ -19,11 +19,12 @@ from torch import Tensor
 from napari_focus_fusion.models.surface import (
     BLOCK,
     FOCUS_HALO,
-    VOTE_RADIUS,
+    WIDE_RADIUS,
     WINDOW_RADIUS,
     cell_means,
     coarse_features,
     focus_of,
+    trusts,
     vote,
 )
 from napari_focus_fusion.training.fit import Schedule
@@ -89,9 +90,9 @@ def validation_error(network: Surface, batches: list[Batch]) -> float:
 def _losses(network: Surface, slices: Tensor, depth: Tensor) -> dict[str, Tensor]:
     cells = coarse(slices, depth)
     found = network(cells.features, whole=True)
-    around = [VOTE_RADIUS] * 4
+    around = [WIDE_RADIUS] * 4
     bordered = F.pad(found.along_z, around, mode="replicate")
-    log = vote(bordered, found.trust).log_softmax(1)
+    log = vote(bordered, *trusts(found.trust)).log_softmax(1)
     z = torch.arange(log.shape[1], device=log.device)[None, :, None, None]
     target = torch.exp(-((z - cells.depth[:, None]) ** 2) / (2 * SPREAD**2))
     target = target / target.sum(1, keepdim=True)
@@ -179,18 +180,22 @@ def _nearest(values: Tensor, share: Tensor) -> Tensor:
     return values[rows.to(values.device), columns.to(values.device)]
 
 
+#: Kinds of scenes in turn; in every other turn the cells of those of waves are lenses.
+KINDS = (
+    *("grey", "coherent", "tissue", "grey", "refractile", "fluorescence"),
+    *("coherent", "grey", "confocal", "coherent", "grey", "brightfield"),
+    *("coherent", "tissue"),
+)
+LENSES = tuple("lenses" if kind == "coherent" else kind for kind in KINDS)
+
 RECIPE = Recipe(
     training_loss=training_loss,
     self_supervised_loss=None,
     validate=validation_error,
-    schedule=Schedule(steps=4000, learning_rate=2e-3, validate_every=200),
+    schedule=Schedule(steps=14_000, learning_rate=2e-3, validate_every=400),
     scenes=560,
     side=160,
-    modalities=(
-        *("grey", "coherent", "tissue", "grey", "refractile", "fluorescence"),
-        *("coherent", "grey", "confocal", "coherent", "grey", "brightfield"),
-        *("coherent", "tissue"),
-    ),
+    modalities=(*KINDS, *LENSES),
     slices=24,
     stacks=3,
     crop=160,
