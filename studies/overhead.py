@@ -30,7 +30,7 @@ from napari_focus_fusion.simulation.scenes import make_scene
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SIDE, SLICES, REPEATS = 2048, 16, 3
+SIDE, SLICES, REPEATS = 1024, 8, 3
 
 
 def plain_loop(model: SliceScorer, path: Path) -> np.ndarray:

@@ -54,7 +54,8 @@ def test_each_part_is_made_of_the_slice_it_was_taken_from(scale: int) -> None:
     result = fuse(stack, finer_pairs(), scale=scale)
     coarse = fuse(stack, finer_pairs())
     np.testing.assert_array_equal(result.decision, coarse.decision)
-    np.testing.assert_array_equal(result.confidence, coarse.confidence)
+    # Its last digit depends on the number of threads, which more work has more of.
+    np.testing.assert_allclose(result.confidence, coarse.confidence, atol=1e-6)
     own = np.stack([finer(plane, scale) for plane in stack])
     index = np.asarray(result.decision)
     flat = ndimage.minimum_filter(index, 9) == ndimage.maximum_filter(index, 9)

@@ -57,7 +57,7 @@ VOTE_RADIUS, VOTE_FLOOR = 12, 1e-3
 WIDE_RADIUS, WIDE_FLOOR = 24, 0.02
 #: How much neighbours count beside what the network says, and how much more the wider
 #: surroundings do, at most as much as the cell itself.
-LEAST_TRUST, WIDE_TRUST = 0.7, 3.0
+LEAST_TRUST, WIDE_TRUST = 1.6, 3.0
 #: Cells around a cell whose focus measure its result depends on, votes included.
 SURFACE_HALO = BLOCK * NETWORK_HALO + WIDE_RADIUS
 #: Features of a block of a slice, and channels of the network.
@@ -373,9 +373,9 @@ def _residual(
     return _in_turn(x.shape[1], changed)
 
 
-def trusts(trust: Tensor) -> tuple[Tensor, Tensor]:
+def trusts(trust: Tensor, least: float = LEAST_TRUST) -> tuple[Tensor, Tensor]:
     """How much neighbours count, and wider surroundings, for what the network says."""
-    near = trust + LEAST_TRUST
+    near = trust + least
     return near, (WIDE_TRUST * near).clamp_max(1)
 
 

@@ -46,6 +46,9 @@ DISTANCE = 0.5
 PRESENCE = 0.5
 #: Intensities that a third of the stacks are rounded to: cameras of 8 bit and fewer.
 LEVELS = (32, 64, 128, 250)
+#: How much neighbours count at least, in training. With less than in use the network
+#: learns to do without them.
+LEAST_TRUST = 0.7
 #: Largest spacing of the slices that are drawn.
 FARTHEST = 3
 SEED = 20_000
@@ -92,7 +95,7 @@ def _losses(network: Surface, slices: Tensor, depth: Tensor) -> dict[str, Tensor
     found = network(cells.features, whole=True)
     around = [WIDE_RADIUS] * 4
     bordered = F.pad(found.along_z, around, mode="replicate")
-    log = vote(bordered, *trusts(found.trust)).log_softmax(1)
+    log = vote(bordered, *trusts(found.trust, LEAST_TRUST)).log_softmax(1)
     z = torch.arange(log.shape[1], device=log.device)[None, :, None, None]
     target = torch.exp(-((z - cells.depth[:, None]) ** 2) / (2 * SPREAD**2))
     target = target / target.sum(1, keepdim=True)
