@@ -328,6 +328,9 @@ def _data(recipe: Recipe, pictures: Path | None, textures: list[Any] | None) -> 
     if "coherent" in recipe.modalities:
         share = recipe.modalities.count("coherent"), len(recipe.modalities)
         text += "; {} in {} are brightfield of partially coherent light".format(*share)
+    if "lenses" in recipe.modalities:
+        share = recipe.modalities.count("lenses"), len(recipe.modalities)
+        text += "; {} in {} are smears of it whose cells are lenses".format(*share)
     if pictures is None or textures is None:
         return text
     return (
