@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 #: Rows of cells whose focus measure is computed together, in a processor's cache.
 BAND = 32
 #: Agreement along Z that white noise can have.
-NOISE_AGREES = 0.55
+NOISE_AGREES = 0.85
 #: Radius in cells over which it is averaged whether there is any detail.
 SMOOTHING = 2
 #: Slices whose weight is a smaller share of the highest are not near the surface.
