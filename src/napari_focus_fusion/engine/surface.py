@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 #: Rows of cells whose focus measure is computed together, in a processor's cache.
 BAND = 32
-#: Agreement along Z that white noise can have.
+#: Agreement along Z that white noise hardly ever has, votes included: .88 was seen.
 NOISE_AGREES = 0.85
 #: Radius in cells over which it is averaged whether there is any detail.
 SMOOTHING = 2
@@ -261,7 +261,7 @@ def _agreement(shares: Tensor) -> Tensor:
     """How far neighbours and Z agree on a depth, (h, w) from 0 to 1.
 
     By the largest share (N, h, w) of three slices next to each other, between what all
-    slices alike would have and all of it; white noise reaches half of that.
+    slices alike would have and all of it, above what white noise reaches of that.
     """
     count = len(shares)
     if count <= 3:
