@@ -230,8 +230,8 @@ def _apply_luminance(
     if len(used) == 1:
         fused[used[0]] += missing
         return
-    span = np.float32(channel.white - channel.black)
-    colours = chosen.pixels[used].astype(np.float32) / span
+    colours = chosen.pixels[used].astype(fused.dtype) - channel.black
+    colours = (colours / (channel.white - channel.black)).astype(np.float32)
     weights = [channel.weights[c] for c in used]
     slopes = colour_slopes(
         torch.from_numpy(colours).to(chosen.noise.device), weights, chosen.noise
