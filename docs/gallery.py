@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,20 +51,18 @@ def depth_panel(result: ff.FusionResult) -> np.ndarray:
     return picture
 
 
-def panels_of(stack: ff.FocusStack, rest: dict[str, dict[str, Any]]) -> list[Panel]:
-    """The sharpest slice, the default, its depth, and other settings by caption."""
+def panels_of(stack: ff.FocusStack) -> list[Panel]:
+    """The sharpest slice, the default, its depth, and the reconstruction."""
     planes = np.asarray(stack.data)
     best = sharpest_slice(planes)
     default = ff.fuse(stack)
-    found = [
+    reconstructed = ff.fuse(stack, "mscnn")
+    return [
         ("sharpest slice", levels(best, best)),
         ("fused, default settings", levels(np.asarray(default.fused), best)),
         ("depth", depth_panel(default)),
+        ("reconstructed (mscnn)", levels(np.asarray(reconstructed.fused), best)),
     ]
-    for caption, settings in rest.items():
-        image = np.asarray(ff.fuse(stack, **settings).fused)
-        found.append((caption, levels(image, best)))
-    return found
 
 
 def cropped(panels: list[Panel], y: int, x: int, side: int) -> list[Panel]:
@@ -90,13 +87,15 @@ def real(name: str) -> ff.FocusStack:
 
 def main() -> None:
     """Draw all of them."""
-    reconstructed = {"reconstructed (mscnn)": {"model": "mscnn"}}
-    draw("envelope", panels_of(real("envelope14"), reconstructed))
-    small = panels_of(real("golgi25"), reconstructed)
+    draw("envelope", panels_of(real("envelope14")))
+    small = panels_of(real("golgi25"))
     draw("golgi", [(caption, p.repeat(2, 0).repeat(2, 1)) for caption, p in small])
-    draw("keyboard", panels_of(real("keyboard32"), reconstructed))
 
-    planes = np.asarray(real("keyboard32").data)
+    keyboard = real("keyboard32")
+    panels = panels_of(keyboard)
+    draw("keyboard", panels)
+    whole = panels[1][1]
+    planes = np.asarray(keyboard.data)
     seen = planes.reshape(32, 180, 2, 320, 2, 3).mean((2, 4)).round().astype(np.uint8)
     enlarged = ff.fuse(seen, "affinity-sr", axes="ZYXS", scale=2, decision="sml")
     plain = Image.fromarray(np.asarray(ff.fuse(seen, axes="ZYXS").fused))
@@ -104,15 +103,14 @@ def main() -> None:
     panels = [
         ("half the pixels, cubic", np.asarray(cubic)),
         ("half the pixels, affinity-sr", np.asarray(enlarged.fused)),
-        ("all pixels", np.asarray(ff.fuse(planes, axes="ZYXS").fused)),
+        ("all pixels", whole),
     ]
     parts = [(caption, p[100:300, 130:430]) for caption, p in panels]
     draw("enlarged", parts, columns=3)
 
     board = real("pcb7")
-    aligned: dict[str, Any] = {"align": "affine"}
     still = np.asarray(ff.fuse(board).fused)
-    result = ff.fuse(board, **aligned)
+    result = ff.fuse(board, align="affine")
     best = sharpest_slice(np.asarray(board.data))
     panels = [
         ("sharpest slice", best),
@@ -126,13 +124,13 @@ def main() -> None:
         7_500_003, specimen="smear", shape=(360, 480), rgb=True, dtype="uint8"
     )
     stack = ff.as_stack(smear.stack, axes=smear.axes)
-    draw("smear", panels_of(stack, reconstructed))
+    draw("smear", panels_of(stack))
 
     tissue = make_tissue(7_500_001, shape=(360, 480), slices=16, electrons=500.0)
     stack = ff.as_stack(tissue.stack, axes=tissue.axes)
     planes = np.asarray(stack.data)
     maximum = ("maximum projection", levels(planes.max(0), sharpest_slice(planes)))
-    panels = panels_of(stack, reconstructed)
+    panels = panels_of(stack)
     draw("membranes", [maximum, *panels[1:]])
 
 

@@ -74,6 +74,12 @@ class Maps(NamedTuple):
     depth: np.ndarray
 
 
+def weighted(score: Tensor, weight: Tensor, *, complete: bool = False) -> Tensor:
+    """Scores multiplied by weights; flags below 0, where it is not complete, stay."""
+    found = score * weight
+    return found if complete else torch.where(score > 0, found, score)
+
+
 def aggregate_halo(radius: int, smoothness: float = 1.0) -> int:
     """Pixels of halo that :func:`aggregate` needs: half the widest window."""
     return ((9 if smoothness else 3) * (2 * radius + 1) - 1) // 2
@@ -189,8 +195,7 @@ class RunningDecision:
         before, after = self.before[y, x], self.after[y, x]
         previous = self.previous[y, x]
         if weight is not None:
-            weighted = score * weight
-            score = weighted if complete else torch.where(score > 0, weighted, score)
+            score = weighted(score, weight, complete=complete)
         torch.where(index == z - 1, score, after, out=after)
         better = score > best
         if weight is not None:

@@ -43,10 +43,9 @@ def cost_of_fusing(plan: RunPlan) -> float:
     cost = BLEND_COSTS[plan.settings.blend]
     if plan.upscale is None:
         return cost
+    finer = FINER_COST * len(plan.channel_weights)
     # In two steps only the fused image is made finer.
-    passes = plan.stack.n_slices if plan.upscale.joint else 1
-    finer = FINER_COST * len(plan.channel_weights) * passes / plan.stack.n_slices
-    return cost + finer
+    return cost + (finer if plan.upscale.joint else finer / plan.stack.n_slices)
 
 
 def share_of_finer(plan: RunPlan) -> float:

@@ -21,6 +21,7 @@ from napari_focus_fusion.decision import (
     RunningDecision,
     aggregate,
     aggregate_halo,
+    weighted,
 )
 from napari_focus_fusion.engine.costs import share_of_surface
 from napari_focus_fusion.engine.fallback import NetworkCall, run_with_fallback
@@ -343,8 +344,7 @@ def _find_rivals(
             apply_flags(score, None if core is None else core[i])
             score = aggregate(score, plain.window, plan.settings.smoothness)
             if near is not None:
-                weight = near.of_slice(z + i)
-                score = torch.where(score > 0, score * weight, score)
+                score = weighted(score, near.of_slice(z + i))
             shown = plane[1 + halo : -1 - halo, 1 + halo : -1 - halo]
             first, close = score > top, score > runner_up
             second = torch.where(first, best, torch.where(close, shown, second))

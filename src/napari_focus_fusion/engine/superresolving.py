@@ -182,33 +182,32 @@ def _fuse_features(
         halo,
     )
     tiles = TilePlan(*core, (plan.tile, plan.tile), halo)
-    passes = plan.stack.n_slices
+    # Progress counts all slices: the only one as all of them, unused ones at the end.
+    left = plan.stack.n_slices
+    counts = left if labels_and_guide is None else 1
     for z, values in slices:
         planes = torch.from_numpy(_normalised(values[colours], reference))
         planes = planes.to(plan.device)
         for tile, window in _windows(tiles, halo):
+            monitor.advance(tile.area * counts)
             here = (slice(None), tile.y, tile.x)
             weight = None
             if labels_and_guide is not None:
                 weight = _weights(*labels_and_guide, z, window, scale)
                 if weight is None:
-                    monitor.advance(tile.area)
                     continue
             found = run_with_fallback(call, planes[None, :, *window], monitor)[0]
             found = found[:, *tile.inside]
             if weight is None:
                 total[here] += found
                 weights[here] += 1
-                monitor.advance(tile.area * passes)
                 continue
             weight = weight[:, *tile.inside]
             weights[here] += weight
             split = found.unflatten(0, (-1, scale**2))
             total[here] += (split * weight).flatten(0, 1)
-            monitor.advance(tile.area)
-        passes -= 1
-    if labels_and_guide is not None:
-        monitor.advance(passes * region.area)
+        left -= counts
+    monitor.advance(left * region.area)
     mean = total.unflatten(0, (-1, scale**2))
     return mean.div_(weights.clamp_min(1e-6)).flatten(0, 1)
 

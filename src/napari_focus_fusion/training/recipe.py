@@ -10,7 +10,7 @@ from napari_focus_fusion.models.spec import import_target
 from napari_focus_fusion.training.data import MODALITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import torch
 
@@ -80,9 +80,10 @@ class Recipe:
         return sum(stage.schedule.steps for stage in (self, *self.next_stages))
 
 
-def repeated(recipe: Recipe, schedule: Schedule) -> Recipe:
-    """A recipe, and the same again from its best state, under another schedule."""
-    return replace(recipe, next_stages=(replace(recipe, schedule=schedule),))
+def repeated(recipe: Recipe, *changes: Mapping[str, Any]) -> Recipe:
+    """A recipe, and the same again, each time from its best state, with changes."""
+    again = tuple(replace(recipe, **changed) for changed in changes)
+    return replace(recipe, next_stages=again)
 
 
 def recipe_of(spec: ModelSpec) -> Recipe:

@@ -316,21 +316,24 @@ def validation_batches(pool: Pool, recipe: Recipe) -> list[Batch]:
     ]
 
 
+#: What a card says of modalities that not all recipes have.
+_TOLD = {
+    "refractile": "thick, refractile cells",
+    "coherent": "brightfield of partially coherent light",
+    "lenses": "smears of it whose cells are lenses",
+}
+
+
 def _data(recipe: Recipe, pictures: Path | None, textures: list[Any] | None) -> str:
     text = (
         f"{recipe.scenes} synthetic scenes of {recipe.slices} slices, "
         f"{recipe.side} x {recipe.side} pixels, drawn from the seeds 0 to "
         f"{recipe.scenes - 1}; noise drawn anew at each step"
     )
-    if "refractile" in recipe.modalities:
-        share = recipe.modalities.count("refractile"), len(recipe.modalities)
-        text += "; {} in {} are thick, refractile cells".format(*share)
-    if "coherent" in recipe.modalities:
-        share = recipe.modalities.count("coherent"), len(recipe.modalities)
-        text += "; {} in {} are brightfield of partially coherent light".format(*share)
-    if "lenses" in recipe.modalities:
-        share = recipe.modalities.count("lenses"), len(recipe.modalities)
-        text += "; {} in {} are smears of it whose cells are lenses".format(*share)
+    count = len(recipe.modalities)
+    for modality, words in _TOLD.items():
+        if modality in recipe.modalities:
+            text += f"; {recipe.modalities.count(modality)} in {count} are {words}"
     if pictures is None or textures is None:
         return text
     return (

@@ -380,5 +380,5 @@ BRIGHTFIELD_RECIPE = repeated(
         modalities=(*MODALITIES, "refractile"),
         measure=refractile_scores,
     ),
-    Schedule(steps=3000, learning_rate=2e-3, validate_every=200),
+    {"schedule": Schedule(steps=3000, learning_rate=2e-3, validate_every=200)},
 )

@@ -12,7 +12,6 @@ resynthesised stacks.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +22,7 @@ from napari_focus_fusion.filters import box_mean, without_border
 from napari_focus_fusion.training.data import WAVES_AND_HAZE
 from napari_focus_fusion.training.fit import Schedule
 from napari_focus_fusion.training.losses import slice_ranking, ssim
-from napari_focus_fusion.training.recipe import Recipe
+from napari_focus_fusion.training.recipe import Recipe, repeated
 from napari_focus_fusion.training.resynthesis import resynthesised_batch
 from napari_focus_fusion.training.rng import generator_of, random_uniform
 
@@ -251,27 +250,20 @@ def validation_error(network: MSCNN, batches: list[Batch]) -> float:
     return float(torch.exp(torch.cat(errors).mean() + torch.stack(distances).nanmean()))
 
 
-_FIRST = Recipe(
-    training_loss=training_loss,
-    self_supervised_loss=self_supervised_loss,
-    validate=validation_error,
-    schedule=Schedule(steps=3600, learning_rate=4e-3, validate_every=200),
-    modalities=(*WAVES_AND_HAZE, "refractile"),
-    slices=16,
-    stacks=2,
-)
-#: Each goes on from the best state of the one before, the last on larger crops.
-RECIPE = replace(
-    _FIRST,
-    next_stages=(
-        replace(
-            _FIRST,
-            schedule=Schedule(steps=2400, learning_rate=2e-3, validate_every=200),
-        ),
-        replace(
-            _FIRST,
-            schedule=Schedule(steps=3200, learning_rate=1.5e-3, validate_every=400),
-            crop=96,
-        ),
+#: The last stage is on larger crops.
+RECIPE = repeated(
+    Recipe(
+        training_loss=training_loss,
+        self_supervised_loss=self_supervised_loss,
+        validate=validation_error,
+        schedule=Schedule(steps=3600, learning_rate=4e-3, validate_every=200),
+        modalities=(*WAVES_AND_HAZE, "refractile"),
+        slices=16,
+        stacks=2,
     ),
+    {"schedule": Schedule(steps=2400, learning_rate=2e-3, validate_every=200)},
+    {
+        "schedule": Schedule(steps=3200, learning_rate=1.5e-3, validate_every=400),
+        "crop": 96,
+    },
 )
