@@ -73,7 +73,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
             **{"scale": 1, "decision": None, "joint": True, "blend": "feather"},
             **{"align": None, "align_to": None, "brightness": "keep"},
             **{"smoothness": 1.0, "surface": 0.0, "background": "nearest"},
-            **{"prefer": "sharpest", "strength": 1.0},
+            **{"prefer": "sharpest", "strength": 1.0, "precision": "float32"},
             **{"verify": True, "tile": None, "series": None},
             **{"device": "cpu", "memory": None, "out": None, "overwrite": False},
             **{"client": None, "progress": None, "should_stop": None},

@@ -87,6 +87,17 @@ def available_devices() -> list[str]:
     return [*names, "cpu"]
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device is known to have instructions for bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "mps":
+        return True
+    # Since PyTorch 2.11.
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any("bf16" in name and there is True for name, there in found.items())
+
+
 def memory_budget(device: torch.device, memory: int | None) -> int:
     """Working memory in bytes: what was asked for, or a share of what is free."""
     if memory is not None:

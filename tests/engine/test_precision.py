@@ -1,4 +1,4 @@
-"""Stacks of numbers with more digits, or a larger range, than float32."""
+"""Stacks of more digits or range than float32, and networks of fewer digits."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from napari_focus_fusion import FocusFusionError, fuse
+from napari_focus_fusion.metrics.truth import psnr
 from napari_focus_fusion.simulation.scenes import make_scene
 
 SCENE = make_scene(3, shape=(96, 112), slices=5)
@@ -61,3 +63,61 @@ def test_a_stack_without_contrast_stays_as_it_is(value: float) -> None:
     result = fuse(np.full((3, 40, 48), value), "sml", axes="ZYX", device="cpu")
     np.testing.assert_array_equal(result.fused, value)
     assert not result.confidence.any()
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("sesf", {}),
+        ("sesf", {"surface": 0}),
+        ("residual", {}),
+        ("dual-path", {}),
+        ("mscnn", {}),
+        ("affinity-sr", {}),
+        ("affinity-sr", {"scale": 2, "decision": "sml"}),
+    ],
+)
+def test_networks_decide_alike_in_half_precision(
+    model: str, options: dict[str, Any]
+) -> None:
+    scene = make_scene(3, shape=(192, 192), slices=4)
+    stack = np.asarray(scene.stack)
+    full = fuse(stack, model, axes="ZYX", device="cpu", **options)
+    half = fuse(stack, model, axes="ZYX", device="cpu", precision="bfloat16", **options)
+    assert half.fused.dtype == full.fused.dtype
+    assert half.confidence.dtype == np.float32
+    assert (half.decision == full.decision).mean() > 0.995
+    assert (half.fused != full.fused).any()
+    if options.get("scale", 1) == 1:
+        near, best = (
+            psnr(one.fused.astype(np.float64), scene.truth) for one in (half, full)
+        )
+        assert near == pytest.approx(best, abs=0.02)
+    assert half.provenance["parameters"]["precision"] == "bfloat16"
+
+
+def test_half_precision_changes_nothing_without_a_network() -> None:
+    full, half = (
+        fuse(PIXELS, "sml", axes="ZYX", device="cpu", precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    np.testing.assert_array_equal(half.fused, full.fused)
+    np.testing.assert_array_equal(half.confidence, full.confidence)
+
+
+def test_a_device_without_half_precision_is_told(monkeypatch: Any) -> None:
+    for can, told in ((True, False), (False, True)):
+        monkeypatch.setattr(
+            torch.cpu,
+            "get_capabilities",
+            lambda can=can: {"avx2": True, "avx512_bf16": can},
+            raising=False,
+        )
+        found = fuse(
+            PIXELS[:, :48, :48],
+            "sesf",
+            axes="ZYX",
+            device="cpu",
+            precision="bfloat16",
+        )
+        assert any("bfloat16" in note for note in found.notes) is told

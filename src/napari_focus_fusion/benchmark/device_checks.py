@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 #: Share of the pixels whose decision must be that of the CPU, and the largest mean
 #: difference of the fused images, as a share of their range.
 SAME_DECISION, SAME_IMAGE = 0.999, 1e-3
+#: As the first, between networks in bfloat16 and in float32.
+SAME_HALF = 0.99
 #: As the first, between two runs on one device whose tiles differ.
 SAME_TILES = 0.9999
 #: How far a loss may be from the CPU's: cards train in mixed precision.
@@ -52,6 +54,8 @@ SAME_LOSS, LEAST_LOSS = 0.05, 1e-3
 LEFT_FREE = (700, 150, 20)
 #: Precision of the convolutions whose rate is measured.
 PRECISIONS = ("float32", "tf32", "bfloat16")
+#: Models whose convolutions are tried in bfloat16.
+HALF_MODELS = ("sesf", "residual", "dual-path", "mscnn")
 #: Seconds that a process may take whose device is lost.
 LOST_SECONDS = 60
 
@@ -136,6 +140,17 @@ def against_cpu(setup: Setup) -> Iterator[Check]:
     )
     for what, stack, options in stacks:
         yield from _compared(what, setup, stack, "sml", **options)
+    for name in HALF_MODELS:
+        yield f"{name}: bfloat16 decides as float32", partial(_halved, setup, name)
+
+
+def _halved(setup: Setup, model: str) -> Row:
+    """A network in bfloat16 beside itself in float32."""
+    half, full = (
+        fuse(setup.scene, model, device=setup.name, precision=precision)
+        for precision in ("bfloat16", "float32")
+    )
+    return agreement(half, full, SAME_HALF)
 
 
 def _compared(
@@ -431,23 +446,33 @@ def throughput(setup: Setup) -> Iterator[Check]:
         if name != "sml" and not setup.quick:
             what = f"{name}, 8 slices, memory, feather"
             yield what, partial(_throughput, setup, name, 8, "memory", "feather")
+    for name in () if setup.quick else HALF_MODELS:
+        what = f"{name} in bfloat16, 8 slices, memory, feather"
+        half = partial(_throughput, setup, name, 8, "memory", "feather", "bfloat16")
+        yield what, half
 
 
 def _throughput(
-    setup: Setup, name: str, count: int, source: str, blend: Any
+    setup: Setup,
+    name: str,
+    count: int,
+    source: str,
+    blend: Any,
+    precision: Any = "float32",
 ) -> dict[str, Any]:
     stack: Any = setup.slices(count)
     if name != "sml":
         stack = np.ascontiguousarray(stack[:, :1024, :1024])
     pixels = stack.size
+    options = {"device": setup.name, "blend": blend, "precision": precision}
     if not setup.quick:
-        fuse(stack[:, :64, :64], name, device=setup.name, blend=blend)
+        fuse(stack[:, :64, :64], name, **options)
     if source == "Zarr":
         stack = _as_zarr(setup, stack)
     if setup.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(setup.device)
     began = time.perf_counter()
-    fuse(stack, name, axes="ZYX", device=setup.name, blend=blend)
+    fuse(stack, name, axes="ZYX", **options)
     seconds = time.perf_counter() - began
     figures: dict[str, Any] = {"10^6 pixels x slices a second": pixels / seconds / 1e6}
     if setup.device.type == "cuda":

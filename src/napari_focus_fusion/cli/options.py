@@ -187,6 +187,12 @@ def add_model_and_resources(options: Options) -> None:
         help="a name of the command models, a file of weights, or an exported model",
     )
     add_device(options)
+    options.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="of the networks: bfloat16 is faster where the device has instructions "
+        "for it; by default float32",
+    )
     options.add_argument("--tile", type=int, metavar="PIXELS", help="size of a tile")
     options.add_argument("--memory", type=memory, help="working memory, like 2GB")
 
@@ -203,7 +209,7 @@ def fuse_keywords(args: argparse.Namespace) -> dict[str, Any]:
         *("model", "reference", "scale", "decision", "joint", "blend"),
         *("align", "align_to", "brightness"),
         *("smoothness", "surface", "prefer", "background", "strength", "verify"),
-        *("tile", "device", "memory"),
+        *("precision", "tile", "device", "memory"),
     )
     given = {name: getattr(args, name, None) for name in names}
     keywords = {name: value for name, value in given.items() if value is not None}

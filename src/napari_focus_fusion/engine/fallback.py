@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_focus_fusion.engine.monitor import Monitor
     from napari_focus_fusion.engine.plan import RunPlan
     from napari_focus_fusion.engine.prepare import Prepared
+    from napari_focus_fusion.engine.settings import Precision
     from napari_focus_fusion.models.base import FusionModel
 
 
@@ -36,17 +37,26 @@ class NetworkCall:
         Its arguments; the context lies on the network's device.
     halo
         Pixels that a result depends on, beyond itself.
+    precision
+        Of convolutions; all else is float32.
     """
 
     function: Callable[[Any, Tensor, Any], Tensor]
     network: FusionModel
     context: Any
     halo: int
+    precision: Precision = "float32"
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Apply it to (n, ..., h, w)."""
-        with torch.inference_mode():
-            return self.function(self.network, batch[:, None], self.context)
+        return self._applied(self.network, batch, self.context)
+
+    def _applied(self, network: FusionModel, batch: Tensor, context: Any) -> Tensor:
+        half = torch.autocast(
+            batch.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
+        with torch.inference_mode(), half:
+            return self.function(network, batch[:, None], context).float()
 
     @property
     def is_long(self) -> bool:
@@ -57,9 +67,7 @@ class NetworkCall:
         """Apply it on the CPU, with a copy of the network that others may be using."""
         network = copied_to_cpu(self.network)
         context = moved_to(self.context, torch.device("cpu"))
-        with torch.inference_mode():
-            found = self.function(network, batch[:, None].cpu(), context)
-        return found.to(batch.device)
+        return self._applied(network, batch.cpu(), context).to(batch.device)
 
 
 class _Stoppable(TorchFunctionMode):

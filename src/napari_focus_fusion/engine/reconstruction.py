@@ -136,7 +136,9 @@ def _pool(
     )
     encoder_halo = plan.halo - model.decoder_halo
     tiles = TilePlan(wide.height, wide.width, (plan.tile, plan.tile), encoder_halo)
-    encode = NetworkCall(_encoded, model, point.context, encoder_halo)
+    encode = NetworkCall(
+        _encoded, model, point.context, encoder_halo, plan.settings.precision
+    )
     # Progress counts the region only, not its halo.
     share *= region.area / wide.area
     area = wide.grown(encoder_halo)
@@ -280,7 +282,13 @@ def _decode(
     reconstruction = torch.empty(region.height, region.width, device=plan.device)
     halo = model.decoder_halo
     count = None if plan.surface is not None else plan.stack.n_slices
-    decode = NetworkCall(partial(_decoded, count=count), model, point.context, halo)
+    decode = NetworkCall(
+        partial(_decoded, count=count),
+        model,
+        point.context,
+        halo,
+        plan.settings.precision,
+    )
     tiles = TilePlan(region.height, region.width, (plan.tile, plan.tile), halo)
     for tile in tiles:
         y, x = shifted(tiles.window_of(tile), pooled.halo)

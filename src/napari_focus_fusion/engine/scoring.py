@@ -175,7 +175,11 @@ def _score_slabs(
         rivals = _find_rivals(point, wide.grown(plan.halo), surface, monitor)
     near = None if surface is None else surface.of_part(region)
     call = NetworkCall(
-        _score if rivals is None else _mask_pairs, model, point.context, plan.halo
+        _score if rivals is None else _mask_pairs,
+        model,
+        point.context,
+        plan.halo,
+        plan.settings.precision,
     )
     tiles = TilePlan(wide.height, wide.width, (plan.tile, plan.tile), plan.halo)
     scores = torch.empty(plan.slab, wide.height, wide.width, device=plan.device)
@@ -273,7 +277,9 @@ def _score_sets(
     """
     plan, model = point.plan, point.plan.model
     assert isinstance(model, SetMasker)
-    call = NetworkCall(_weigh_set, model, point.context, plan.halo)
+    call = NetworkCall(
+        _weigh_set, model, point.context, plan.halo, plan.settings.precision
+    )
     count, wide = plan.stack.n_slices, region.grown(halo)
     area = wide.grown(plan.halo)
     planes = torch.empty(count, area.height, area.width, device=plan.device)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Brightness = Literal["keep", "level"]
+Precision = Literal["float32", "bfloat16"]
 
 #: The least side of a model's tile, in pixels.
 SMALLEST_TILE = 16
@@ -58,6 +59,8 @@ class FusionSettings:
         Whether the slices are made equally bright.
     blend, smoothness, surface, prefer, background, strength, verify
         How the decision map and the fused pixels are made.
+    precision
+        Of the networks' convolutions.
     tile, device, memory
         Device, tile size and memory in bytes, which may be given as text like
         ``"2GB"``; the result does not depend on them.
@@ -81,6 +84,7 @@ class FusionSettings:
     background: Background = "nearest"
     strength: float = 1.0
     verify: bool = True
+    precision: Precision = "float32"
     tile: int | None = None
     device: str = "auto"
     memory: int | None = None
@@ -125,6 +129,7 @@ class FusionSettings:
             "background": self.background,
             "strength": self.strength,
             "verify": self.verify,
+            "precision": self.precision,
         }
 
 
@@ -203,6 +208,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "background": lambda name, value: one_of(name, value, get_args(Background)),
     "strength": lambda name, value: real_number(name, value, least=0, most=1),
     "verify": yes_or_no,
+    "precision": lambda name, value: one_of(name, value, get_args(Precision)),
     "tile": _tile,
     "device": text_of,
     "memory": _memory,

@@ -180,6 +180,7 @@ def _fuse_features(
         upscale.resolver,
         point.upscale_context,
         halo,
+        plan.settings.precision,
     )
     tiles = TilePlan(*core, (plan.tile, plan.tile), halo)
     # Progress counts all slices: the only one as all of them, unused ones at the end.

@@ -100,6 +100,10 @@ _PREFERENCES = (
     ("The one nearer to the first slice", "front"),
     ("The one nearer to the last slice", "back"),
 )
+_PRECISIONS = (
+    ("Full (float32)", "float32"),
+    ("Half (bfloat16), faster", "bfloat16"),
+)
 _DESTINATIONS = (
     ("Memory; asks when it is large", "ask"),
     ("Memory", "memory"),
@@ -286,6 +290,12 @@ class FuseFields(JobWidget):
             "Working memory beyond the result. Automatic: a quarter of what is free,\n"
             "at most 1 GB on the CPU.",
         )
+        self.precision = ValueComboBox(
+            "Of the networks. Half is faster on graphics cards and processors with\n"
+            "instructions for it; up to a few pixels in a thousand, where two slices\n"
+            "are nearly as sharp, are then decided otherwise.",
+            _PRECISIONS,
+        )
         self.tile = _automatic(
             0,
             8192,
@@ -353,6 +363,7 @@ class FuseFields(JobWidget):
             ("", self.verify),
             ("Ma&ke finer", self.joint),
             ("Result i&n", self.destination),
+            ("Precision", self.precision),
             ("Working memory", self.memory),
             ("Tile", self.tile),
         )
@@ -414,6 +425,7 @@ class FuseFields(JobWidget):
             "joint": self.joint,
             "time": self.time,
             "destination": self.destination,
+            "precision": self.precision,
             "tile": self.tile,
             "more": self.more,
             **{f"output {name}": box for name, box in self.outputs.items()},

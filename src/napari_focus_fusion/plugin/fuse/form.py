@@ -257,6 +257,7 @@ class FuseForm(FuseFields):
             "blend": self.blend.value,
             "verify": self.verify.value,
             "device": self.device.value,
+            "precision": self.precision.value,
             "tile": self.tile.value or None,
             "memory": self.memory.value * _MB or None,
         }
