@@ -85,7 +85,9 @@ def aggregate_halo(radius: int, smoothness: float = 1.0) -> int:
     return ((9 if smoothness else 3) * (2 * radius + 1) - 1) // 2
 
 
-def aggregate(score: Tensor, radius: int, smoothness: float) -> Tensor:
+def aggregate(
+    score: Tensor, radius: int, smoothness: float, *, complete: bool = False
+) -> Tensor:
     """Scores added up over a window and, with less weight, over its surroundings.
 
     Parameters
@@ -98,6 +100,8 @@ def aggregate(score: Tensor, radius: int, smoothness: float) -> Tensor:
     smoothness
         Weight of the mean over a window nine times as wide; 0 for none, which needs
         less halo.
+    complete
+        Whether it is known that no score is below 0.
 
     Returns
     -------
@@ -105,7 +109,7 @@ def aggregate(score: Tensor, radius: int, smoothness: float) -> Tensor:
         (h, w) less the halo; ABSENT_SCORE where the score is that.
     """
     weights = (1.0, SURROUNDINGS_WEIGHT, *([smoothness] if smoothness else []))
-    if score.amin() >= 0:
+    if complete or score.amin() >= 0:
         return _weighted(_window_sums(score, radius, len(weights)), weights)
     counts = score >= 0
     sums = _window_sums(torch.where(counts, score, 0), radius, len(weights))
@@ -156,8 +160,8 @@ class RunningDecision:
         self.count = 0
         self.best = torch.full(shape, -1.0, device=device)
         self.index = torch.zeros(shape, dtype=torch.int16, device=device)
-        # Twice as precise as the scores, so that it does not depend on the order in
-        # which they were added.
+        # The sum of the scores, where there is no surface. Twice as precise as they
+        # are, so that it does not depend on the order in which they were added.
         precise = torch.float32 if device.type == "mps" else torch.float64
         self.total = torch.zeros(shape, dtype=precise, device=device)
         # Scores of the slices before and after the best one, for the parabola.
@@ -213,8 +217,9 @@ class RunningDecision:
             if self.absent is None:
                 self.absent = torch.zeros_like(self.index)
             self.absent[y, x] += score < 0
-            self.total[y, x] += score.clamp_min(0)
-        else:
+            if weight is None:
+                self.total[y, x] += score.clamp_min(0)
+        elif weight is None:
             self.total[y, x] += score
         previous.copy_(score)
 
@@ -237,8 +242,9 @@ class RunningDecision:
         With a surface: how probable it is that there is detail, and that it is in the
         best slice or a neighbour of it.
         """
-        if self.weight is not None and self.certainty is not None:
-            confidence = (self.weight * self.certainty).clamp(0, 1)
+        if self.weight is not None:
+            certainty = 1 if self.certainty is None else self.certainty
+            confidence = (self.weight * certainty).clamp(0, 1)
         elif self.count < 2:
             confidence = torch.ones_like(self.best)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +52,9 @@ class NetworkCall:
         return self._applied(self.network, batch, self.context)
 
     def _applied(self, network: FusionModel, batch: Tensor, context: Any) -> Tensor:
-        half = torch.autocast(
-            batch.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
-        )
+        half: AbstractContextManager[Any] = nullcontext()
+        if self.precision == "bfloat16":
+            half = torch.autocast(batch.device.type, torch.bfloat16)
         with torch.inference_mode(), half:
             return self.function(network, batch[:, None], context).float()
 

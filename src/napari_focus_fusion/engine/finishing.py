@@ -428,19 +428,25 @@ def _feather(
     stack, device, halo = point.plan.stack, point.plan.device, COMPOSITE_HALO
     labels = torch.from_numpy(chosen.labels.astype(np.int32)).to(device)
     blocks = blocks_of(region, device)
-    selected = chosen.pixels[:, *_INNER].astype(
-        np.float64 if is_wide(stack.dtype) else np.float32
-    )
+    # Where numbers have twice the precision of float32: not on Apple's cards.
+    place = torch.device("cpu") if device.type == "mps" else device
+    exact = np.float64 if is_wide(stack.dtype) else np.float32
+
+    def pixels_of(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(exact)).to(place)
+
+    selected = pixels_of(chosen.pixels[:, *_INNER])
+    behind = None if background is None else torch.from_numpy(background).to(place)
     near_labels = [
         set(np.unique(chosen.labels[window]).tolist())
         for window in (block.window(2 * GUIDE_RADIUS, offset=halo) for block in blocks)
     ]
     # Twice as precise as what is added up, so that the sums do not depend on the order
     # of the slices.
-    total = np.zeros((region.height, region.width))
-    added = np.zeros(selected.shape)
+    total = torch.zeros(selected.shape[1:], dtype=torch.float64, device=place)
+    added = torch.zeros(selected.shape, dtype=torch.float64, device=place)
     # What components have less weight than that, because they are absent.
-    lacking: np.ndarray | None = None
+    lacking: Tensor | None = None
     for z, values, present, plane, seen in _slices_and_planes(
         point, region.grown(halo)
     ):
@@ -449,8 +455,10 @@ def _feather(
         both = chosen.seen if seen is None else seen
         if seen is not None and chosen.seen is not None:
             both = seen & chosen.seen
-        if present is not None and lacking is None:
-            lacking = np.zeros(selected.shape)
+        pixels = pixels_of(values)
+        there = None if present is None else torch.from_numpy(present).to(place)
+        if there is not None and lacking is None:
+            lacking = torch.zeros_like(added)
         for block, labels_near in zip(blocks, near_labels, strict=True):
             window = block.window(SIMILARITY_RADIUS, offset=halo)
             weight = similarity(
@@ -463,22 +471,23 @@ def _feather(
                 window = block.window(2 * GUIDE_RADIUS, offset=halo)
                 own_weight = label_weights(labels[window], z, guide[window])
                 weight = torch.maximum(weight, own_weight)
-            share = weight.cpu().numpy()
-            if background is not None:
-                share = np.maximum(share, background[block.slices])
-            here = block.window(0, offset=halo)
-            total[block.slices] += share
-            for c, component in enumerate(values):
-                difference = component[here] - selected[c][block.slices]
-                weighted = share * difference
-                if present is not None and lacking is not None:
-                    there = present[c][here]
-                    weighted *= there
-                    lacking[c][block.slices] += share * ~there
-                added[c][block.slices] += weighted
+            share = weight.to(place)
+            if behind is not None:
+                share = torch.maximum(share, behind[block.slices])
+            inside, here = block.window(0, offset=halo), (..., *block.slices)
+            difference = pixels[:, *inside] - selected[here]
+            difference *= share
+            if there is not None and lacking is not None:
+                shows = there[:, *inside]
+                difference *= shows
+                lacking[here] += share * ~shows
+            total[here] += share
+            added[here] += difference
         monitor.advance(region.area / 2)
-    added /= np.maximum(total if lacking is None else total - lacking, 1e-6)
-    return np.add(added, selected, out=added), chosen
+    weights = total if lacking is None else total - lacking
+    added /= weights.clamp_min(1e-6)
+    added += selected
+    return added.cpu().numpy(), chosen
 
 
 class _Chosen(NamedTuple):

@@ -122,6 +122,7 @@ def score_region(point: Prepared, region: Rectangle, monitor: Monitor) -> Maps:
                         one[block.window(halo, offset=halo)],
                         plan.model.window,
                         plan.smoothness,
+                        complete=complete,
                     )
                     weight = None if near is None else near.of_slice(z)
                     into = block.moved(*part.corner)
