@@ -27,11 +27,10 @@ from napari_focus_fusion.models.surface import (
     cell_means,
     coarse_features,
     focus_of,
-    trusts,
     vote,
 )
 from napari_focus_fusion.training.fit import Schedule
-from napari_focus_fusion.training.recipe import Recipe, repeated
+from napari_focus_fusion.training.recipe import Recipe
 from napari_focus_fusion.training.rng import generator_of, random_integer
 from napari_focus_fusion.training.scores import score_surface
 
@@ -52,9 +51,9 @@ IMAGE, LEAST_ERROR = 0.3, 0.02
 PRESENCE = 0.5
 #: Intensities that a third of the stacks are rounded to: cameras of 8 bit and fewer.
 LEVELS = (32, 64, 128, 250)
-#: How much neighbours count at least, in training. With less than in use the network
-#: learns to do without them.
-LEAST_TRUST = 1.0
+#: How much neighbours count at least, in training, which has one round of votes. With
+#: less than in use the network learns to do without them.
+LEAST_TRUST = 0.5
 #: Largest spacing of the slices that are drawn.
 FARTHEST = 3
 SEED = 20_000
@@ -101,7 +100,8 @@ def _losses(network: Surface, batch: Batch) -> dict[str, Tensor]:
     found = network(cells.features, whole=True)
     around = [WIDE_RADIUS] * 4
     bordered = F.pad(found.along_z, around, mode="replicate")
-    log = vote(bordered, *trusts(found.trust, LEAST_TRUST)).log_softmax(1)
+    votes = vote(found.along_z, bordered.softmax(1), found.trust + LEAST_TRUST)
+    log = votes.log_softmax(1)
     z = torch.arange(log.shape[1], device=log.device)[None, :, None, None]
     target = torch.exp(-((z - cells.depth[:, None]) ** 2) / (2 * SPREAD**2))
     target = target / target.sum(1, keepdim=True)
@@ -223,19 +223,16 @@ KINDS = (
 )
 LENSES = tuple("lenses" if kind == "coherent" else kind for kind in KINDS)
 
-RECIPE = repeated(
-    Recipe(
-        training_loss=training_loss,
-        self_supervised_loss=None,
-        validate=validation_error,
-        schedule=Schedule(steps=12_000, learning_rate=2e-3, validate_every=400),
-        scenes=448,
-        side=256,
-        modalities=(*KINDS, *LENSES),
-        slices=24,
-        stacks=2,
-        crop=224,
-        scores=score_surface,
-    ),
-    {"schedule": Schedule(steps=6000, learning_rate=1.3e-3, validate_every=400)},
+RECIPE = Recipe(
+    training_loss=training_loss,
+    self_supervised_loss=None,
+    validate=validation_error,
+    schedule=Schedule(steps=12_000, learning_rate=2e-3, validate_every=400),
+    scenes=448,
+    side=256,
+    modalities=(*KINDS, *LENSES),
+    slices=24,
+    stacks=2,
+    crop=224,
+    scores=score_surface,
 )
