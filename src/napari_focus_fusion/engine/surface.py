@@ -31,7 +31,8 @@ from napari_focus_fusion.models.surface import (
     coarse_features,
     detail_above_noise,
     focus_of,
-    vote_twice,
+    trusts,
+    vote,
 )
 from napari_focus_fusion.tiling import Rectangle, TilePlan, even_split
 
@@ -155,21 +156,22 @@ def find_surface(
     plane = Rectangle(0, -(-stack.height // CELL), 0, -(-stack.width // CELL))
     blocks = _cells_of(Rectangle(0, stack.height, 0, stack.width))
     cells = _cells_of(region).grown(BLOCK)
-    wide = cells.grown(2 * WIDE_RADIUS)
+    wide = cells.grown(WIDE_RADIUS)
     inside = wide.inside_plane(blocks.y1, blocks.x1)
     work = stack.n_slices * share_of_surface(point.plan) * (area or region.area)
     found, detail, near = _look(point, network, inside, plane, monitor, work)
     return_freed_memory()
     logits = _cut(found.along_z, inside, wide, plane)
-    trust = _cut(found.trust, inside, cells.grown(WIDE_RADIUS), plane)
-    detail = _cut(detail[0], inside, cells, plane)
+    trust, detail = (
+        _cut(each, inside, cells, plane) for each in (found.trust, detail[0])
+    )
     presence = _cut(found.presence[0], inside, cells.grown(2 * SMOOTHING), plane)
     # At least the average around it, so that gaps of the network's blocks do not show.
     presence = sigmoid(presence)
     smooth = box_mean(box_mean(presence, SMOOTHING), SMOOTHING)
     presence = smooth.maximum(without_border(presence, 2 * SMOOTHING))
     del found
-    shares = softmax(vote_twice(logits, trust)[0], 0)
+    shares = softmax(vote(logits, *trusts(trust))[0], 0)
     del logits
     # Noise that may hide detail is background, unless the surroundings know.
     present = presence * detail.maximum(_agreement(shares))

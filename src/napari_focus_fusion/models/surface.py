@@ -55,11 +55,11 @@ VOTE_RADIUS, VOTE_FLOOR = 12, 1e-3
 #: The same of wider surroundings: what a thick cell gathers to a point is sharp, but
 #: slices away from everything around it.
 WIDE_RADIUS, WIDE_FLOOR = 24, 0.02
-#: How much neighbours count beside what the network says, in the first and the second
-#: round.
-LEAST_TRUST = 1.0, 0.7
+#: How much neighbours count beside what the network says, and how much more the wider
+#: surroundings do, at most as much as the cell itself.
+LEAST_TRUST, WIDE_TRUST = 1.6, 3.0
 #: Cells around a cell whose focus measure its result depends on, votes included.
-SURFACE_HALO = BLOCK * NETWORK_HALO + 2 * WIDE_RADIUS
+SURFACE_HALO = BLOCK * NETWORK_HALO + WIDE_RADIUS
 #: Features of a block of a slice, and channels of the network.
 INPUTS = 2 * BLOCK**2 * (len(SCALES) + 1) + 2 * sum(map(len, BLOCK_RADII.values()))
 WIDTH = 24
@@ -373,62 +373,47 @@ def _residual(
     return _in_turn(x.shape[1], changed)
 
 
-def vote(logits: Tensor, shares: Tensor, trust: Tensor) -> Tensor:
+def trusts(trust: Tensor, least: float = LEAST_TRUST) -> tuple[Tensor, Tensor]:
+    """How much neighbours count, and wider surroundings, for what the network says."""
+    near = trust + least
+    return near, (WIDE_TRUST * near).clamp_max(1)
+
+
+def vote(logits: Tensor, trust: Tensor, wide_trust: Tensor | None = None) -> Tensor:
     """Logits along Z with the votes of neighbours.
 
-    How much those within :data:`VOTE_RADIUS` count is decided cell by cell, since at a
-    step or where layers overlap neighbours belong to other depths. Those within
-    :data:`WIDE_RADIUS` always count once.
+    How much those count is decided cell by cell, since at a step or where layers
+    overlap neighbours belong to other depths.
 
     Parameters
     ----------
     logits
         (B, N, h, w), of :class:`Found`.
-    shares
-        Probabilities of the slices, of these cells and as many as the wider radius
-        around them.
     trust
-        (B, h, w), how much neighbours count.
+        (B, h, w) less the border: how much neighbours within :data:`VOTE_RADIUS` count.
+    wide_trust
+        Of the same shape: how much those within :data:`WIDE_RADIUS` do. None: they are
+        not asked.
 
     Returns
     -------
     Tensor
-        (B, N, h, w).
+        (B, N, h, w) less the wider radius of those asked, in cells, on each side.
     """
+    border = VOTE_RADIUS if wide_trust is None else WIDE_RADIUS
+    shares = softmax(logits, 1)
 
     # Slice by slice, since sums over windows need as much memory again.
     def voted(slices: range) -> Tensor:
         return torch.stack([_voted(z) for z in slices], 1)
 
     def _voted(z: int) -> Tensor:
-        wide = box_mean(shares[:, z], WIDE_RADIUS) + WIDE_FLOOR
-        near = without_border(shares[:, z], WIDE_RADIUS - VOTE_RADIUS)
-        around = box_mean(near, VOTE_RADIUS) + VOTE_FLOOR
-        return logits[:, z] + wide.log() + trust * around.log()
+        own = without_border(logits[:, z], border)
+        around = shares[:, z]
+        if wide_trust is not None:
+            wide = box_mean(around, WIDE_RADIUS) + WIDE_FLOOR
+            own = own + wide_trust * wide.log()
+            around = without_border(around, WIDE_RADIUS - VOTE_RADIUS)
+        return own + trust * (box_mean(around, VOTE_RADIUS) + VOTE_FLOOR).log()
 
     return _in_turn(logits.shape[1], voted)
-
-
-def vote_twice(logits: Tensor, trust: Tensor) -> Tensor:
-    """Votes, and then those of neighbours that have voted.
-
-    By then specks have lost to what is around them, and few vote for their slices. What
-    covers more, like a bead, still has its own.
-
-    Parameters
-    ----------
-    logits
-        (B, N, h, w), of :class:`Found`.
-    trust
-        Of the same, (B, h, w) less :data:`WIDE_RADIUS` cells on each side.
-
-    Returns
-    -------
-    Tensor
-        (B, N, h, w) less twice that radius on each side.
-    """
-    first, second = LEAST_TRUST
-    inner = without_border(logits, WIDE_RADIUS)
-    once = softmax(vote(inner, softmax(logits, 1), trust + first), 1)
-    inner, trust = (without_border(x, WIDE_RADIUS) for x in (inner, trust))
-    return vote(inner, once, trust + second)

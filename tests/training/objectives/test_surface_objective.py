@@ -28,9 +28,7 @@ def test_slices_are_drawn_in_many_numbers_and_their_depth_goes_with_them(
     batch = batch_of(pool)
     counts = set()
     for number in range(40):
-        drawn = surface.draw_slices(batch, generator_of(number))
-        slices, depth = drawn.noisy, drawn.depth
-        assert drawn.clean.shape == slices.shape
+        slices, depth = surface.draw_slices(batch, generator_of(number))
         counts.add(slices.shape[1])
         index = (depth[0].nan_to_num(-9).round().long()).clamp(0, slices.shape[1] - 1)
         inside = (depth[0] >= 0) & (depth[0] <= slices.shape[1] - 1)
@@ -58,7 +56,7 @@ def test_cells_without_detail_count_little_and_take_the_nearest_depth() -> None:
     assert cells.depth.shape == (1, 32 // CELL, 32 // CELL)
     assert (cells.depth[0, :, :4] == 2).all() and (cells.depth[0, :, 4:] == 5).all()
     known = cells.weight[0, :, [0, 1, 6, 7]]
-    assert known.min() > 5 * cells.weight[0, :, 2:6].max()
+    assert known.min() > 10 * cells.weight[0, :, 2:6].max()
 
 
 def test_depths_beyond_the_slices_hardly_count() -> None:
@@ -88,22 +86,3 @@ def test_it_is_no_model_to_choose_or_to_tune() -> None:
     assert "surface" not in models()
     with pytest.raises(FocusFusionError, match="There is no model 'surface'"):
         finetune("surface", torch.zeros(3, 64, 64).numpy())
-
-
-def test_the_image_error_is_that_of_the_selected_slices() -> None:
-    generator = generator_of(0)
-    slices = torch.rand(2, 4, 32, 48, generator=generator)
-    truth = slices[:, 1].clone()
-    truth[..., 24:] = slices[:, 3, :, 24:]
-    shares = torch.zeros(2, 4, 32 // CELL, 48 // CELL)
-    shares[:, 1, :, : 24 // CELL] = shares[:, 3, :, 24 // CELL :] = 1
-    even = torch.full_like(shares, 0.25)
-    perfect = surface.image_error(shares, slices, truth)
-    torch.testing.assert_close(perfect, torch.zeros(2))
-    torch.testing.assert_close(surface.image_error(even, slices, truth), torch.ones(2))
-    # One wrong cell costs what its pixels differ, however few they are.
-    shares[0, :, 0, 0] = torch.tensor([1.0, 0, 0, 0])
-    wrong = surface.image_error(shares, slices, truth)
-    cell = (slices[0, 0, :CELL, :CELL] - truth[0, :CELL, :CELL]).square().sum()
-    all_alike = (slices[0] - truth[0]).square().sum() / 4
-    torch.testing.assert_close(wrong, torch.stack([cell / all_alike, torch.zeros(())]))

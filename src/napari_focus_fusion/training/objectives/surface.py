@@ -1,16 +1,13 @@
 """How the surface is trained: the true depth of scenes, on the coarse grid.
 
 The network gives logits along Z for each cell; they are held against a narrow
-distribution around the true depth. What selecting slices by them costs the image counts
-as well: a bright bead is a few cells, and all that one looks at. Slices are drawn from
-the scenes' in all numbers and spacings, so that it works on stacks of 3 slices and of
-hundreds. Where a scene shows no detail the nearest known depth counts a little: a
-surface goes on below the background.
+distribution around the true depth. Slices are drawn from the scenes' in all numbers and
+spacings, so that it works on stacks of 3 slices and of hundreds. Where a scene shows no
+detail the nearest known depth counts a little: a surface goes on below the background.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -27,6 +24,7 @@ from napari_focus_fusion.models.surface import (
     cell_means,
     coarse_features,
     focus_of,
+    trusts,
     vote,
 )
 from napari_focus_fusion.training.fit import Schedule
@@ -41,19 +39,16 @@ if TYPE_CHECKING:
 #: Standard deviation in slices of the distribution around the true depth.
 SPREAD = 0.6
 #: Weight of cells without detail, and of those whose depth lies beyond the slices.
-WEIGHT_WITHOUT_DETAIL, WEIGHT_BEYOND = 0.15, 0.03
+WEIGHT_WITHOUT_DETAIL, WEIGHT_BEYOND = 0.05, 0.03
 #: Weight of the distance between expected and true depth.
 DISTANCE = 0.5
-#: Weight of the logarithm of the image's error, a share of that of the mean of the
-#: slices; and the share that is added to it.
-IMAGE, LEAST_ERROR = 0.3, 0.02
 #: Weight of telling background from detail.
 PRESENCE = 0.5
 #: Intensities that a third of the stacks are rounded to: cameras of 8 bit and fewer.
 LEVELS = (32, 64, 128, 250)
-#: How much neighbours count at least, in training, which has one round of votes. With
-#: less than in use the network learns to do without them.
-LEAST_TRUST = 0.5
+#: How much neighbours count at least, in training. With less than in use the network
+#: learns to do without them.
+LEAST_TRUST = 0.7
 #: Largest spacing of the slices that are drawn.
 FARTHEST = 3
 SEED = 20_000
@@ -81,27 +76,26 @@ class Cells(NamedTuple):
 
 
 def training_loss(network: Surface, batch: Batch) -> dict[str, Tensor]:
-    """Cross-entropy, distance along Z and the image's error, of some of the slices."""
-    return _losses(network, _drawn(batch, generator_of(batch.step, SEED)))
+    """Cross-entropy and distance along Z, of some of the slices of a batch."""
+    return _losses(network, *_drawn(batch, generator_of(batch.step, SEED)))
 
 
 def validation_error(network: Surface, batches: list[Batch]) -> float:
     """The training loss without gradients, on substacks that stay the same."""
     with torch.no_grad():
         losses = [
-            _losses(network, _drawn(batch, generator_of(number, SEED + 1)))
+            _losses(network, *_drawn(batch, generator_of(number, SEED + 1)))
             for number, batch in enumerate(batches)
         ]
     return float(torch.stack([each["loss"] for each in losses]).mean())
 
 
-def _losses(network: Surface, batch: Batch) -> dict[str, Tensor]:
-    cells = coarse(batch.noisy, batch.depth)
+def _losses(network: Surface, slices: Tensor, depth: Tensor) -> dict[str, Tensor]:
+    cells = coarse(slices, depth)
     found = network(cells.features, whole=True)
     around = [WIDE_RADIUS] * 4
     bordered = F.pad(found.along_z, around, mode="replicate")
-    votes = vote(found.along_z, bordered.softmax(1), found.trust + LEAST_TRUST)
-    log = votes.log_softmax(1)
+    log = vote(bordered, *trusts(found.trust, LEAST_TRUST)).log_softmax(1)
     z = torch.arange(log.shape[1], device=log.device)[None, :, None, None]
     target = torch.exp(-((z - cells.depth[:, None]) ** 2) / (2 * SPREAD**2))
     target = target / target.sum(1, keepdim=True)
@@ -111,46 +105,25 @@ def _losses(network: Surface, batch: Batch) -> dict[str, Tensor]:
     distance = distance / max(log.shape[1] / 12, 1)
     each = (entropy + DISTANCE * distance) * cells.weight
     total = cells.weight.sum()
-    image = image_error(log.exp(), batch.clean, batch.truth)
     presence = F.binary_cross_entropy_with_logits(found.presence, cells.present)
-    loss = each.sum() / total + PRESENCE * presence
     return {
-        "loss": loss + IMAGE * (image + LEAST_ERROR).log().mean(),
-        "image": image.mean(),
+        "loss": each.sum() / total + PRESENCE * presence,
         "entropy": (entropy * cells.weight).sum() / total,
         "distance": (distance * cells.weight).sum() / total,
         "presence": presence,
     }
 
 
-def image_error(shares: Tensor, slices: Tensor, truth: Tensor) -> Tensor:
-    """Expected squared error of an image whose cells are selected slices.
-
-    Above that of the best slice of each cell, as a share of what it is if all slices
-    are as probable.
-
-    Parameters
-    ----------
-    shares
-        (stacks, N, h, w) in cells, the probabilities of the slices.
-    slices
-        (stacks, N, H, W) in pixels, without noise.
-    truth
-        (stacks, H, W), the image with everything in focus.
+def draw_slices(batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """3 to all slices of a batch, next to each other or some apart.
 
     Returns
     -------
-    Tensor
-        (stacks,).
+    slices
+        (stacks, N, h, w), noisy.
+    depth
+        (stacks, h, w), in the slices drawn; NaN where it is unknown.
     """
-    error = cell_means((slices - truth[:, None]).square())
-    error = error - error.amin(1, keepdim=True)
-    expected = (shares * error).sum(1).mean((-2, -1))
-    return expected / error.mean((1, 2, 3)).clamp_min(1e-9)
-
-
-def draw_slices(batch: Batch, generator: torch.Generator) -> Batch:
-    """3 to all slices of a batch, next to each other or some apart, and their depth."""
     there = batch.noisy.shape[1]
     few = random_integer(2, generator)
     most = min(there, 12) if few else there
@@ -159,21 +132,16 @@ def draw_slices(batch: Batch, generator: torch.Generator) -> Batch:
     stride = random_integer(farthest + 1, generator, low=1)
     first = random_integer(there - (count - 1) * stride, generator)
     kept = slice(first, first + (count - 1) * stride + 1, stride)
-    return replace(
-        batch,
-        noisy=batch.noisy[:, kept],
-        clean=batch.clean[:, kept],
-        depth=(batch.depth - first) / stride,
-    )
+    return batch.noisy[:, kept], (batch.depth - first) / stride
 
 
-def _drawn(batch: Batch, generator: torch.Generator) -> Batch:
+def _drawn(batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """As :func:`draw_slices`, and some of them as cameras of few levels see them."""
-    drawn = draw_slices(batch, generator)
+    slices, depth = draw_slices(batch, generator)
     if random_integer(3, generator) == 0:
         levels = LEVELS[random_integer(len(LEVELS), generator)]
-        drawn = replace(drawn, noisy=(drawn.noisy * levels).round() / levels)
-    return drawn
+        slices = (slices * levels).round() / levels
+    return slices, depth
 
 
 def coarse(slices: Tensor, depth: Tensor) -> Cells:
@@ -227,12 +195,12 @@ RECIPE = Recipe(
     training_loss=training_loss,
     self_supervised_loss=None,
     validate=validation_error,
-    schedule=Schedule(steps=12_000, learning_rate=2e-3, validate_every=400),
-    scenes=448,
-    side=256,
+    schedule=Schedule(steps=14_000, learning_rate=2e-3, validate_every=400),
+    scenes=560,
+    side=160,
     modalities=(*KINDS, *LENSES),
     slices=24,
-    stacks=2,
-    crop=224,
+    stacks=3,
+    crop=160,
     scores=score_surface,
 )
