@@ -288,7 +288,7 @@ def validation_error(network: MSCNN, batches: list[Batch]) -> float:
     return float(torch.exp(torch.cat(errors).mean() + torch.stack(distances).nanmean()))
 
 
-#: The last two stages are on larger crops.
+#: The last three stages are on larger crops.
 RECIPE = repeated(
     Recipe(
         training_loss=training_loss,
@@ -306,6 +306,10 @@ RECIPE = repeated(
     },
     {
         "schedule": Schedule(steps=10_000, learning_rate=2e-3, validate_every=400),
+        "crop": 96,
+    },
+    {
+        "schedule": Schedule(steps=3200, learning_rate=1.2e-3, validate_every=400),
         "crop": 96,
     },
 )
