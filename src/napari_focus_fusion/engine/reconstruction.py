@@ -282,13 +282,8 @@ def _decode(
     reconstruction = torch.empty(region.height, region.width, device=plan.device)
     halo = model.decoder_halo
     count = None if plan.surface is not None else plan.stack.n_slices
-    decode = NetworkCall(
-        partial(_decoded, count=count),
-        model,
-        point.context,
-        halo,
-        plan.settings.precision,
-    )
+    # In full precision also where features are not: its pixels are what is shown.
+    decode = NetworkCall(partial(_decoded, count=count), model, point.context, halo)
     tiles = TilePlan(region.height, region.width, (plan.tile, plan.tile), halo)
     for tile in tiles:
         y, x = shifted(tiles.window_of(tile), pooled.halo)
