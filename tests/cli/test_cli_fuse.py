@@ -351,6 +351,19 @@ def test_what_no_slice_shows_is_written_beside_a_reconstruction(
     assert not (tmp_path / "observed_beyond.ome.tif").exists()
 
 
+def test_networks_run_in_half_precision(
+    tmp_path: Path, stack_file: Path, capsys: Any
+) -> None:
+    out = tmp_path / "fused.ome.tif"
+    command = ["fuse", str(stack_file), "-o", str(out), "--model", "sesf"]
+    assert main([*command, "--device", "cpu", "--precision", "bfloat16"]) == 0
+    expected = ff.fuse(stack_file, "sesf", device="cpu", precision="bfloat16").fused
+    np.testing.assert_array_equal(tifffile.imread(out), expected)
+    with pytest.raises(SystemExit):
+        main([*command, "--precision", "float16"])
+    assert "float32" in capsys.readouterr().err
+
+
 def test_resuming_does_not_replace_the_file_of_another_program(
     tmp_path: Path, stack_file: Path, capsys: Any
 ) -> None:

@@ -197,5 +197,5 @@ def test_less_noise_than_any_slice_is_no_news(count: int) -> None:
     slices = (truth + noise).clip(0, 65535).astype(np.uint16)
 
     result = fuse(slices, "mscnn")
-    assert (result.beyond != 0).mean() > 0.005
+    assert (result.beyond != 0).mean() > 0.01
     assert not any("every slice" in note for note in result.notes)

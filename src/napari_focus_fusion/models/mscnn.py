@@ -165,18 +165,13 @@ class MSCNN(Reconstructor):
         share = VOTE_FLOOR + (1 - VOTE_FLOOR) * (winner[0] == z)
         return largest[0] * share
 
-    def forward(
-        self, stacks: Tensor, near: Tensor | None = None
-    ) -> tuple[Tensor, Encoded]:
+    def forward(self, stacks: Tensor) -> tuple[Tensor, Encoded]:
         """Whole stacks at once, for training.
 
         Parameters
         ----------
         stacks
             (stacks, N, h, w) float32, normalised.
-        near
-            Of the same shape, bool, at which pixels a slice is pooled, at least one
-            everywhere. None: all are.
 
         Returns
         -------
@@ -188,13 +183,7 @@ class MSCNN(Reconstructor):
         shape = stacks.shape
         encoded = self.encode(stacks.reshape(-1, 1, *shape[2:]))
         largest, added = (y.reshape(*shape[:2], *y.shape[1:]) for y in encoded)
-        count: int | Tensor = shape[1]
-        best, total = largest, added
-        if near is not None:
-            near = near[:, :, None]
-            best, total = largest.masked_fill(~near, -torch.inf), added * near
-            count = near.sum(1)
-        reconstructions = self.reconstruct(best.amax(1), total.sum(1), count)
+        reconstructions = self.reconstruct(largest.amax(1), added.sum(1), shape[1])
         return reconstructions, Encoded(largest, added)
 
 

@@ -211,6 +211,23 @@ def test_how_much_of_a_reconstruction_is_shown(window, slices, qtbot):
     assert widget.strength.isHidden() and "strength" not in widget.options
 
 
+def test_networks_run_in_half_precision(window, slices, qtbot):
+    viewer, widget = window
+    viewer.add_image(slices, name="leaves")
+    widget.more.click()
+    assert widget.precision.isVisibleTo(widget)
+    widget.model.value = "sesf"
+    widget.precision.value = "bfloat16"
+    only(widget, "fused")
+    run(widget, qtbot)
+    fused = viewer.layers.selection.active
+    assert fused.metadata[METADATA_KEY]["parameters"]["precision"] == "bfloat16"
+    expected = fuse(
+        slices, "sesf", axes="ZYX", device="cpu", precision="bfloat16"
+    ).fused
+    np.testing.assert_allclose(fused.data, expected, atol=1)
+
+
 def test_what_no_slice_shows_is_a_layer_of_its_own(window, slices, qtbot):
     viewer, widget = window
     source = viewer.add_image(slices, name="leaves", scale=(2, 1, 1))

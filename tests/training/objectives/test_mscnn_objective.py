@@ -18,12 +18,9 @@ from napari_focus_fusion.training.data import Batch, make_pool
 from napari_focus_fusion.training.objectives.mscnn import (
     BORDER,
     OUTSIDE_WEIGHT,
-    REACH,
-    SURFACE_ERROR,
     best_window,
     draw_weighted_substack,
     log_error,
-    near_surface,
     self_supervised_loss,
     training_loss,
     validation_error,
@@ -163,39 +160,3 @@ def test_the_shipped_network_has_less_error_than_the_untrained_one() -> None:
         before = validation_error(network().eval(), batches)
         trained: Any = load_model("mscnn")
         assert validation_error(trained, batches) < 0.818 * before
-
-
-def test_slices_near_a_surface_lie_around_the_depth() -> None:
-    depth = torch.linspace(0, 8, 64).expand(2, 48, 64).clone()
-    depth[0, :8] = torch.nan
-    z = torch.arange(9)[:, None, None]
-    everything, farthest = 0, 0.0
-    for seed in range(60):
-        near = near_surface(depth, 9, generator(seed))
-        assert near.shape == (2, 9, 48, 64) and near.any(1).all()
-        if near.all():
-            everything += 1
-            continue
-        away = (z - depth[1]).abs()
-        assert not near[1][away > REACH[1] + 5 * SURFACE_ERROR].any()
-        assert near[1][away < 0.2].float().mean() > 0.7
-        farthest = max(farthest, float(away[near[1]].max()))
-    assert 10 < everything < 30
-    assert farthest > REACH[1] - 0.5
-
-
-def test_only_slices_near_the_surface_are_pooled() -> None:
-    model = network()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(0.1 * torch.randn_like(parameter))
-    noisy = batch_of(slices=5).noisy
-    near = torch.zeros_like(noisy, dtype=torch.bool)
-    near[:, 1:4] = True
-    found, _ = model(noisy, near)
-    wanted, _ = model(noisy[:, 1:4])
-    torch.testing.assert_close(found, wanted)
-    whole, _ = model(noisy)
-    everywhere, _ = model(noisy, torch.ones_like(near))
-    torch.testing.assert_close(everywhere, whole)
-    assert (whole - wanted).abs().max() > 1e-3

@@ -62,8 +62,8 @@ class FuseWidget(FuseForm):
     From a script: set the ``value`` of ``layer``, ``z_axis``, ``other_axes``, ``time``,
     ``reference``, ``model``, ``scale``, ``smoothness``, ``surface``, ``background``,
     ``align``, ``brightness``, ``prefer``, ``blend``, ``strength``, ``joint``,
-    ``device``, ``destination``, ``outputs["depth"]``, ``slab_slices`` and so on,
-    and call :meth:`run`.
+    ``device``, ``precision``, ``destination``, ``outputs["depth"]``, ``slab_slices``
+    and so on, and call :meth:`run`.
 
     Parameters
     ----------

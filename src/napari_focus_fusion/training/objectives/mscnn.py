@@ -43,9 +43,6 @@ OUTSIDE_WEIGHT = 0.05
 #: A pixel counts as in the substack if a slice lies within this many slices of the pool
 #: of its depth.
 NEAR = 0.75
-#: Of the surface near which slices are pooled: the standard deviation of its error, and
-#: how far slices may lie from it, drawn uniformly, both in slices.
-SURFACE_ERROR, REACH = 0.5, (0.75, 4.0)
 #: Pixels along the edge of a crop that the losses leave out: part of their receptive
 #: field lies outside.
 BORDER = 6
@@ -68,15 +65,12 @@ class Substack(NamedTuple):
         (stacks, h, w) in these slices; NaN where unknown or outside of them.
     weight
         (stacks, h, w): :data:`OUTSIDE_WEIGHT` where the sharp slice is not among them.
-    near
-        (stacks, n, h, w) bool, the slices near a surface like the one that is found.
     """
 
     noisy: Tensor
     truth: Tensor
     depth: Tensor
     weight: Tensor
-    near: Tensor
 
 
 def draw_weighted_substack(batch: Batch, generator: torch.Generator) -> Substack:
@@ -95,49 +89,15 @@ def draw_weighted_substack(batch: Batch, generator: torch.Generator) -> Substack
     outside = (batch.depth - batch.depth.clamp(first, last)).abs() > NEAR
     depth = ((batch.depth - first) / step).masked_fill(outside, torch.nan)
     weight = torch.where(outside, OUTSIDE_WEIGHT, 1.0)
-    noisy = batch.noisy[:, first : last + 1 : step]
-    near = near_surface((batch.depth - first) / step, noisy.shape[1], generator)
-    return Substack(noisy, batch.truth, depth, weight, near)
-
-
-def near_surface(depth: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Slices near a surface that is a little wrong; of every third batch, all.
-
-    Parameters
-    ----------
-    depth
-        (stacks, h, w) in slices; where it is unknown the surface lies at the mean.
-    count
-        Slices.
-    generator
-        Of what is drawn at random.
-
-    Returns
-    -------
-    Tensor
-        (stacks, count, h, w) bool; at least one slice everywhere.
-    """
-    stacks, height, width = depth.shape
-    uniform = torch.rand(stacks + 1, generator=generator).to(depth.device)
-    coarse = (stacks, 1, height // 16 + 1, width // 16 + 1)
-    error = torch.randn(coarse, generator=generator).to(depth.device)
-    z = torch.arange(count, device=depth.device)[None, :, None, None]
-    reach = REACH[0] + (REACH[1] - REACH[0]) * uniform[1:, None, None, None]
-    if uniform[0] < 1 / 3:
-        reach = reach + count
-    mean = depth.nanmean((1, 2), keepdim=True).nan_to_num(count / 2)
-    surface = torch.where(depth.isnan(), mean, depth)[:, None]
-    off = F.interpolate(error, (height, width), mode="bilinear", align_corners=False)
-    surface = (surface + SURFACE_ERROR * off).clamp(0, count - 1)
-    return (z - surface).abs() <= reach
+    return Substack(batch.noisy[:, first : last + 1 : step], batch.truth, depth, weight)
 
 
 def training_loss(network: MSCNN, batch: Batch) -> dict[str, Tensor]:
     """The losses of a batch of scenes, of random substacks."""
-    noisy, truth, depth, weight, near = draw_weighted_substack(
+    noisy, truth, depth, weight = draw_weighted_substack(
         batch, generator_of(batch.step)
     )
-    reconstructions, encoded = network(noisy, near)
+    reconstructions, encoded = network(noisy)
     error = log_error(reconstructions, truth, weight)
     inner = (
         without_border(image, BORDER)[:, None] for image in (reconstructions, truth)
@@ -276,9 +236,11 @@ def validation_error(network: MSCNN, batches: list[Batch]) -> float:
     """
     errors, distances = [], []
     for number, batch in enumerate(batches):
-        substack = draw_weighted_substack(batch, generator_of(number))
-        for planes, sharp, at, counts, near in zip(*substack, strict=True):
-            reconstruction, encoded = network(planes[None], near[None])
+        noisy, truth, depth, weight = draw_weighted_substack(
+            batch, generator_of(number)
+        )
+        for planes, sharp, at, counts in zip(noisy, truth, depth, weight, strict=True):
+            reconstruction, encoded = network(planes[None])
             errors.append(log_error(reconstruction, sharp[None], counts[None]))
             best, winner = encoded.largest[0].max(0)
             votes = [network.vote(winner, best, z) for z in range(len(planes))]
@@ -288,7 +250,7 @@ def validation_error(network: MSCNN, batches: list[Batch]) -> float:
     return float(torch.exp(torch.cat(errors).mean() + torch.stack(distances).nanmean()))
 
 
-#: The last three stages are on larger crops.
+#: The last stage is on larger crops.
 RECIPE = repeated(
     Recipe(
         training_loss=training_loss,
@@ -302,14 +264,6 @@ RECIPE = repeated(
     {"schedule": Schedule(steps=2400, learning_rate=2e-3, validate_every=200)},
     {
         "schedule": Schedule(steps=3200, learning_rate=1.5e-3, validate_every=400),
-        "crop": 96,
-    },
-    {
-        "schedule": Schedule(steps=10_000, learning_rate=2e-3, validate_every=400),
-        "crop": 96,
-    },
-    {
-        "schedule": Schedule(steps=3200, learning_rate=1.2e-3, validate_every=400),
         "crop": 96,
     },
 )
